@@ -1,0 +1,34 @@
+"""Native code on this CPU: write LLVM IR, compile, cache, load, run on all cores."""
+
+from __future__ import annotations
+
+from asterope.native.build import BITS, Function, Module, Val, type_text
+from asterope.native.cpu import ISAS, Isa, available_isas, best_isa, isa_named, num_cores
+from asterope.native.files import cache_dir, write_atomically
+from asterope.native.jit import Library, compile_object, disassemble, load_library
+from asterope.native.maths import FUNCTIONS, apply_function
+from asterope.native.pool import Counter, run_on_all_cores
+
+__all__ = [
+    "BITS",
+    "FUNCTIONS",
+    "ISAS",
+    "Counter",
+    "Function",
+    "Isa",
+    "Library",
+    "Module",
+    "Val",
+    "apply_function",
+    "available_isas",
+    "best_isa",
+    "cache_dir",
+    "compile_object",
+    "disassemble",
+    "isa_named",
+    "load_library",
+    "num_cores",
+    "run_on_all_cores",
+    "type_text",
+    "write_atomically",
+]

@@ -1,0 +1,35 @@
+"""Write files whole or not at all; find the cache directory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+__all__ = ["cache_dir", "write_atomically"]
+
+
+def cache_dir() -> Path:
+    """Return where compiled kernels are kept: `ASTEROPE_CACHE_DIR`, else the user's cache."""
+    if named := os.environ.get("ASTEROPE_CACHE_DIR"):
+        return Path(named)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "asterope"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write to a temporary name in the same directory, flush it to disk, rename it.
+
+    Raises: OSError, with nothing left behind and an older file of that name intact.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

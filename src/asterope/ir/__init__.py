@@ -1,0 +1,50 @@
+"""Tile IR: one program, read for values by `host` and for time by `sim`."""
+
+from __future__ import annotations
+
+from asterope.ir.checks import COMBINERS, DOT_FORMATS
+from asterope.ir.interpreter import OPS_INTERPRETED, REDUCE_PARTIALS, dtype_of, interpret
+from asterope.ir.ops import OPS, Engine, OpSpec
+from asterope.ir.program import Block, Builder, Kernel, Op, Param, Value, clone_block
+from asterope.ir.text import parse_kernel, print_kernel
+from asterope.ir.types import (
+    ELEMENT_BITS,
+    FLOATS,
+    INTEGERS,
+    MEMORY_SPACES,
+    SEM,
+    Ptr,
+    Type,
+    parse_type,
+)
+from asterope.ir.verify import verify
+
+__all__ = [
+    "COMBINERS",
+    "DOT_FORMATS",
+    "ELEMENT_BITS",
+    "FLOATS",
+    "INTEGERS",
+    "MEMORY_SPACES",
+    "OPS",
+    "OPS_INTERPRETED",
+    "REDUCE_PARTIALS",
+    "SEM",
+    "Block",
+    "Builder",
+    "Engine",
+    "Kernel",
+    "Op",
+    "OpSpec",
+    "Param",
+    "Ptr",
+    "Type",
+    "Value",
+    "clone_block",
+    "dtype_of",
+    "interpret",
+    "parse_kernel",
+    "parse_type",
+    "print_kernel",
+    "verify",
+]

@@ -1,0 +1,9 @@
+"""The reference interpreter: the definition of every op."""
+
+from __future__ import annotations
+
+from asterope.ir.interpreter.blocks import REDUCE_PARTIALS
+from asterope.ir.interpreter.elementwise import dtype_of
+from asterope.ir.interpreter.run import OPS_INTERPRETED, interpret
+
+__all__ = ["OPS_INTERPRETED", "REDUCE_PARTIALS", "dtype_of", "interpret"]

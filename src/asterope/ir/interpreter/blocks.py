@@ -1,0 +1,117 @@
+"""What ops on whole blocks mean: shapes, reductions, matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from asterope.formats import DotRule, decode, dot, unpack
+from asterope.ir.interpreter.elementwise import ELEMENTWISE, dtype_of, narrow
+from asterope.ir.program import Op, Value
+from asterope.ir.types import Type
+
+__all__ = ["BLOCKS", "REDUCE_PARTIALS", "reduce_in_order"]
+
+Array = npt.NDArray[Any]
+
+REDUCE_PARTIALS = 16
+
+
+def _const(op: Op) -> Array:
+    type_ = op.result.type
+    number = op.attrs["value"]
+    if type_.is_float:
+        one = narrow(np.array(number, np.float64), type_)
+    elif type_.elem == "i1":
+        one = np.array(bool(number))
+    else:
+        bits = type_.bits
+        one = np.array(int(number) & ((1 << bits) - 1), f"u{bits // 8}").view(dtype_of(type_))
+    return np.broadcast_to(one, type_.shape)
+
+
+def _iota(op: Op) -> Array:
+    start = op.attrs["start"]
+    return np.arange(start, start + op.result.type.shape[0], dtype=np.int32)
+
+
+def _split(op: Op, a: Array) -> tuple[Array, Array]:
+    return a[..., 0], a[..., 1]
+
+
+def _combine(op: Op, a: Array, b: Array) -> Array:
+    """Apply the named combiner as the elementwise op of that name."""
+    element = Type(op.operands[0].type.elem, a.shape)
+    pair = Op(str(op.attrs["combine"]), [], {}, [])
+    pair.results = [Value(element, pair)]
+    return np.asarray(ELEMENTWISE[pair.name](pair, a, b))
+
+
+def reduce_in_order(op: Op, a: Array) -> Array:
+    """Combine along an axis in the order that `reduce` states."""
+    x = np.moveaxis(a, op.attrs["axis"], 0)
+    width = min(REDUCE_PARTIALS, x.shape[0])
+    partial = x[:width]
+    for start in range(width, x.shape[0], width):
+        group = x[start : start + width]
+        partial = np.concatenate(
+            [_combine(op, partial[: len(group)], group), partial[len(group) :]]
+        )
+    while len(partial) > 1:
+        half = (len(partial) + 1) // 2
+        low, high = partial[:half], partial[half:]
+        partial = np.concatenate([_combine(op, low[: len(high)], high), low[len(high) :]])
+    result: Array = partial[0]
+    return result
+
+
+def _dot(op: Op, a: Array, b: Array, acc: Array) -> Array:
+    if acc.dtype == np.int32:
+        return (a.astype(np.int64) @ b.astype(np.int64)).astype(np.int32) + acc
+    if acc.dtype == np.float64:
+        result = acc.copy()
+        for k in range(a.shape[1]):
+            result += a[:, k : k + 1].astype(np.float64) * b[k : k + 1].astype(np.float64)
+        return result
+    return dot(
+        a.astype(np.float32), b.astype(np.float32), acc, rule=DotRule(order=op.attrs["order"])
+    )
+
+
+def _decoded(op: Op, side: str, x: Array, scale: Array | None) -> Array:
+    """Return a scaled operand's values as fp32, K along the last axis."""
+    fmt = str(op.attrs[f"{side}_format"])
+    if fmt == "e2m1":
+        x = unpack(np.ascontiguousarray(x).view(np.uint8), "e2m1", x.shape[-1] * 2)
+    values = decode(x.view(np.uint8), fmt) if x.dtype.itemsize == 1 else x.astype(np.float32)
+    if scale is None:
+        return values
+    factors = decode(scale.view(np.uint8), "e8m0" if scale.dtype == np.int8 else "e4m3")
+    return values * np.repeat(factors, values.shape[-1] // scale.shape[-1], axis=-1)
+
+
+def _dot_scaled(op: Op, a: Array, b: Array, acc: Array, *scales: Array) -> Array:
+    rest = list(scales)
+    a_scale = rest.pop(0) if op.attrs.get("a_scale") else None
+    b_scale = rest.pop(0) if op.attrs.get("b_scale") else None
+    left = _decoded(op, "a", a, a_scale)
+    right = _decoded(op, "b", np.ascontiguousarray(b.T), b_scale).T
+    return dot(left, right, acc, rule=DotRule(order="pairs"))
+
+
+BLOCKS: dict[str, Any] = {
+    "const": _const,
+    "iota": _iota,
+    "broadcast": lambda op, a: np.broadcast_to(a, op.result.type.shape),
+    "expand": lambda op, a: np.expand_dims(a, op.attrs["axis"]),
+    "reshape": lambda op, a: a.reshape(op.result.type.shape),
+    "transpose": lambda op, a: a.transpose(op.attrs["order"]),
+    "join": lambda op, a, b: np.stack([a, b], -1),
+    "split": _split,
+    "reduce": reduce_in_order,
+    "popcount": lambda op, a: np.array(a.sum(), np.int32),
+    "dot": _dot,
+    "dot_scaled": _dot_scaled,
+}

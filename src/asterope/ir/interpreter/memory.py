@@ -1,0 +1,59 @@
+"""Memory as the reference interpreter sees it: arrays at addresses, every access checked."""
+
+from __future__ import annotations
+
+import bisect
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from asterope.errors import KernelError
+
+__all__ = ["Memory"]
+
+Array = npt.NDArray[Any]
+
+
+class Memory:
+    """Arrays at their real addresses; an access outside of all of them is an error."""
+
+    def __init__(self) -> None:
+        self._bases: list[int] = []
+        self._views: list[tuple[str, Array]] = []
+
+    def add(self, name: str, array: Array) -> int:
+        """Make a C-contiguous array addressable and return its address."""
+        raw = array.reshape(-1).view(np.uint8)
+        base = int(raw.ctypes.data)
+        at = bisect.bisect_left(self._bases, base)
+        self._bases.insert(at, base)
+        self._views.insert(at, (name, raw))
+        return base
+
+    def _locate(self, address: int, size: int) -> tuple[Array, int]:
+        at = bisect.bisect_right(self._bases, address) - 1
+        if at >= 0:
+            _, raw = self._views[at]
+            offset = address - self._bases[at]
+            if offset + size <= raw.size:
+                return raw, offset
+        name = self._views[at][0] if at >= 0 else "any array"
+        raise KernelError(f"access of {size} bytes at {address:#x} lies outside of {name}")
+
+    def read(self, addresses: Array, dtype: np.dtype[Any]) -> Array:
+        """Read one element of `dtype` at each address, in the shape of `addresses`."""
+        out = np.empty(addresses.size, dtype)
+        raw_out = out.view(np.uint8).reshape(addresses.size, dtype.itemsize)
+        for i, address in enumerate(addresses.reshape(-1).tolist()):
+            raw, offset = self._locate(address, dtype.itemsize)
+            raw_out[i] = raw[offset : offset + dtype.itemsize]
+        return out.reshape(addresses.shape)
+
+    def write(self, addresses: Array, values: Array) -> None:
+        """Write each value to its address, in row-major order."""
+        size = values.dtype.itemsize
+        raw_values = np.ascontiguousarray(values).reshape(-1).view(np.uint8).reshape(-1, size)
+        for address, value in zip(addresses.reshape(-1).tolist(), raw_values, strict=True):
+            raw, offset = self._locate(address, size)
+            raw[offset : offset + size] = value

@@ -1,0 +1,153 @@
+"""Run a kernel one program and one op after the other: slow, obvious, the definition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from asterope.errors import KernelError
+from asterope.ir.interpreter.blocks import BLOCKS
+from asterope.ir.interpreter.elementwise import ELEMENTWISE, dtype_of
+from asterope.ir.interpreter.memory import Memory
+from asterope.ir.program import Block, Kernel, Op, Value
+from asterope.ir.types import Type
+
+__all__ = ["OPS_INTERPRETED", "interpret"]
+
+Array = npt.NDArray[Any]
+_CONTROL = ("for", "while", "if", "yield", "condition", "return", "program_id", "num_programs")
+_MEMORY = ("load", "store", "load_tile", "store_tile")
+OPS_INTERPRETED = frozenset({*ELEMENTWISE, *BLOCKS, *_CONTROL, *_MEMORY})
+
+
+def interpret(kernel: Kernel, grid: tuple[int, int, int], args: Sequence[Any]) -> None:
+    """Run every program of a grid, x fastest; arrays among `args` are read and written in place.
+
+    Shapes: `args` are C-contiguous arrays for pointers and numbers for scalars.
+    Raises: KernelError for an access outside the arrays, with the kernel's source line.
+    """
+    if len(args) != len(kernel.params):
+        raise KernelError(
+            f"takes {len(kernel.params)} arguments, got {len(args)}", where=kernel.name
+        )
+    memory = Memory()
+    values: list[Array] = []
+    for param, value, arg in zip(kernel.params, kernel.body.args, args, strict=True):
+        number = memory.add(param.name, arg) if isinstance(arg, np.ndarray) else arg
+        values.append(np.asarray(number).astype(dtype_of(value.type)))
+    with np.errstate(all="ignore"):
+        for z in range(grid[2]):
+            for y in range(grid[1]):
+                for x in range(grid[0]):
+                    _Program(memory, grid, (x, y, z)).run(kernel, values)
+
+
+class _Program:
+    """The state of one program: the value of everything defined so far."""
+
+    def __init__(self, memory: Memory, grid: Sequence[int], program: Sequence[int]) -> None:
+        self.memory = memory
+        self.grid = grid
+        self.program = program
+        self.env: dict[Value, Array] = {}
+
+    def run(self, kernel: Kernel, args: Sequence[Array]) -> None:
+        self.block(kernel.body, args)
+
+    def block(self, block: Block, args: Sequence[Array]) -> list[Array]:
+        """Run a block and return its terminator's operands."""
+        self.env.update(zip(block.args, args, strict=True))
+        for op in block.ops[:-1]:
+            self._op(op)
+        return [self.env[v] for v in block.terminator.operands]
+
+    def _op(self, op: Op) -> None:
+        args = [self.env[v] for v in op.operands]
+        if op.name in ELEMENTWISE:
+            results: Any = ELEMENTWISE[op.name](op, *args)
+        elif op.name in BLOCKS:
+            results = BLOCKS[op.name](op, *args)
+        else:
+            results = getattr(self, f"_{op.name}")(op, *args)
+        if len(op.results) == 1 and not isinstance(results, list):
+            results = [results]
+        self.env.update(zip(op.results, results or [], strict=True))
+
+    # -- control --------------------------------------------------------------------------------
+    def _program_id(self, op: Op) -> Array:
+        return np.array(self.program[op.attrs["axis"]], np.int32)
+
+    def _num_programs(self, op: Op) -> Array:
+        return np.array(self.grid[op.attrs["axis"]], np.int32)
+
+    def _for(self, op: Op, lo: Array, hi: Array, step: Array, *inits: Array) -> list[Array]:
+        carried = list(inits)
+        for i in range(int(lo), int(hi), int(step)):
+            carried = self.block(op.blocks[0], [np.array(i, lo.dtype), *carried])
+        return carried
+
+    def _while(self, op: Op, *inits: Array) -> list[Array]:
+        carried = list(inits)
+        while True:
+            again, *passed = self.block(op.blocks[0], carried)
+            if not again:
+                return passed
+            carried = self.block(op.blocks[1], passed)
+
+    def _if(self, op: Op, condition: Array) -> list[Array]:
+        return self.block(op.blocks[0 if condition else 1], [])
+
+    # -- memory ---------------------------------------------------------------------------------
+    def _read(self, op: Op, addresses: Array, mask: Array, other: Array | None) -> Array:
+        dtype = dtype_of(op.result.type)
+        result = np.zeros(addresses.shape, dtype)
+        if other is not None:
+            result = np.array(np.broadcast_to(other, addresses.shape))
+        try:
+            result[mask] = self.memory.read(addresses[mask], dtype)
+        except KernelError as error:
+            raise KernelError(error.what, where=op.loc) from None
+        return result
+
+    def _write(self, op: Op, addresses: Array, mask: Array, values: Array) -> None:
+        try:
+            self.memory.write(addresses[mask], np.broadcast_to(values, addresses.shape)[mask])
+        except KernelError as error:
+            raise KernelError(error.what, where=op.loc) from None
+
+    def _load(self, op: Op, pointers: Array, *rest: Array) -> Array:
+        mask = rest[0] if op.attrs.get("mask") else np.ones(pointers.shape, np.bool_)
+        other = rest[-1] if op.attrs.get("other") else None
+        return self._read(op, np.asarray(pointers), np.asarray(mask), other)
+
+    def _store(self, op: Op, pointers: Array, values: Array, *rest: Array) -> None:
+        mask = rest[0] if op.attrs.get("mask") else np.ones(pointers.shape, np.bool_)
+        self._write(op, np.asarray(pointers), np.asarray(mask), values)
+
+    def _load_tile(self, op: Op, base: Array, *rest: Array) -> Array:
+        addresses, mask = _tile(op, op.result.type, base, rest)
+        return self._read(op, addresses, mask, rest[-1] if op.attrs.get("other") else None)
+
+    def _store_tile(self, op: Op, values: Array, base: Array, *rest: Array) -> None:
+        addresses, mask = _tile(op, op.operands[0].type, base, rest)
+        self._write(op, addresses, mask, values)
+
+
+def _tile(op: Op, type_: Type, base: Array, rest: Sequence[Array]) -> tuple[Array, Array]:
+    """Return the addresses and the mask of a tile, in its shape."""
+    rank = len(type_.shape)
+
+    def along(vector: Array, dim: int) -> Array:
+        return vector.reshape([-1 if d == dim else 1 for d in range(rank)])
+
+    size = dtype_of(type_).itemsize
+    addresses = np.broadcast_to(base, type_.shape)
+    for d in range(rank):
+        addresses = addresses + along(rest[d].astype(np.int64), d) * size
+    mask = np.ones(type_.shape, np.bool_)
+    for d, m in zip(op.attrs.get("mask_dims", ()), rest[rank:], strict=False):
+        mask = mask & along(m, d)
+    return addresses, mask

@@ -1,0 +1,8 @@
+"""Passes over tile IR."""
+
+from __future__ import annotations
+
+from asterope.compiler.simplify import simplify
+from asterope.compiler.tiles import find_tiles
+
+__all__ = ["find_tiles", "simplify"]

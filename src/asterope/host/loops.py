@@ -1,0 +1,186 @@
+"""Loops and branches: scalars are carried in registers, blocks in buffers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asterope.host.layout import is_row_major
+from asterope.host.values import Buffer, Lazy, Memory, register_kind
+from asterope.ir import OPS, Block, Op, Value
+from asterope.native import Val
+
+if TYPE_CHECKING:
+    from asterope.host.lower import Lowering
+
+__all__ = ["for_", "if_", "reads", "reads_elsewhere", "while_"]
+
+_IN_PLACE = ("broadcast", "expand", "transpose", "iota", "load", "load_tile")
+
+Place = Val | Buffer
+
+
+def _places(low: Lowering, values: list[Value]) -> list[Place]:
+    """Reserve where carried values live: a stack slot for a scalar, a buffer for a block."""
+    return [
+        low.new_buffer(v.type) if v.type.shape else low.fn.slot(register_kind(v.type))
+        for v in values
+    ]
+
+
+def _put(low: Lowering, places: list[Place], values: list[Value]) -> None:
+    for place, value in zip(places, values, strict=True):
+        if isinstance(place, Buffer):
+            low.fill(place, value)
+        else:
+            low.fn.store(low.scalar(value), place)
+
+
+def _bind(low: Lowering, values: list[Value], places: list[Place]) -> None:
+    for value, place in zip(values, places, strict=True):
+        if isinstance(place, Buffer):
+            low.env[value] = place
+        else:
+            low.env[value] = low.fn.load(place, register_kind(value.type))
+
+
+def _before(low: Lowering, op: Op) -> set[Value]:
+    """Settle what the blocks use from outside; return the values that outlive them."""
+    inner = {v for b in op.blocks for q in b.walk() for v in q.operands}
+    low.settle(inner | set(op.operands))
+    if any(OPS[q.name].has_effect for b in op.blocks for q in b.walk() if "store" in q.name):
+        low.settle_loads()
+    return set(low.env)
+
+
+def for_(low: Lowering, op: Op) -> None:
+    """Translate a counted loop."""
+    fn, (body,) = low.fn, op.blocks
+    lo, hi, step = (low.scalar(v) for v in op.operands[:3])
+    outer = _before(low, op)
+    places = _places(low, op.operands[3:])
+    _put(low, places, op.operands[3:])
+    with low.pinned(places):
+        with fn.loop(lo, hi, step, lo.kind) as counter, low.scope():
+            low.env[body.args[0]] = counter
+            _bind(low, body.args[1:], places)
+            low.block(body)
+            _assign(low, places, body)
+            low.close(outer)
+        _bind(low, op.results, places)
+
+
+def while_(low: Lowering, op: Op) -> None:
+    """Translate a loop with a condition."""
+    fn, (before, after) = low.fn, op.blocks
+    outer = _before(low, op)
+    places = _places(low, op.operands)
+    passed = _places(low, op.results)
+    _put(low, places, op.operands)
+
+    def condition() -> Val:
+        with low.scope():
+            _bind(low, before.args, places)
+            low.block(before)
+            again, *values = before.terminator.operands
+            _put(low, passed, values)
+            keep = low.scalar(again)
+            low.close(outer)
+        return keep
+
+    with low.pinned([*places, *passed]):
+        with fn.while_(condition), low.scope():
+            _bind(low, after.args, passed)
+            low.block(after)
+            _assign(low, places, after)
+            low.close(outer)
+        _bind(low, op.results, passed)
+    for place in places:
+        if isinstance(place, Buffer):
+            low.scratch.release(place.memory)
+
+
+def if_(low: Lowering, op: Op) -> None:
+    """Translate a branch."""
+    condition = low.scalar(op.operands[0])
+    outer = _before(low, op)
+    places = _places(low, op.results)
+    with low.pinned(places):
+        with low.fn.if_else(condition) as otherwise:
+            for i, block in enumerate(op.blocks):
+                if i:
+                    otherwise()
+                with low.scope():
+                    low.block(block)
+                    _put(low, places, block.terminator.operands)
+                    low.close(outer)
+        _bind(low, op.results, places)
+
+
+# -- the next values of a loop --------------------------------------------------------------------
+def _assign(low: Lowering, places: list[Place], body: Block) -> None:
+    """Write the yielded values over the carried ones, each before what it reads is overwritten."""
+    values = body.terminator.operands
+    scalars = [
+        (low.scalar(v), p) for v, p in zip(values, places, strict=True) if not isinstance(p, Buffer)
+    ]
+    pending = [(p, v) for p, v in zip(places, values, strict=True) if isinstance(p, Buffer)]
+    pending = [(p, v) for p, v in pending if not _is_there(low, p, v)]
+    while pending:
+        ready = next((x for x in pending if _may_write(low, x, pending)), None)
+        if ready is None:
+            # A cycle (two blocks swap): take one value out of the way.
+            _, value = pending[0]
+            low.env[value] = _copied(low, value)
+            continue
+        pending.remove(ready)
+        low.fill(*ready)
+    for scalar, slot in scalars:
+        low.fn.store(scalar, slot)
+
+
+def _is_there(low: Lowering, place: Buffer, value: Value) -> bool:
+    state = low.env[value]
+    return (
+        isinstance(state, Buffer)
+        and state.memory is place.memory
+        and state.strides == place.strides
+    )
+
+
+def _copied(low: Lowering, value: Value) -> Buffer:
+    buffer = low.new_buffer(value.type)
+    low.fill(buffer, value)
+    return buffer
+
+
+def _may_write(
+    low: Lowering, entry: tuple[Buffer, Value], pending: list[tuple[Buffer, Value]]
+) -> bool:
+    place, value = entry
+    others = [v for p, v in pending if v is not value or p is not place]
+    if any(place.memory in reads(low, v) for v in others if v is not value):
+        return False
+    return not reads_elsewhere(low, value, place.memory)
+
+
+def reads(low: Lowering, value: Value) -> set[Memory]:
+    """Return the memory that computing a value would read."""
+    state = low.env.get(value)
+    if isinstance(state, Buffer):
+        return {state.memory}
+    if not isinstance(state, Lazy):
+        return set()
+    return {m for v in state.op.operands for m in reads(low, v)}
+
+
+def reads_elsewhere(
+    low: Lowering, value: Value, memory: Memory, *, at_same_index: bool = True
+) -> bool:
+    """Whether computing an element reads this memory at another index than the element's own."""
+    state = low.env.get(value)
+    if isinstance(state, Buffer):
+        return state.memory is memory and not (at_same_index and is_row_major(state))
+    if not isinstance(state, Lazy):
+        return False
+    same = at_same_index and state.op.name not in _IN_PLACE
+    return any(reads_elsewhere(low, v, memory, at_same_index=same) for v in state.op.operands)

@@ -1,0 +1,312 @@
+"""Tile IR to LLVM: one program as straight code over lazily computed blocks.
+
+Elementwise ops are not executed where they stand: each consumer (a store, a reduction, a dot, a
+buffer) opens one loop nest and computes through them, so a chain of them is one vector loop.
+A block is put into a buffer when several consumers would compute something costly again, when a
+loop carries it, or when memory it was loaded from is about to change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+from asterope.errors import UnsupportedError
+from asterope.host import access, loops, matmul, reduction, shapes
+from asterope.host.arithmetic import ARITHMETIC
+from asterope.host.evaluate import (
+    LAZY,
+    constant_value,
+    cost_of,
+    evaluate,
+    lane_preference,
+    unit_dimension,
+)
+from asterope.host.layout import is_row_major
+from asterope.host.roots import Roots
+from asterope.host.scratch import Scratch
+from asterope.host.values import At, Buffer, Lane, Lazy, Memory, register_kind
+from asterope.ir import Block, Kernel, Op, Type, Value
+from asterope.native import BITS, Function, Val
+
+__all__ = ["Lowering"]
+
+MAX_LANES = 16
+_CHEAP = 3
+
+State = Val | Buffer | Lazy
+
+
+class Lowering:
+    """The state of one program's translation.
+
+    `disjoint` promises that the arrays behind different pointer parameters do not overlap.
+    """
+
+    def __init__(self, fn: Function, kernel: Kernel, scratch_base: Val, *, disjoint: bool) -> None:
+        self.fn = fn
+        self.kernel = kernel
+        self.disjoint = disjoint
+        self.env: dict[Value, State] = {}
+        self.memos: list[dict[tuple[object, ...], Lane]] = [{}]
+        self.scratch = Scratch()
+        self.roots = Roots(kernel)
+        self.program: Sequence[Val] = ()
+        self.grid: Sequence[Val] = ()
+        self._base = scratch_base
+        self._needed: list[set[Value]] = []
+        self._pinned: set[Memory] = set()
+
+    # -- blocks ---------------------------------------------------------------------------------
+    def block(self, block: Block) -> None:
+        """Translate all ops of a block but its terminator; keep what the terminator takes."""
+        last_use = {v: i for i, op in enumerate(block.ops) for q in op.walk() for v in q.operands}
+        outer = set(self.env) - set(block.args)
+        self._needed.append(outer)
+        for i, op in enumerate(block.ops[:-1]):
+            alive = {v for v in self.env if v in outer or last_use.get(v, -1) > i}
+            self._needed[-1] = alive
+            self._op(op)
+            created = {r for r in op.results if last_use.get(r, -1) > i}
+            self._forget(self._closure(alive | created))
+        self._needed.pop()
+
+    def close(self, outer: set[Value]) -> None:
+        """Forget what a finished inner block defined."""
+        self._forget(self._closure(outer))
+
+    def _closure(self, roots: set[Value]) -> set[Value]:
+        """Return the values that the given ones are still computed from, and themselves."""
+        found: set[Value] = set()
+        stack = [v for v in roots if v in self.env]
+        while stack:
+            value = stack.pop()
+            if value in found:
+                continue
+            found.add(value)
+            state = self.env[value]
+            if isinstance(state, Lazy):
+                stack += [v for v in state.op.operands if v in self.env]
+        return found
+
+    def _forget(self, keep: set[Value]) -> None:
+        before = self._memories(set(self.env))
+        self.env = {v: s for v, s in self.env.items() if v in keep}
+        for memory in before - self._memories(keep) - self._pinned:
+            self.scratch.release(memory)
+
+    @contextmanager
+    def pinned(self, places: Iterable[object]) -> Iterator[None]:
+        """Keep buffers reserved, whoever else may be done with them."""
+        mine = {p.memory for p in places if isinstance(p, Buffer)} - self._pinned
+        self._pinned |= mine
+        yield
+        self._pinned -= mine
+
+    def _memories(self, values: set[Value]) -> set[Memory]:
+        states = (self.env.get(v) for v in values)
+        return {s.memory for s in states if isinstance(s, Buffer)}
+
+    def is_free(self, memory: Memory) -> bool:
+        """Whether nothing needed after the current op lies in a piece of scratch memory."""
+        return memory not in self._memories(self._closure(self._needed[-1]))
+
+    # -- ops ------------------------------------------------------------------------------------
+    def _op(self, op: Op) -> None:
+        eager = _EAGER.get(op.name)
+        if eager:
+            eager(self, op)
+        elif op.results and op.result.type.shape:
+            self._delay(op)
+        elif op.name == "const":
+            self.env[op.result] = constant_value(self, op)
+        elif op.name == "load":
+            self.env[op.result] = LAZY["load"](self, op, At(())).val
+        elif op.name == "broadcast":
+            self.env[op.result] = self.scalar(op.operands[0])
+        elif op.name in ARITHMETIC:
+            operands = [self.scalar(v) for v in op.operands]
+            self.env[op.result] = ARITHMETIC[op.name](op, operands)
+        else:
+            raise UnsupportedError(f"host code for {op.name} does not exist", where=op.loc)
+
+    def _delay(self, op: Op) -> None:
+        """Remember a block op; put its value into a buffer now if computing it later costs more."""
+        states = [self.env[v] for v in op.operands]
+        lazies = [s for s in states if isinstance(s, Lazy)]
+        if op.name == "broadcast" and lazies and lazies[0].cost > _CHEAP:
+            self.materialise(op.operands[0])
+            lazies = []
+        has_load = op.name in ("load", "load_tile") or any(s.has_load for s in lazies)
+        cost = cost_of(op) + sum(s.cost for s in lazies)
+        self.env[op.result] = Lazy(op, cost, has_load)
+        if self.uses.get(op.result, 0) > 1 and (cost > _CHEAP or has_load):
+            self.materialise(op.result)
+
+    @property
+    def uses(self) -> dict[Value, int]:
+        """How often each value is an operand."""
+        return self.roots.uses
+
+    def evaluate(self, value: Value, at: At) -> Lane:
+        """Compute a chunk of a block."""
+        return evaluate(self, value, at)
+
+    def scalar(self, value: Value) -> Val:
+        """Return a scalar's value."""
+        state = self.env[value]
+        assert isinstance(state, Val), f"{value.type} is not a scalar"
+        return state
+
+    # -- loop nests -----------------------------------------------------------------------------
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Remember what is computed inside a loop body only there."""
+        self.memos.append({})
+        try:
+            yield
+        finally:
+            self.memos.pop()
+
+    @contextmanager
+    def nest(self, shape: tuple[int, ...], lane: int = -1) -> Iterator[At]:
+        """Loop over a shape in chunks along `lane` (the last dimension where not given)."""
+        lane = lane if lane >= 0 else len(shape) - 1
+        lanes = lanes_for(shape[lane])
+        rest = tuple(n for d, n in enumerate(shape) if d != lane)
+        with (
+            self.loops(rest) as index,
+            self.fn.loop(0, shape[lane], lanes) as start,
+            self.scope(),
+        ):
+            yield At((*index[:lane], start, *index[lane:]), lane, lanes)
+
+    @contextmanager
+    def loops(self, shape: tuple[int, ...]) -> Iterator[tuple[Val, ...]]:
+        """Loop over a shape element by element."""
+        with ExitStack() as stack:
+            yield tuple(stack.enter_context(self.fn.loop(0, size)) for size in shape)
+
+    # -- buffers --------------------------------------------------------------------------------
+    def new_buffer(self, type_: Type, lane: int = -1) -> Buffer:
+        """Reserve a buffer whose elements are neighbours along `lane` (the last dimension)."""
+        shape = type_.shape
+        order = list(range(len(shape)))
+        if lane >= 0:
+            order.remove(lane)
+            order.append(lane)
+        strides, stride = [0] * len(shape), 1
+        for d in reversed(order):
+            strides[d] = stride
+            stride *= shape[d]
+        kind = register_kind(type_)
+        memory = self.scratch.allocate(stride * max(1, BITS[kind] // 8))
+        return self.view(memory, type_, tuple(strides))
+
+    @contextmanager
+    def temporaries(self) -> Iterator[Callable[[Type], Buffer]]:
+        """Give buffers that exist until the end of the block."""
+        made: list[Buffer] = []
+
+        def new(type_: Type) -> Buffer:
+            made.append(self.new_buffer(type_))
+            return made[-1]
+
+        yield new
+        for buffer in made:
+            self.scratch.release(buffer.memory)
+
+    def view(self, memory: Memory, type_: Type, strides: tuple[int, ...], skip: int = 0) -> Buffer:
+        """Look at a piece of scratch memory as a block, `skip` elements in."""
+        kind = register_kind(type_)
+        offset = memory.offset + skip * max(1, BITS[kind] // 8)
+        return Buffer(memory, self._base.offset(offset), type_, strides)
+
+    def fill(self, buffer: Buffer, value: Value) -> None:
+        """Compute a block into a buffer."""
+        lane = next(
+            (d for d, s in enumerate(buffer.strides) if s == 1 and buffer.type.shape[d] > 1), -1
+        )
+        with self.nest(buffer.type.shape, lane) as at:
+            chunk = self.evaluate(value, at).vector(at.lanes)
+            self.fn.store(chunk, buffer.address(at.index))
+
+    def materialise(self, value: Value, *, row_major: bool = False) -> Buffer:
+        """Return a block's buffer, computing it if it has none yet."""
+        state = self.env[value]
+        if isinstance(state, Buffer) and not (row_major and not is_row_major(state)):
+            return state
+        lane = -1 if row_major else lane_preference(self, value)
+        buffer = self.new_buffer(value.type, lane)
+        self.fill(buffer, value)
+        self.env[value] = buffer
+        return buffer
+
+    def settle_loads(self) -> None:
+        """Put delayed blocks that read memory and are needed later into buffers."""
+        for value in self._closure(self._needed[-1]):
+            state = self.env[value]
+            if isinstance(state, Lazy) and state.has_load:
+                self.materialise(value)
+
+    def settle(self, values: set[Value]) -> None:
+        """Put delayed blocks into buffers before a loop would compute them again and again."""
+        for value in values:
+            state = self.env.get(value)
+            if isinstance(state, Lazy) and (state.cost > _CHEAP or state.has_load):
+                self.materialise(value)
+
+
+def lanes_for(size: int) -> int:
+    """Return how many elements of a dimension make a chunk: the largest power of two up to 16."""
+    return min(MAX_LANES, size & -size)
+
+
+# -- stores ---------------------------------------------------------------------------------------
+def _store(low: Lowering, op: Op) -> None:
+    is_tile = op.name == "store_tile"
+    value, pointer = op.operands[:2] if is_tile else (op.operands[1], op.operands[0])
+    low.settle_loads()
+    state = low.env[value]
+    if (
+        isinstance(state, Lazy)
+        and state.has_load
+        and not low.roots.fusible(state.op, pointer, low.disjoint)
+    ):
+        low.materialise(value)
+    store = access.store_tile_chunk if is_tile else access.store_chunk
+    if not value.type.shape:
+        store(low, op, low.scalar(value), At(()))
+        return
+    with low.nest(value.type.shape, _store_lane(low, op, value)) as at:
+        store(low, op, low.evaluate(value, at).vector(at.lanes), at)
+
+
+def _store_lane(low: Lowering, op: Op, value: Value) -> int:
+    """Walk along the dimension that is contiguous in memory, if that is known."""
+    if op.name == "store_tile":
+        return unit_dimension(low, op.operands[2 : 2 + len(value.type.shape)])
+    return -1
+
+
+def _program_id(low: Lowering, op: Op) -> None:
+    source = low.program if op.name == "program_id" else low.grid
+    low.env[op.result] = source[op.attrs["axis"]]
+
+
+_EAGER: dict[str, Callable[[Lowering, Op], None]] = {
+    "store": _store,
+    "store_tile": _store,
+    "program_id": _program_id,
+    "num_programs": _program_id,
+    "for": loops.for_,
+    "while": loops.while_,
+    "if": loops.if_,
+    "reduce": reduction.reduce,
+    "popcount": reduction.popcount,
+    "dot": matmul.dot,
+    "dot_scaled": matmul.dot_scaled,
+    "reshape": shapes.reshape,
+    "join": shapes.join,
+    "split": shapes.split,
+}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 __all__ = [
     "GB",
     "GHZ",
@@ -33,7 +35,7 @@ _PREFIXES = (
 
 def si(value: float, unit: str, digits: int = 3) -> str:
     """Write a value with the SI prefix people read: `si(7e12, "B/s")` is `7 TB/s`."""
-    if value == 0 or value != value or value in (float("inf"), float("-inf")):
+    if value == 0 or not math.isfinite(value):
         return f"{value:g} {unit}"
     for scale, prefix in _PREFIXES:
         if abs(value) >= scale * (1 - 0.5 * 10**-digits):

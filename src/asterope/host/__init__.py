@@ -1,7 +1,8 @@
-"""Tile IR to native code: values, on this CPU."""
+"""Tile IR to native code: values on this CPU, and the instruction streams of the time reading."""
 
 from __future__ import annotations
 
+from asterope.host.emitter import Emitter, TimeCode
 from asterope.host.executable import HostKernel, write_llvm
 
-__all__ = ["HostKernel", "write_llvm"]
+__all__ = ["Emitter", "HostKernel", "TimeCode", "write_llvm"]

@@ -7,8 +7,8 @@ import hashlib
 import itertools
 import struct
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from asterope.errors import KernelError
 from asterope.host.lower import Lowering
@@ -16,6 +16,7 @@ from asterope.host.values import register_kind
 from asterope.ir import Kernel, Type, print_kernel
 from asterope.native import (
     Counter,
+    Function,
     Isa,
     Library,
     Module,
@@ -26,13 +27,57 @@ from asterope.native import (
     run_on_all_cores,
 )
 
-__all__ = ["HostKernel", "write_llvm"]
+__all__ = ["HostKernel", "KernelCode", "pack_arguments", "scratch_area", "write_llvm"]
 
 _SYMBOL = "run_programs"
 _INFO = "scratch_bytes"
 # Part of every cache key: raise it when the same IR is translated to other code.
-_TRANSLATOR_VERSION = 1
+_TRANSLATOR_VERSION = 2
 _SMALL_WORK = 1 << 18
+
+
+class KernelCode:
+    """Loaded machine code of one kernel: a function, and the scratch memory it needs."""
+
+    def __init__(
+        self, key: str, isa: Isa, write: Callable[[], str], parameters: Sequence[Any]
+    ) -> None:
+        full_key = f"{_TRANSLATOR_VERSION}|{key}"
+        self._library: Library = load_library(full_key, isa, [_SYMBOL, _INFO], write)
+        self.run = ctypes.CFUNCTYPE(None, *parameters)(self._library.symbols[_SYMBOL])
+        size = ctypes.c_int64()
+        info = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._library.symbols[_INFO])
+        info(ctypes.addressof(size))
+        self.scratch_bytes = size.value
+
+
+def begin(fn: Function, kernel: Kernel, scratch: Val, *, disjoint: bool) -> Lowering:
+    """Start a program: the first two parameters are the packed arguments and the grid."""
+    args, grid = fn.args[:2]
+    low = Lowering(fn, kernel, scratch, disjoint=disjoint)
+    for i, value in enumerate(kernel.body.args):
+        low.env[value] = fn.load(args.offset(8 * i), register_kind(value.type))
+    low.grid = [fn.load(grid.offset(4 * i), "i32") for i in range(3)]
+    return low
+
+
+def translate_program(low: Lowering, program: Val) -> None:
+    """Translate the kernel for one program of the grid, x fastest."""
+    sizes = [g.zext("i64") for g in low.grid]
+    rest = program.op("udiv", sizes[0])
+    place = (program.op("urem", sizes[0]), rest.op("urem", sizes[1]), rest.op("udiv", sizes[1]))
+    low.program = [v.zext("i32") for v in place]
+    with low.scope():
+        low.block(low.kernel.body)
+
+
+def finish(module: Module, fn: Function, low: Lowering) -> str:
+    """End the function, add the one that tells the scratch size, return the module's text."""
+    fn.finish()
+    info = module.function(_INFO, [("ptr", "out")])
+    info.store(info.const("i64", low.scratch.num_bytes), info.args[0])
+    info.finish()
+    return module.text()
 
 
 def write_llvm(kernel: Kernel, isa: Isa, *, disjoint: bool) -> str:
@@ -41,21 +86,10 @@ def write_llvm(kernel: Kernel, isa: Isa, *, disjoint: bool) -> str:
     Each thread takes `grain` programs at a time from the shared counter until none is left.
     """
     module = Module(isa)
-    fn = module.function(
-        _SYMBOL,
-        [
-            ("ptr", "args"),
-            ("ptr", "grid"),
-            ("ptr", "counter"),
-            ("i64", "grain"),
-            ("ptr noalias", "scratch"),
-        ],
-    )
-    args, grid, counter, grain, scratch = fn.args
-    low = Lowering(fn, kernel, scratch, disjoint=disjoint)
-    for i, value in enumerate(kernel.body.args):
-        low.env[value] = fn.load(args.offset(8 * i), _argument_kind(value.type))
-    low.grid = [fn.load(grid.offset(4 * i), "i32") for i in range(3)]
+    parameters = [("ptr", "args"), ("ptr", "grid"), ("ptr", "counter"), ("i64", "grain")]
+    fn = module.function(_SYMBOL, [*parameters, ("ptr noalias", "scratch")])
+    _, _, counter, grain, scratch = fn.args
+    low = begin(fn, kernel, scratch, disjoint=disjoint)
     sizes = [g.zext("i64") for g in low.grid]
     total = sizes[0] * sizes[1] * sizes[2]
     first = fn.slot("i64")
@@ -69,30 +103,8 @@ def write_llvm(kernel: Kernel, isa: Isa, *, disjoint: bool) -> str:
         start = fn.load(first, "i64")
         end = (start + grain).minimum("smin", total)
         with fn.loop(start, end) as program:
-            x = program.op("urem", sizes[0])
-            yz = program.op("udiv", sizes[0])
-            low.program = [
-                v.zext("i32") for v in (x, yz.op("urem", sizes[1]), yz.op("udiv", sizes[1]))
-            ]
-            with low.scope():
-                low.block(kernel.body)
-    fn.finish()
-    info = module.function(_INFO, [("ptr", "out")])
-    info.store(info.const("i64", low.scratch.num_bytes), info.args[0])
-    info.finish()
-    return module.text()
-
-
-def _argument_kind(type_: Type) -> str:
-    """Return how a scalar argument lies in its 8 bytes; narrow floats are passed as float32."""
-    return register_kind(type_)
-
-
-@dataclass(frozen=True, slots=True)
-class _Code:
-    library: Library
-    run: object
-    scratch_bytes: int
+            translate_program(low, program)
+    return finish(module, fn, low)
 
 
 class HostKernel:
@@ -105,33 +117,24 @@ class HostKernel:
     def __init__(self, kernel: Kernel, isa: Isa | None = None) -> None:
         self.kernel = kernel
         self.isa = isa or best_isa()
-        self._text = print_kernel(kernel)
-        self._key = hashlib.sha256(self._text.encode()).hexdigest()
-        self._codes: dict[bool, _Code] = {}
+        self._key = hashlib.sha256(print_kernel(kernel).encode()).hexdigest()
+        self._codes: dict[bool, KernelCode] = {}
         self._lock = threading.Lock()
-        self._types = [v.type for v in kernel.body.args]
-        self._packer = struct.Struct("<" + "".join(_pack_letter(t) for t in self._types))
-        self._pointers = [i for i, t in enumerate(self._types) if t.is_ptr]
+        elements = (r.type.num_elements for op in kernel.walk() for r in op.results)
+        self._largest_block = max(elements, default=1)
 
-    def code(self, *, disjoint: bool = True) -> _Code:
+    def code(self, *, disjoint: bool = True) -> KernelCode:
         """Return the machine code, compiling it if it is neither in memory nor on disk."""
-        found = self._codes.get(disjoint)
-        if found is not None:
-            return found
         with self._lock:
-            key = f"host{_TRANSLATOR_VERSION}|{disjoint}|{self._key}"
-            library = load_library(
-                key, self.isa, [_SYMBOL, _INFO],
-                lambda: write_llvm(self.kernel, self.isa, disjoint=disjoint),
-            )  # fmt: skip
-            pointer = ctypes.c_void_p
-            run = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, ctypes.c_int64, pointer)(
-                library.symbols[_SYMBOL]
-            )
-            size = ctypes.c_int64()
-            ctypes.CFUNCTYPE(None, pointer)(library.symbols[_INFO])(ctypes.addressof(size))
-            self._codes[disjoint] = _Code(library, run, size.value)
-        return self._codes[disjoint]
+            if disjoint not in self._codes:
+                pointer = ctypes.c_void_p
+                self._codes[disjoint] = KernelCode(
+                    f"values|{disjoint}|{self._key}",
+                    self.isa,
+                    lambda: write_llvm(self.kernel, self.isa, disjoint=disjoint),
+                    (pointer, pointer, pointer, ctypes.c_int64, pointer),
+                )
+            return self._codes[disjoint]
 
     def launch(
         self,
@@ -147,58 +150,56 @@ class HostKernel:
 
         Raises: KernelError if the number of arguments is wrong or one does not fit its type.
         """
-        if len(args) != len(self._types):
-            raise KernelError(
-                f"takes {len(self._types)} arguments, got {len(args)}", where=self.kernel.name
-            )
         num_programs = grid[0] * grid[1] * grid[2]
+        arguments = pack_arguments(self.kernel, args)
         if num_programs <= 0:
             return
-        try:
-            packed = self._packer.pack(*map(_packable, self._types, args))
-        except (struct.error, TypeError) as error:
-            raise KernelError(f"argument does not fit: {error}", where=self.kernel.name) from None
         code = self.code(disjoint=extents is not None and _are_disjoint(extents))
-        arguments = ctypes.create_string_buffer(packed)
         sizes = (ctypes.c_int32 * 3)(*grid)
         counter = Counter()
         grain = max(1, num_programs // (num_cores() * 16))
-        scratch = threading.local()
 
         def work(_: int) -> None:
-            scratch.area = _scratch(code.scratch_bytes)
-            code.run(  # type: ignore[operator]
+            code.run(
                 ctypes.addressof(arguments), ctypes.addressof(sizes), counter.address, grain,
-                scratch.area,
+                scratch_area(code.scratch_bytes),
             )  # fmt: skip
 
-        run_on_all_cores(work, num_programs, small=self._is_small(num_programs))
-
-    def _is_small(self, num_programs: int) -> bool:
-        """Whether a second core would not pay: the blocks touched are few and small."""
-        elements = max(
-            (r.type.num_elements for op in self.kernel.walk() for r in op.results), default=1
-        )
-        return num_programs * elements < _SMALL_WORK
+        # Waking a second core does not pay when the blocks touched are few and small.
+        small = num_programs * self._largest_block < _SMALL_WORK
+        run_on_all_cores(work, num_programs, small=small)
 
 
 _areas = threading.local()
 _ALIGN = 64
 
 
-def _scratch(num_bytes: int) -> int:
+def scratch_area(num_bytes: int) -> int:
     """Return the address of this thread's scratch memory, grown to at least `num_bytes`."""
-    have = getattr(_areas, "size", 0)
-    if have < num_bytes:
+    if getattr(_areas, "size", -1) < num_bytes:
         _areas.area = ctypes.create_string_buffer(num_bytes + 2 * _ALIGN)
         _areas.size = num_bytes
-    elif have == 0:
-        return 0
     address = ctypes.addressof(_areas.area)
     return -(-address // _ALIGN) * _ALIGN
 
 
-def _pack_letter(type_: Type) -> str:
+def pack_arguments(kernel: Kernel, args: Sequence[int | float]) -> ctypes.Array[ctypes.c_char]:
+    """Lay arguments out as generated code reads them: 8 bytes each.
+
+    Raises: KernelError if the number of arguments is wrong or one does not fit its type.
+    """
+    types = [v.type for v in kernel.body.args]
+    if len(args) != len(types):
+        raise KernelError(f"takes {len(types)} arguments, got {len(args)}", where=kernel.name)
+    try:
+        values = [_wrap(t, a) for t, a in zip(types, args, strict=True)]
+        packed = struct.pack("<" + "".join(map(_letter, types)), *values)
+    except (struct.error, TypeError, OverflowError) as error:
+        raise KernelError(f"an argument does not fit: {error}", where=kernel.name) from None
+    return ctypes.create_string_buffer(packed, len(packed) + 1)
+
+
+def _letter(type_: Type) -> str:
     if type_.is_ptr:
         return "Q"
     if type_.elem == "fp64":
@@ -206,7 +207,7 @@ def _pack_letter(type_: Type) -> str:
     return "f4x" if type_.is_float else "q"
 
 
-def _packable(type_: Type, arg: int | float) -> int | float:
+def _wrap(type_: Type, arg: int | float) -> int | float:
     """Wrap an integer argument to its width, as the front end's types do."""
     if not type_.is_int:
         return arg

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from asterope.errors import UnsupportedError
-from asterope.host import access, loops, matmul, reduction, shapes
+from asterope.host import access, loops, matmul, reduction, shapes, timing
 from asterope.host.arithmetic import ARITHMETIC
 from asterope.host.evaluate import (
     LAZY,
@@ -23,10 +23,9 @@ from asterope.host.evaluate import (
     unit_dimension,
 )
 from asterope.host.layout import is_row_major
-from asterope.host.roots import Roots
 from asterope.host.scratch import Scratch
 from asterope.host.values import At, Buffer, Lane, Lazy, Memory, register_kind
-from asterope.ir import Block, Kernel, Op, Type, Value
+from asterope.ir import Block, Kernel, Op, Roots, Type, Value
 from asterope.native import BITS, Function, Val
 
 __all__ = ["Lowering"]
@@ -53,6 +52,7 @@ class Lowering:
         self.roots = Roots(kernel)
         self.program: Sequence[Val] = ()
         self.grid: Sequence[Val] = ()
+        self.stream: Val | None = None
         self._base = scratch_base
         self._needed: list[set[Value]] = []
         self._pinned: set[Memory] = set()
@@ -268,11 +268,7 @@ def _store(low: Lowering, op: Op) -> None:
     value, pointer = op.operands[:2] if is_tile else (op.operands[1], op.operands[0])
     low.settle_loads()
     state = low.env[value]
-    if (
-        isinstance(state, Lazy)
-        and state.has_load
-        and not low.roots.fusible(state.op, pointer, low.disjoint)
-    ):
+    if isinstance(state, Lazy) and state.has_load and not _fusible(low, state.op, pointer):
         low.materialise(value)
     store = access.store_tile_chunk if is_tile else access.store_chunk
     if not value.type.shape:
@@ -280,6 +276,24 @@ def _store(low: Lowering, op: Op) -> None:
         return
     with low.nest(value.type.shape, _store_lane(low, op, value)) as at:
         store(low, op, low.evaluate(value, at).vector(at.lanes), at)
+
+
+def _fusible(low: Lowering, consumer: Op, target: Value) -> bool:
+    """Whether loads inside a delayed op may run chunk by chunk with a store to `target`."""
+    if not low.disjoint:
+        return False
+    written = low.roots.root(target)
+    stack, seen = [consumer], {consumer}
+    while stack:
+        op = stack.pop()
+        if op.name in ("load", "load_tile"):
+            read = low.roots.root(op.operands[0])
+            if written is None or read is None or read is written:
+                return False
+        inner = [v.op for v in op.operands if v.op is not None and v.op not in seen]
+        seen.update(inner)
+        stack += inner
+    return True
 
 
 def _store_lane(low: Lowering, op: Op, value: Value) -> int:
@@ -309,4 +323,6 @@ _EAGER: dict[str, Callable[[Lowering, Op], None]] = {
     "reshape": shapes.reshape,
     "join": shapes.join,
     "split": shapes.split,
+    "issue": timing.issue,
+    "signalled": timing.signalled,
 }

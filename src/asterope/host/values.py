@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 NARROW_FLOATS = ("fp16", "bf16", "e4m3", "e5m2", "e4m3fnuz", "e5m2fnuz")
-_KINDS = {"fp32": "f32", "fp64": "f64"}
+_KINDS = {"fp32": "f32", "fp64": "f64", "sem": "i64"}
 
 
 def register_kind(type_: Type) -> str:

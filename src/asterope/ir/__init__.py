@@ -6,6 +6,7 @@ from asterope.ir.checks import COMBINERS, DOT_FORMATS
 from asterope.ir.interpreter import OPS_INTERPRETED, REDUCE_PARTIALS, dtype_of, interpret
 from asterope.ir.ops import OPS, Engine, OpSpec
 from asterope.ir.program import Block, Builder, Kernel, Op, Param, Value, clone_block
+from asterope.ir.roots import Roots
 from asterope.ir.text import parse_kernel, print_kernel
 from asterope.ir.types import (
     ELEMENT_BITS,
@@ -38,6 +39,7 @@ __all__ = [
     "OpSpec",
     "Param",
     "Ptr",
+    "Roots",
     "Type",
     "Value",
     "clone_block",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterope.formats import DotRule, decode, dot, unpack
+from asterope.formats import DotRule, dot, reference_decode, reference_unpack
 from asterope.ir.interpreter.elementwise import ELEMENTWISE, dtype_of, narrow
 from asterope.ir.program import Op, Value
 from asterope.ir.types import Type
@@ -84,11 +84,13 @@ def _decoded(op: Op, side: str, x: Array, scale: Array | None) -> Array:
     """Return a scaled operand's values as fp32, K along the last axis."""
     fmt = str(op.attrs[f"{side}_format"])
     if fmt == "e2m1":
-        x = unpack(np.ascontiguousarray(x).view(np.uint8), "e2m1", x.shape[-1] * 2)
-    values = decode(x.view(np.uint8), fmt) if x.dtype.itemsize == 1 else x.astype(np.float32)
+        x = reference_unpack(np.ascontiguousarray(x).view(np.uint8), "e2m1", x.shape[-1] * 2)
+    values = (
+        reference_decode(x.view(np.uint8), fmt) if x.dtype.itemsize == 1 else x.astype(np.float32)
+    )
     if scale is None:
         return values
-    factors = decode(scale.view(np.uint8), "e8m0" if scale.dtype == np.int8 else "e4m3")
+    factors = reference_decode(scale.view(np.uint8), "e8m0" if scale.dtype == np.int8 else "e4m3")
     return values * np.repeat(factors, values.shape[-1] // scale.shape[-1], axis=-1)
 
 

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from asterope.formats import decode, encode, fma32
+from asterope.formats import fma32, reference_decode, reference_encode
 from asterope.ir.program import Op
 from asterope.ir.types import Type
 
@@ -47,7 +47,7 @@ def _wide(a: Array) -> Array:
 def narrow(a: Array, type_: Type) -> Array:
     """Round float32 or float64 values to the element of a float type."""
     if type_.elem in _FP8:
-        codes = encode(a.astype(np.float32), str(type_.elem), overflow="saturate")
+        codes = reference_encode(a.astype(np.float32), str(type_.elem), overflow="saturate")
         return codes.view(dtype_of(type_))
     return a.astype(dtype_of(type_))
 
@@ -92,7 +92,8 @@ def _shift(kind: str) -> Callable[[Array, Array], Array]:
         over = amount >= width
         by = np.minimum(amount, width - 1).astype(unsigned.dtype)
         if kind == "shrs":
-            return np.right_shift(a, by.astype(a.dtype))
+            signed: Array = np.right_shift(a, by.astype(a.dtype))
+            return signed
         shifted = unsigned << by if kind == "shl" else unsigned >> by
         return np.where(over, np.zeros_like(unsigned), shifted).view(a.dtype)
 
@@ -107,7 +108,11 @@ def _mulhu(a: Array, b: Array) -> Array:
 
 
 def _minmax_unsigned(f: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    return lambda a, b: f(_unsigned(a), _unsigned(b)).view(a.dtype)
+    def run(a: Array, b: Array) -> Array:
+        found: Array = f(_unsigned(a), _unsigned(b)).view(a.dtype)
+        return found
+
+    return run
 
 
 def _same(a: Array, _: Array) -> Array:
@@ -240,7 +245,9 @@ def _convert_float(op: Op, a: Array) -> Array:
     if a.dtype == np.float64 and target.elem != "fp64":
         a = a.astype(np.float32)  # rounded twice: to float32, then to the format
     if op.attrs.get("rounding") == "toward_zero" and target.elem not in ("fp32", "fp64"):
-        codes = encode(_wide(a), str(target.elem), rounding="toward_zero", overflow="saturate")
+        codes = reference_encode(
+            _wide(a), str(target.elem), rounding="toward_zero", overflow="saturate"
+        )
         return codes.view(dtype_of(target))
     if target.elem in _FP8:
         return narrow(a.astype(np.float32), target)
@@ -282,7 +289,7 @@ def _bitcast(op: Op, a: Array) -> Array:
 def decode_codes(codes: Array, fmt: str) -> Array:
     """Decode the codes of a format, or widen values that already are numbers."""
     if codes.dtype.kind in "iu":
-        return decode(codes.view(np.uint8), fmt)
+        return reference_decode(codes.view(np.uint8), fmt)
     return codes.astype(np.float32)
 
 

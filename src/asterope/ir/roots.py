@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from asterope.ir import Kernel, Op, Value
+from asterope.ir.program import Kernel, Value
 
 __all__ = ["Roots"]
 
 
 class Roots:
-    """Facts about a kernel that the translation asks for: use counts and pointer origins."""
+    """Use counts and pointer origins of one kernel; a use by a loop's next value counts twice."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.uses: dict[Value, int] = {}
@@ -41,20 +41,3 @@ class Roots:
             else:
                 return None
         return value
-
-    def fusible(self, consumer: Op, target: Value, disjoint: bool) -> bool:
-        """Whether loads inside a delayed op may run chunk by chunk with a store to `target`."""
-        if not disjoint:
-            return False
-        written = self.root(target)
-        stack, seen = [consumer], {consumer}
-        while stack:
-            op = stack.pop()
-            if op.name in ("load", "load_tile"):
-                read = self.root(op.operands[0])
-                if written is None or read is None or read is written:
-                    return False
-            inner = [v.op for v in op.operands if v.op is not None and v.op not in seen]
-            seen.update(inner)
-            stack += inner
-        return True

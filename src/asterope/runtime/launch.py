@@ -1,0 +1,98 @@
+"""Launch a kernel: compute its values, and let whoever is listening read its time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from asterope.errors import KernelError
+from asterope.runtime.kernel import TileKernel
+
+__all__ = ["Array", "Launch", "Listener", "launch", "listen", "stop_listening"]
+
+Grid = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """A pointer argument: an address, and the extent of the memory it lies in.
+
+    `exists` is False for arrays that have a shape but no memory: they can be timed, not computed.
+    """
+
+    address: int
+    start: int
+    end: int
+    exists: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One launch as a listener sees it."""
+
+    kernel: TileKernel
+    grid: Grid
+    args: tuple[Array | int | float, ...]
+
+
+class Listener(Protocol):
+    """Is told of every launch of its thread; says whether values are to be computed."""
+
+    wants_values: bool
+
+    def on_launch(self, launch: Launch) -> None:
+        """Take note of a launch before it runs."""
+
+
+_state = threading.local()
+
+
+def _listeners() -> list[Listener]:
+    if not hasattr(_state, "listeners"):
+        _state.listeners = []
+    found: list[Listener] = _state.listeners
+    return found
+
+
+def listen(listener: Listener) -> None:
+    """Tell a listener of this thread's launches from now on."""
+    _listeners().append(listener)
+
+
+def stop_listening(listener: Listener) -> None:
+    """Stop telling a listener."""
+    _listeners().remove(listener)
+
+
+def launch(kernel: TileKernel, grid: Grid, args: Sequence[Array | int | float]) -> None:
+    """Run a kernel over a grid.
+
+    Raises: KernelError for a grid with a negative or too large size, or arrays without memory
+    where values are wanted.
+    """
+    for axis, size in zip("xyz", grid, strict=True):
+        if not 0 <= size < 1 << 31:
+            raise KernelError(
+                f"grid size {size} along {axis} is outside 0..2^31 - 1", where=kernel.name
+            )
+    listeners = _listeners()
+    for listener in listeners:
+        listener.on_launch(Launch(kernel, grid, tuple(args)))
+    if listeners and not all(listener.wants_values for listener in listeners):
+        return
+    numbers, extents = [], []
+    for i, arg in enumerate(args):
+        if not isinstance(arg, Array):
+            numbers.append(arg)
+            continue
+        if not arg.exists:
+            raise KernelError(
+                f"argument {kernel.kernel.params[i].name} has no memory to compute with",
+                where=kernel.name,
+                hint="meta tensors can be timed: with asterope.simulate(chip, values=False)",
+            )
+        numbers.append(arg.address)
+        extents.append((arg.start, arg.end))
+    kernel.host.launch(grid, numbers, extents)

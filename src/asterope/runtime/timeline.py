@@ -1,0 +1,156 @@
+"""Time the launches of a piece of code: `with simulate(chip) as timeline:`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asterope.chips import Chip
+from asterope.errors import ConfigError
+from asterope.runtime.launch import Array, Launch, listen, stop_listening
+from asterope.runtime.perfetto import write_trace
+from asterope.sim import FIDELITIES, Fidelity, Result, simulate_launch
+from asterope.units import PS_PER_S
+
+__all__ = ["TimedLaunch", "Timeline", "simulate"]
+
+_CANONICAL = 1 << 44
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimedLaunch:
+    """One launch and its time; `start_ps` counts from the beginning of the timeline."""
+
+    name: str
+    grid: tuple[int, int, int]
+    start_ps: int
+    result: Result
+    tag: str = ""
+
+
+@dataclass(eq=False)
+class Timeline:
+    """Launches in order on one chip, one after the other.
+
+    Equal launches (same kernel, grid, numbers, and same arrays shared among the pointers) are
+    simulated once. `wants_values` says whether kernels also compute.
+    """
+
+    chip: Chip
+    fidelity: Fidelity = "tile"
+    wants_values: bool = True
+    max_events: int = 0
+    launches: list[TimedLaunch] = field(default_factory=list)
+    tag: str = ""
+    on_progress: Callable[[TimedLaunch], None] | None = None
+    _known: dict[Any, Result] = field(default_factory=dict)
+
+    def on_launch(self, launch: Launch) -> None:
+        """Time a launch."""
+        result = self._result(launch)
+        timed = TimedLaunch(
+            name=launch.kernel.name,
+            grid=launch.grid,
+            start_ps=self.time_ps,
+            result=result,
+            tag=self.tag,
+        )
+        self.launches.append(timed)
+        if self.on_progress:
+            self.on_progress(timed)
+
+    def _result(self, launch: Launch) -> Result:
+        program = launch.kernel.time_program
+        exists = all(a.exists for a in launch.args if isinstance(a, Array))
+        if program.reads_memory:
+            args = [a.address if isinstance(a, Array) else a for a in launch.args]
+            return self._simulate(launch, args, has_memory=exists)
+        args = _canonical(launch)
+        key = (launch.kernel.text, launch.grid, tuple(args))
+        if key not in self._known:
+            self._known[key] = self._simulate(launch, args, has_memory=exists)
+        return self._known[key]
+
+    def _simulate(self, launch: Launch, args: list[int | float], *, has_memory: bool) -> Result:
+        return simulate_launch(
+            launch.kernel.time_program, launch.grid, args, self.chip,
+            fidelity=self.fidelity, has_memory=has_memory, max_events=self.max_events,
+        )  # fmt: skip
+
+    @property
+    def time_ps(self) -> int:
+        """The time of all launches."""
+        if not self.launches:
+            return 0
+        last = self.launches[-1]
+        return last.start_ps + last.result.time_ps
+
+    @property
+    def time_s(self) -> float:
+        """The time of all launches in seconds."""
+        return self.time_ps / PS_PER_S
+
+    @property
+    def energy_j(self) -> float | None:
+        """The energy of all launches, None where the chip has no power figure."""
+        parts = [timed.result.energy_j for timed in self.launches]
+        return None if any(p is None for p in parts) else sum(p for p in parts if p is not None)
+
+    def breakdown_ps(self) -> dict[str, int]:
+        """Add up the launches' critical paths; the sum is `time_ps`."""
+        total: dict[str, int] = {}
+        for timed in self.launches:
+            for name, ps in timed.result.breakdown_ps.items():
+                total[name] = total.get(name, 0) + ps
+        return total
+
+    def to_perfetto(self, path: str | Path) -> None:
+        """Write a trace that ui.perfetto.dev opens; needs `max_events` > 0 for instructions.
+
+        Raises: OutputError if the file cannot be written.
+        """
+        write_trace(Path(path), self.chip, [(t.name, t.start_ps, t.result) for t in self.launches])
+
+
+def _canonical(launch: Launch) -> list[int | float]:
+    """Give arrays addresses that depend only on which pointers are equal: time does not see more."""
+    places: dict[tuple[int, int], int] = {}
+    args: list[int | float] = []
+    for arg in launch.args:
+        if isinstance(arg, Array):
+            base = places.setdefault((arg.start, arg.end), (len(places) + 1) * _CANONICAL)
+            args.append(base + arg.address - arg.start)
+        else:
+            args.append(arg)
+    return args
+
+
+@contextmanager
+def simulate(
+    chip: Chip,
+    *,
+    values: bool = True,
+    fidelity: Fidelity = "tile",
+    max_events: int = 0,
+) -> Iterator[Timeline]:
+    """Time every kernel launched inside the block on `chip`.
+
+    With `values=False` nothing is computed, and tensors may be on the meta device. `max_events`
+    keeps that many macro-instructions of each launch for `Timeline.to_perfetto`.
+
+    Raises: ConfigError for an unknown fidelity.
+    """
+    if fidelity not in FIDELITIES:
+        names = " or ".join(FIDELITIES)
+        raise ConfigError(
+            f"there is no fidelity {fidelity!r}", where="fidelity", hint=f"use {names}"
+        )
+    timeline = Timeline(chip, fidelity, values, max_events)
+    listen(timeline)
+    try:
+        yield timeline
+    finally:
+        stop_listening(timeline)

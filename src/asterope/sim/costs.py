@@ -1,0 +1,117 @@
+"""What each macro-instruction takes on a chip: cycles, operations, bytes, picojoules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container
+from dataclasses import dataclass
+
+from asterope.chips import Chip, Inside
+from asterope.errors import ChipError
+from asterope.formats import ELEMENTS
+from asterope.ir import Engine
+from asterope.sim.instructions import Instruction, Product, Transfer, VectorWork
+from asterope.units import PS_PER_S
+
+__all__ = ["Cost", "ceil_ps", "cost_of", "rate_format"]
+
+# Integers have no rate of their own on the chip: int8 values are exact in bf16.
+_RATES = {
+    "e2m1": "fp4", "e1m2": "fp4", "e2m3": "fp6", "e3m2": "fp6",
+    "e4m3": "fp8", "e5m2": "fp8", "e4m3fnuz": "fp8", "e5m2fnuz": "fp8",
+    "i8": "bf16", "bf16": "bf16", "fp16": "fp16",
+}  # fmt: skip
+_ORDER = ("fp4", "fp6", "fp8", "bf16", "fp16")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """One execution of an instruction: duration on its engine, and what it adds to the counters."""
+
+    duration_ps: int = 0
+    mac_format: str = ""
+    macs: int = 0
+    vector_ops_16bit: int = 0
+    vector_ops_32bit: int = 0
+    transcendental_ops: int = 0
+    tsram_bytes: int = 0
+
+
+def ceil_ps(seconds: float) -> int:
+    """Round a duration up to whole picoseconds."""
+    return math.ceil(seconds * PS_PER_S - 1e-6)
+
+
+def rate_format(product: Product, available: Container[str]) -> str:
+    """Return whose rate a product runs at: that of the wider operand.
+
+    Where the chip lacks that format it is the next wider one, to which codes convert exactly.
+
+    Raises: ChipError if the chip has no such rate.
+    """
+    known = [_RATES[f] for f in (product.a, product.b) if f in _RATES]
+    if len(known) == 2:
+        widest = max(known, key=_ORDER.index)
+        wide_enough = _ORDER[_ORDER.index(widest) :] if widest != "fp16" else ("fp16", "bf16")
+        for name in wide_enough:
+            if name in available:
+                return name
+    raise ChipError(
+        f"the tensor unit has no rate for {product.a} x {product.b}",
+        where="peak_flop_per_s",
+    )
+
+
+def cost_of(instruction: Instruction, chip: Chip) -> Cost:
+    """Return the cost of one execution; a transfer's time depends on what else is moving."""
+    inside = chip.inside()
+    work = instruction.work
+    if isinstance(work, Product):
+        if instruction.engine is Engine.TENSOR:
+            return _tensor(work, inside)
+        macs = work.m * work.n * work.k
+        return _vector(VectorWork(counts={"op32": macs}), inside)
+    if isinstance(work, VectorWork):
+        return _vector(work, inside)
+    return Cost()
+
+
+def _tensor(work: Product, inside: Inside) -> Cost:
+    unit = inside.tile.tensor
+    name = rate_format(work, unit.depth_per_cycle)
+    depth = unit.depth_per_cycle[name]
+    steps = (
+        math.ceil(work.m / unit.rows) * math.ceil(work.n / unit.cols) * math.ceil(work.k / depth)
+    )
+    bits = sum(ELEMENTS[f].bits if f in ELEMENTS else 8 for f in (work.a, work.b))
+    feed = unit.rows * depth * bits // 8
+    return Cost(
+        duration_ps=ceil_ps((steps + unit.startup_cycles) / inside.clock_hz),
+        mac_format=name,
+        macs=work.m * work.n * work.k,
+        tsram_bytes=steps * feed,
+    )
+
+
+def _vector(work: VectorWork, inside: Inside) -> Cost:
+    unit, reshaper = inside.tile.vector, inside.tile.reshaper
+    counts = work.counts
+    cycles = (
+        counts.get("op16", 0) / (unit.lanes_16bit * unit.ops_per_lane_cycle)
+        + counts.get("op32", 0) / (unit.lanes_32bit * unit.ops_per_lane_cycle)
+        + counts.get("function16", 0) / (unit.lanes_16bit * unit.transcendental_ops_per_lane_cycle)
+        + counts.get("function32", 0) / (unit.lanes_32bit * unit.transcendental_ops_per_lane_cycle)
+        + counts.get("move16", 0) / reshaper.lanes_float
+        + counts.get("move32", 0) / reshaper.lanes_fp32
+    )
+    return Cost(
+        duration_ps=ceil_ps((math.ceil(cycles) + unit.startup_cycles) / inside.clock_hz),
+        vector_ops_16bit=counts.get("op16", 0) + counts.get("move16", 0),
+        vector_ops_32bit=counts.get("op32", 0) + counts.get("move32", 0),
+        transcendental_ops=counts.get("function16", 0) + counts.get("function32", 0),
+    )
+
+
+def granule_bytes(work: Transfer, inside: Inside) -> int:
+    """Return the bytes one gathered element costs."""
+    return max(work.element_bytes, inside.tile.dma.gather_granule_bytes)

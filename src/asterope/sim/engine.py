@@ -1,0 +1,274 @@
+"""The event engine: macro-instructions against the chip's queues, ports and memories.
+
+Compiled by Numba; time is integer picoseconds; the same input gives the same output.
+
+Each tile has a control processor that reads its stream in order and enqueues into four in-order
+queues (load, store, tensor, vector), running ahead until a queue is full. An instruction starts
+when its engine is free, it has been issued, and the instructions it waits for have signalled; the
+engines' signals are in order, so a wait is on one count an engine. A result slot may be written
+again when its readers are done. Shared resources (HBM, each cluster's NoC port and CSRAM port,
+each tile's ingest and egress) serve requests first come, first served, at their rate; a transfer
+occupies all resources on its way at once and arrives when the slowest is through, plus latency.
+
+A tile that some tile of the cluster has loaded before, and that is still in the cluster's CSRAM (a
+ring buffer), comes from there; one that another cluster holds comes over the NoC; otherwise HBM.
+
+Every instruction carries the critical path to its end, split by what the time went into. The
+path of the last instruction is the breakdown of the total, and adds up to it.
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from asterope.sim.state import CATEGORIES
+from asterope.sim.transfers import find, holder, load, store
+
+__all__ = ["FINISHED", "grow", "play"]
+
+FINISHED = -1
+_LOAD, _STORE, _TENSOR = 0, 1, 2
+_ISSUE, _C_TENSOR, _C_VECTOR = 0, 1, 2
+_COUNT = 6
+_B_TENSOR, _B_VECTOR = 5, 6
+
+
+# -- the heap of queue heads, by time, then by tile and engine -------------------------------------
+@njit(cache=True)
+def _earlier(a_ps, a_name, b):  # type: ignore[no-untyped-def]
+    return a_ps < b.ps or (a_ps == b.ps and a_name < b.name)
+
+
+@njit(cache=True)
+def _push(s, time, name):  # type: ignore[no-untyped-def]
+    heap, at = s.heap, s.chip[0].heap_size
+    s.chip[0].heap_size = at + 1
+    while at > 0 and _earlier(time, name, heap[(at - 1) >> 1]):
+        up = (at - 1) >> 1
+        heap[at].ps, heap[at].name = heap[up].ps, heap[up].name
+        at = up
+    heap[at].ps, heap[at].name = time, name
+
+
+@njit(cache=True)
+def _pop(s):  # type: ignore[no-untyped-def]
+    heap = s.heap
+    time, name = heap[0].ps, heap[0].name
+    count = s.chip[0].heap_size - 1
+    s.chip[0].heap_size = count
+    last_ps, last_name = heap[count].ps, heap[count].name
+    at = 0
+    while 2 * at + 1 < count:
+        down = 2 * at + 1
+        if down + 1 < count and _earlier(heap[down + 1].ps, heap[down + 1].name, heap[down]):
+            down += 1
+        if _earlier(last_ps, last_name, heap[down]):
+            break
+        heap[at].ps, heap[at].name = heap[down].ps, heap[down].name
+        at = down
+    heap[at].ps, heap[at].name = last_ps, last_name
+    return time, name
+
+
+@njit(cache=True)
+def _copy(target, source):  # type: ignore[no-untyped-def]
+    for i in range(len(CATEGORIES)):
+        target[i] = source[i]
+
+
+# -- control processor -----------------------------------------------------------------------------
+@njit(cache=True)
+def _fetch(s, m, p, words, fill, ended, tile, now):  # type: ignore[no-untyped-def]
+    """Enqueue instructions until a queue is full; return True if the stream needs more words."""
+    t = s.tile[tile]
+    while True:
+        at = t.position
+        if at >= fill[tile]:
+            return not ended[tile]
+        header = words[tile, at]
+        if header < 0:
+            t.base = t.following
+            t.position = at + 1
+            continue
+        index = header & 0xFFFFFFFF
+        engine, number = p.engine[index], t.following
+        e, w = s.engine[tile, engine], s.window[tile, number & m.window_mask]
+        if e.tail - e.head >= m.queue_depth or (number >= m.window and w.end_ps < 0):
+            t.blocked = 1
+            return False
+        if t.blocked:
+            t.blocked = 0
+            t.fetch_ps = max(t.fetch_ps, now)
+        t.fetch_ps += m.issue_ps
+        t.control_path[_ISSUE] += m.issue_ps
+        numbers, waits = (header >> 32) & 0xFF, header >> 40
+        w.instruction, w.end_ps, w.issued_ps = index, -1, t.fetch_ps
+        _copy(w.issue_path, t.control_path)
+        w.key = words[tile, at + 1] if numbers == 2 else 0
+        w.size = words[tile, at + 2] if numbers == 2 else 0
+        if p.granule[index]:
+            w.size *= p.granule[index]
+        _dependencies(
+            s, m, p, words[tile, at + 1 + numbers : at + 1 + numbers + waits], tile, number
+        )
+        s.queue[tile, engine, e.tail & m.queue_mask] = number
+        e.tail += 1
+        t.following = number + 1
+        t.position = at + 1 + numbers + waits
+        s.counters[_COUNT] += 1
+        _try(s, m, tile, engine)
+
+
+@njit(cache=True)
+def _dependencies(s, m, p, tokens, tile, number):  # type: ignore[no-untyped-def]
+    """Turn awaited results and the result slot's readers into one count to wait for an engine."""
+    w = s.window[tile, number & m.window_mask]
+    index = w.instruction
+    engine = p.engine[index]
+    for e in range(4):
+        w.waits[e] = -1
+    for token in tokens:
+        producer = s.tile[tile].base + token
+        if token < 0 or producer <= number - m.window:
+            continue
+        source = s.window[tile, producer & m.window_mask]
+        of = p.engine[source.instruction]
+        w.waits[of] = max(w.waits[of], producer)
+        s.readers[tile, source.instruction, source.slot, engine] = number
+    w.slot = s.next_slot[tile, index]
+    s.next_slot[tile, index] = w.slot + 1 if w.slot + 1 < p.depth[index] else 0
+    for e in range(4):
+        reader = s.readers[tile, index, w.slot, e]
+        if reader != number:
+            w.waits[e] = max(w.waits[e], reader)
+            s.readers[tile, index, w.slot, e] = -1
+
+
+@njit(cache=True)
+def _try(s, m, tile, engine):  # type: ignore[no-untyped-def]
+    """Put a queue's head into the heap if everything it waits for has a known end."""
+    e = s.engine[tile, engine]
+    if e.pushed or e.head == e.tail:
+        return
+    number = s.queue[tile, engine, e.head & m.queue_mask]
+    w = s.window[tile, number & m.window_mask]
+    ready = max(e.free_ps, w.issued_ps)
+    for i in range(4):
+        awaited = w.waits[i]
+        if awaited < 0 or awaited <= number - m.window:
+            continue
+        end = s.window[tile, awaited & m.window_mask].end_ps
+        if end < 0:
+            return
+        ready = max(ready, end)
+    if engine == _LOAD:
+        oldest = s.channel[tile, s.tile[tile].next_channel]
+        if oldest >= 0 and oldest > number - m.window:
+            ready = max(ready, s.window[tile, oldest & m.window_mask].end_ps)
+    e.pushed = 1
+    _push(s, ready, tile * 4 + engine)
+
+
+# -- execution -------------------------------------------------------------------------------------
+@njit(cache=True)
+def _cause(s, m, tile, engine, number, ready, path):  # type: ignore[no-untyped-def]
+    """Copy the critical path that led to this start."""
+    w, e = s.window[tile, number & m.window_mask], s.engine[tile, engine]
+    if w.issued_ps == ready:
+        _copy(path, w.issue_path)
+        return
+    for i in range(4):
+        awaited = w.waits[i]
+        if awaited >= 0 and awaited > number - m.window:
+            source = s.window[tile, awaited & m.window_mask]
+            if source.end_ps == ready:
+                _copy(path, source.path)
+                return
+    if engine <= _STORE and e.free_ps == ready:
+        _copy(path, e.start_path)
+        return
+    before = e.last
+    if engine == _LOAD:
+        before = s.channel[tile, s.tile[tile].next_channel]
+    _copy(path, s.window[tile, before & m.window_mask].path)
+
+
+@njit(cache=True)
+def _start(s, m, p, table, tile, engine, ready, trace):  # type: ignore[no-untyped-def]
+    """Execute the head of a queue at its ready time."""
+    e, t = s.engine[tile, engine], s.tile[tile]
+    number = s.queue[tile, engine, e.head & m.queue_mask]
+    e.head += 1
+    e.pushed = 0
+    w = s.window[tile, number & m.window_mask]
+    index, path = w.instruction, w.path
+    _cause(s, m, tile, engine, number, ready, path)
+    _copy(e.start_path, path)
+    if t.blocked and ready > t.fetch_ps:
+        _copy(t.control_path, path)
+    if engine == _LOAD:
+        end = load(s, m, table, tile, ready, w, p.shared[index])
+        s.channel[tile, t.next_channel] = number
+        t.next_channel = t.next_channel + 1 if t.next_channel + 1 < m.channels else 0
+        e.free_ps = ready
+    elif engine == _STORE:
+        end = store(s, m, tile, ready, w)
+        e.free_ps = ready
+    else:
+        length = p.duration_ps[index]
+        end = ready + length
+        path[_C_TENSOR if engine == _TENSOR else _C_VECTOR] += length
+        s.busy_ps[_B_TENSOR if engine == _TENSOR else _B_VECTOR] += length
+        e.free_ps = end
+    # Signals of an engine come in order.
+    before = s.window[tile, e.last & m.window_mask]
+    if e.last > number - m.window and e.last >= 0 and before.end_ps > end:
+        end = before.end_ps
+        _copy(path, before.path)
+    e.last = number
+    w.end_ps = end
+    if end > s.chip[0].finish:
+        s.chip[0].finish = end
+        _copy(s.chip[0].finish_path, path)
+    if trace.used[0] < len(trace.rows):
+        row = trace.rows[trace.used[0]]
+        row[0], row[1], row[2], row[3], row[4], row[5] = tile, index, ready, end, w.size, number
+        for i in range(4):
+            row[6 + i] = w.waits[i]
+    trace.used[0] += 1
+
+
+@njit(cache=True)
+def play(s, m, p, table, words, fill, ended, trace):  # type: ignore[no-untyped-def]
+    """Play until all is done (FINISHED) or something is needed; call again to go on.
+
+    Otherwise the tile whose stream needs more words is returned, or, where the result is the
+    number of tiles, the table needs to grow.
+    """
+    for tile in range(m.num_tiles):
+        if _fetch(s, m, p, words, fill, ended, tile, 0):
+            return tile
+    while s.chip[0].heap_size > 0:
+        if 2 * table.used[0] > len(table.key):
+            return m.num_tiles
+        ready, name = _pop(s)
+        tile, engine = name >> 2, name & 3
+        _start(s, m, p, table, tile, engine, ready, trace)
+        for i in range(4):
+            _try(s, m, tile, i)
+        if _fetch(s, m, p, words, fill, ended, tile, ready):
+            return tile
+    return FINISHED
+
+
+@njit(cache=True)
+def grow(s, old, new):  # type: ignore[no-untyped-def]
+    """Copy what is still staged somewhere into a larger table."""
+    for i in range(len(old.key)):
+        if old.size[i] == 0 or holder(s, old, i, 0) < 0:
+            continue
+        at = find(new, old.key[i], old.size[i])
+        new.key[at], new.size[at] = old.key[i], old.size[i]
+        new.serial[at] = old.serial[i]
+        new.ready_ps[at] = old.ready_ps[i]
+        new.used[0] += 1

@@ -1,0 +1,64 @@
+"""Macro-instructions: what one enqueued command asks of its engine, before any chip is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from asterope.ir import Engine
+
+__all__ = ["Instruction", "Product", "Transfer", "VectorWork", "Work"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Transfer:
+    """A DMA between HBM and TSRAM.
+
+    Each execution brings its own key (equal keys are the same bytes) and number of bytes; a gather
+    instead brings the number of elements, each of which costs a granule. A transfer that is
+    `shared` reads memory that this kernel never writes, so tiles may pass it on to each other.
+    """
+
+    element_bytes: int
+    gather: bool
+    shared: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Product:
+    """A matrix product of [m, k] by [k, n]; `a` and `b` are the element formats."""
+
+    m: int
+    n: int
+    k: int
+    a: str
+    b: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VectorWork:
+    """Elementwise work, by class: how many element operations of each.
+
+    Classes: op16, op32 (64-bit elements count twice), function16, function32, move16, move32.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+Work = Transfer | Product | VectorWork
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Instruction:
+    """One kind of macro-instruction of a program.
+
+    `depth` is how many results exist at once: the next execution may start while that many earlier
+    results are still being read. `bytes` is the TSRAM that one result takes.
+    """
+
+    engine: Engine
+    label: str
+    loc: str
+    work: Work
+    depth: int
+    bytes: int

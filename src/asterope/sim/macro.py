@@ -1,0 +1,384 @@
+"""From tile IR to macro-instructions: the same control flow, with `issue` where engines work.
+
+Every value that an engine produces becomes the semaphore its instruction signals; whoever uses
+the value waits for it. Neighbouring vector ops form one instruction, as one kernel on the vector
+engine would. Conversions and transpositions of a freshly loaded tile, and conversions of what is
+stored, happen in the DMA on the way.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+
+from asterope.compiler import simplify
+from asterope.host import TimeCode
+from asterope.ir import OPS, SEM, Block, Builder, Engine, Kernel, Op, Roots, Type, Value, verify
+from asterope.sim.instructions import Instruction, Product, Transfer, VectorWork, Work
+from asterope.sim.slices import control_values
+from asterope.sim.tsram import Need, tsram_need
+
+__all__ = ["TimeProgram", "to_macro_instructions"]
+
+_HASH = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F)
+_ON_THE_WAY = ("convert", "bitcast", "transpose")
+_WIDE_PRODUCT_BITS = 32
+
+
+@dataclass(frozen=True, eq=False)
+class TimeProgram:
+    """The time reading of a kernel: control flow in tile IR, and what its instructions are.
+
+    `reads_memory` is the source line of a load that decides about control flow, "" if there is
+    none: without such a load the program can be timed with no data at all.
+    """
+
+    kernel: Kernel
+    instructions: tuple[Instruction, ...]
+    reads_memory: str
+    need: Need
+    num_stages: int
+
+    @functools.cached_property
+    def code(self) -> TimeCode:
+        """Machine code that runs the control flow, made when first needed."""
+        return TimeCode(self.kernel)
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Vector ops that will become one instruction."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    waits: list[Value] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    produced: list[Value] = field(default_factory=list)
+    loc: str = ""
+    token: Value | None = None
+
+
+_Ready = Value | _Group | None
+
+
+class _Lowering:
+    def __init__(self, kernel: Kernel) -> None:
+        self.source = kernel
+        self.control = control_values(kernel)
+        self.uses = kernel.uses()
+        self.stages = int(kernel.attrs.get("num_stages", 1))
+        self.instructions: list[Instruction] = []
+        self.env: dict[Value, Value] = {}
+        self.ready: dict[Value, _Ready] = {}
+        self.group: _Group | None = None
+        self.loop_depth = 0
+        self.reads_memory = ""
+        self.roots = Roots(kernel)
+        self.stored = {self._root(op) for op in kernel.walk() if "store" in op.name}
+        self.known_after: dict[Value, tuple[Value, ...]] = {}
+        self.always: Value
+
+    def run(self) -> TimeProgram:
+        body = Block([Value(a.type, None, a.hint) for a in self.source.body.args])
+        self.env.update(zip(self.source.body.args, body.args, strict=True))
+        b = Builder(body)
+        self.always = b.value("signalled", (), SEM)
+        self._fill(self.source.body, b)
+        b.op("return")
+        kernel = simplify(Kernel(self.source.name, list(self.source.params), body))
+        verify(kernel)
+        need = tsram_need(self.source, self.control)
+        return TimeProgram(kernel, tuple(self.instructions), self.reads_memory, need, self.stages)
+
+    # -- blocks ---------------------------------------------------------------------------------
+    def _fill(self, source: Block, b: Builder) -> None:
+        for op in source.ops[:-1]:
+            b.loc = op.loc
+            self._op(op, b)
+        self._close_group(b)
+
+    def _op(self, op: Op, b: Builder) -> None:
+        if op.blocks:
+            self._close_group(b)
+            {"for": self._for, "while": self._while, "if": self._if}[op.name](op, b)
+            return
+        if op.results and all(r in self.control for r in op.results):
+            self._copy(op, b)
+        engine = OPS[op.name].engine
+        if engine in (Engine.LOAD, Engine.STORE):
+            self._transfer(op, b)
+        elif any(r not in self.control for r in op.results):
+            if engine is Engine.TENSOR:
+                self._product(op, b)
+            else:
+                self._vector(op, b)
+
+    def _copy(self, op: Op, b: Builder) -> None:
+        if op.name in ("load", "load_tile"):
+            self.reads_memory = self.reads_memory or op.loc or self.source.name
+        operands = [self.env[v] for v in op.operands]
+        new = b.op(op.name, operands, [r.type for r in op.results], op.attrs)
+        self.env.update(zip(op.results, new.results, strict=True))
+        after = tuple(dict.fromkeys(t for v in op.operands for t in self.known_after.get(v, ())))
+        if after:
+            self.known_after.update(dict.fromkeys(op.results, after))
+
+    # -- readiness ------------------------------------------------------------------------------
+    def _ready_of(self, value: Value) -> _Ready:
+        return None if value in self.control else self.ready.get(value)
+
+    def _waits(self, values: list[Value], b: Builder) -> list[Value]:
+        """Return the semaphores to wait for before using values; ends a group they come from."""
+        waits: list[Value] = []
+        for value in values:
+            if isinstance(self._ready_of(value), _Group):
+                self._close_group(b)
+            state = self._ready_of(value)
+            if isinstance(state, Value) and state not in waits:
+                waits.append(state)
+        return waits
+
+    def _token(self, value: Value, b: Builder) -> Value:
+        waits = self._waits([value], b)
+        return waits[0] if waits else self.always
+
+    def _issue(
+        self, b: Builder, engine: Engine, work: Work, label: str, loc: str, num_bytes: int,
+        numbers: list[Value], waits: list[Value],
+    ) -> Value:  # fmt: skip
+        looped = self.loop_depth > 0
+        depth = (self.stages if engine is Engine.LOAD else 2) if looped else 1
+        self.instructions.append(
+            Instruction(
+                engine=engine, label=label, loc=loc, work=work, depth=max(1, depth), bytes=num_bytes
+            )
+        )
+        attrs = {"instruction": len(self.instructions) - 1, "numbers": len(numbers)}
+        return b.op("issue", [*numbers, *waits], (SEM,), attrs).result
+
+    # -- vector work ----------------------------------------------------------------------------
+    def _vector(self, op: Op, b: Builder) -> None:
+        if self._is_free(op):
+            data = [v for v in op.operands if self._ready_of(v) is not None]
+            for result in op.results:
+                self.ready[result] = self._ready_of(data[0]) if data else None
+            return
+        if self.group is None:
+            self.group = _Group()
+        group = self.group
+        for value in op.operands:
+            state = self._ready_of(value)
+            if isinstance(state, Value) and state not in group.waits:
+                group.waits.append(state)
+        for key, number in _vector_counts(op).items():
+            group.counts[key] = group.counts.get(key, 0) + number
+        group.names.append(op.name)
+        group.loc = group.loc or op.loc
+        group.produced += op.results
+        for result in op.results:
+            self.ready[result] = group
+
+    def _is_free(self, op: Op) -> bool:
+        """Whether an op costs nothing: pure addressing, or done by the DMA on the way."""
+        if OPS[op.name].cost == "free":
+            return True
+        if op.name not in _ON_THE_WAY:
+            return False
+        source = op.operands[0].op
+        fresh = source is not None and (
+            source.name in ("load", "load_tile")
+            or (source.name in _ON_THE_WAY and self._is_free(source))
+        )
+        if fresh and len(self.uses.get(op.operands[0], [])) == 1:
+            return True
+        users = self.uses.get(op.result, [])
+        return (
+            op.name == "convert"
+            and bool(users)
+            and all(u.name in ("store", "store_tile") for u in users)
+        )
+
+    def _close_group(self, b: Builder) -> None:
+        group, self.group = self.group, None
+        if group is None:
+            return
+        work = VectorWork(counts=dict(group.counts))
+        num_bytes = max((v.type.num_bytes for v in group.produced), default=0)
+        label = " ".join(dict.fromkeys(group.names))
+        token = self._issue(b, Engine.VECTOR, work, label, group.loc, num_bytes, [], group.waits)
+        for value, state in self.ready.items():
+            if state is group:
+                self.ready[value] = token
+
+    # -- matrices -------------------------------------------------------------------------------
+    def _product(self, op: Op, b: Builder) -> None:
+        left, right = op.operands[0].type, op.operands[1].type
+        formats = [
+            str(op.attrs.get(f"{side}_format", t.elem)) for side, t in (("a", left), ("b", right))
+        ]
+        depth = left.shape[1] * (2 if op.attrs.get("a_format") == "e2m1" else 1)
+        work = Product(m=left.shape[0], n=right.shape[1], k=depth, a=formats[0], b=formats[1])
+        wide = max(left.bits, right.bits) >= _WIDE_PRODUCT_BITS
+        engine = Engine.VECTOR if wide else Engine.TENSOR
+        if wide:
+            self._close_group(b)
+        waits = self._waits(op.operands, b)
+        num_bytes = op.result.type.num_bytes
+        self.ready[op.result] = self._issue(b, engine, work, op.name, op.loc, num_bytes, [], waits)
+
+    def _root(self, op: Op) -> Value | None:
+        """Return the parameter an access goes through, or None if that is not known."""
+        return self.roots.root(op.operands[1 if op.name == "store_tile" else 0])
+
+    # -- transfers ------------------------------------------------------------------------------
+    def _transfer(self, op: Op, b: Builder) -> None:
+        is_store = "store" in op.name
+        tiled = "tile" in op.name
+        value = op.operands[0 if tiled else 1] if is_store else op.result
+        size = max(1, value.type.bits // 8)
+        gather = not tiled and bool(value.type.shape)
+        root = self._root(op)
+        constant = root is not None and root not in self.stored and None not in self.stored
+        shared = constant and not is_store and not gather
+        work = Transfer(element_bytes=size, gather=gather, shared=shared)
+        numbers = self._tile_numbers(op, is_store, size, b) if tiled else self._plain_numbers(op, b)
+        waits = self._waits([value], b) if is_store else []
+        waits += [t for v in op.operands for t in self.known_after.get(v, ()) if t not in waits]
+        engine = Engine.STORE if is_store else Engine.LOAD
+        name = root.hint if root is not None and root.hint else ""
+        label = f"{'store' if is_store else 'load'} {name}".strip()
+        token = self._issue(b, engine, work, label, op.loc, value.type.num_bytes, numbers, waits)
+        if is_store:
+            return
+        self.ready[value] = token
+        if value in self.control:
+            self.known_after[value] = (token,)
+
+    def _tile_numbers(self, op: Op, is_store: bool, size: int, b: Builder) -> list[Value]:
+        """Compute a tile's key (base and all offsets) and its bytes (what the masks leave on)."""
+        operands = [self.env[v] for v in op.operands[is_store:] if v in self.env]
+        type_ = op.operands[0].type if is_store else op.result.type
+        rank, i64 = len(type_.shape), Type("i64")
+        key = b.value("ptr_to_int", (operands[0],), i64)
+        for d, offset in enumerate(operands[1 : 1 + rank]):
+            wide = offset
+            if offset.type.elem != "i64":
+                wide = b.value("convert", (offset,), offset.type.with_elem("i64"), how="sext")
+            total = b.value("reduce", (wide,), i64, axis=0, combine="add")
+            scaled = b.value("mul", (total, b.const(i64, _HASH[d % len(_HASH)])), i64)
+            key = b.value("add", (key, scaled), i64)
+        num_bytes = b.const(i64, size)
+        dims = op.attrs.get("mask_dims", ())
+        masks = dict(zip(dims, operands[1 + rank :], strict=False))
+        for d, length in enumerate(type_.shape):
+            count = b.const(i64, length)
+            if d in masks:
+                on = b.value("popcount", (masks[d],), Type("i32"))
+                count = b.value("convert", (on,), i64, how="sext")
+            num_bytes = b.value("mul", (num_bytes, count), i64)
+        return [key, num_bytes]
+
+    def _plain_numbers(self, op: Op, b: Builder) -> list[Value]:
+        """Give a scalar's address and bytes, or how many elements a gather touches."""
+        i64 = Type("i64")
+        pointer = self.env[op.operands[0]]
+        type_ = op.operands[0].type
+        mask = op.operands[1 if op.name == "load" else 2] if op.attrs.get("mask") else None
+        count = b.const(i64, type_.num_elements)
+        if mask is not None:
+            on = b.value("popcount", (self.env[mask],), Type("i32"))
+            count = b.value("convert", (on,), i64, how="sext")
+        if type_.shape:
+            return [b.const(i64, 0), count]
+        size = max(1, Type(type_.pointee).bits // 8)
+        return [
+            b.value("ptr_to_int", (pointer,), i64),
+            b.value("mul", (count, b.const(i64, size)), i64),
+        ]
+
+    # -- control flow ---------------------------------------------------------------------------
+    def _for(self, op: Op, b: Builder) -> None:
+        (source,) = op.blocks
+        kept = list(zip(source.args[1:], op.operands[3:], op.results, strict=True))
+        block = Block([Value(source.args[0].type)])
+        self.env[source.args[0]] = block.args[0]
+        inits = [self.env[v] for v in op.operands[:3]]
+        for arg, init, _ in kept:
+            inits.append(self._carried(arg, init, b))
+            block.args.append(self._enter(arg))
+        self.loop_depth += 1
+        inner = Builder(block)
+        self._fill(source, inner)
+        self.loop_depth -= 1
+        self._yield(source, "yield", [arg for arg, _, _ in kept], inner)
+        new = b.op("for", inits, [v.type for v in inits[3:]], {}, [block])
+        self._leave(op.results, new.results)
+
+    def _carried(self, arg: Value, init: Value, b: Builder) -> Value:
+        return self.env[init] if arg in self.control else self._token(init, b)
+
+    def _enter(self, arg: Value) -> Value:
+        new = Value(arg.type if arg in self.control else SEM, None, arg.hint)
+        if arg in self.control:
+            self.env[arg] = new
+        else:
+            self.ready[arg] = new
+        return new
+
+    def _yield(
+        self, source: Block, name: str, targets: list[Value], b: Builder, skip: int = 0
+    ) -> None:
+        given = source.terminator.operands
+        operands = [self.env[v] for v in given[:skip]]
+        for target, value in zip(targets, given[skip:], strict=True):
+            operands.append(self.env[value] if target in self.control else self._token(value, b))
+        b.op(name, operands)
+
+    def _leave(self, results: list[Value], values: list[Value]) -> None:
+        for result, value in zip(results, values, strict=True):
+            if value.type == SEM:
+                self.ready[result] = value
+            else:
+                self.env[result] = value
+
+    def _while(self, op: Op, b: Builder) -> None:
+        before, after = op.blocks
+        inits = [self._carried(a, v, b) for a, v in zip(before.args, op.operands, strict=True)]
+        self.loop_depth += 1
+        first = Block([self._enter(a) for a in before.args])
+        inner = Builder(first)
+        self._fill(before, inner)
+        self._yield(before, "condition", list(op.results), inner, skip=1)
+        second = Block([self._enter(a) for a in after.args])
+        inner = Builder(second)
+        self._fill(after, inner)
+        self._yield(after, "yield", list(before.args), inner)
+        self.loop_depth -= 1
+        types = [r.type if r in self.control else SEM for r in op.results]
+        new = b.op("while", inits, types, {}, [first, second])
+        self._leave(op.results, new.results)
+
+    def _if(self, op: Op, b: Builder) -> None:
+        blocks = []
+        for source in op.blocks:
+            inner = Builder(Block())
+            self._fill(source, inner)
+            self._yield(source, "yield", list(op.results), inner)
+            blocks.append(inner.block)
+        types = [r.type if r in self.control else SEM for r in op.results]
+        new = b.op("if", [self.env[op.operands[0]]], types, {}, blocks)
+        self._leave(op.results, new.results)
+
+
+def _vector_counts(op: Op) -> dict[str, int]:
+    """Count the element operations of an op by class."""
+    cost = OPS[op.name].cost
+    types = [v.type for v in (*op.operands, *op.results)]
+    elements = max(t.num_elements for t in types)
+    bits = max(64 if t.is_ptr else t.bits for t in types)
+    name = {"op": "op", "function": "function", "move": "move"}[cost]
+    return {f"{name}{16 if bits <= 16 else 32}": elements * (2 if bits > 32 else 1)}
+
+
+def to_macro_instructions(kernel: Kernel) -> TimeProgram:
+    """Lower an optimised kernel to its time reading."""
+    return _Lowering(kernel).run()

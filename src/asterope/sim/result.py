@@ -1,0 +1,71 @@
+"""What a simulation says: time, where it went, what moved, what it cost in joules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from asterope.units import PS_PER_S
+
+__all__ = ["Event", "Result"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One executed macro-instruction, for traces.
+
+    `waits` are the numbers, on the same tile, of the instructions whose signals it needed.
+    """
+
+    tile: int
+    engine: str
+    label: str
+    loc: str
+    number: int
+    start_ps: int
+    end_ps: int
+    bytes: int
+    waits: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """One launch on a chip.
+
+    `breakdown_ps` splits the critical path: it adds up to `time_ps`. `occupancy` is busy time over
+    total time of each engine and resource, averaged over its instances. `bytes` counts what each
+    memory moved; `asked_bytes` what the program's loads and stores asked for.
+    """
+
+    kernel: str
+    chip: str
+    fidelity: str
+    time_ps: int
+    breakdown_ps: Mapping[str, int]
+    bound_by: str
+    occupancy: Mapping[str, float]
+    bytes: Mapping[str, int]
+    asked_bytes: int
+    flop: Mapping[str, int]
+    vector_ops: int
+    instructions: int
+    energy_j: float | None
+    energy_parts_j: Mapping[str, float] = field(default_factory=dict)
+    roofline_ps: int = 0
+    tsram_bytes: int = 0
+    events: tuple[Event, ...] = ()
+
+    @property
+    def time_s(self) -> float:
+        """The time in seconds."""
+        return self.time_ps / PS_PER_S
+
+    @property
+    def total_flop(self) -> int:
+        """Floating-point operations of the tensor engines, two a multiply-accumulate."""
+        return sum(self.flop.values())
+
+    @property
+    def hbm_bytes(self) -> int:
+        """Bytes read from and written to HBM."""
+        return self.bytes.get("hbm", 0)

@@ -1,0 +1,291 @@
+"""Time one launch on a chip, at one of two fidelities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from asterope.chips import Chip, Inside
+from asterope.errors import ConfigError
+from asterope.sim import engine
+from asterope.sim import state as states
+from asterope.sim.costs import Cost, ceil_ps, cost_of, granule_bytes
+from asterope.sim.instructions import Transfer
+from asterope.sim.macro import TimeProgram
+from asterope.sim.result import Event, Result
+from asterope.sim.roofline import flop_of, roofline_ps, vector_ops_of
+from asterope.sim.stream import Streams
+from asterope.sim.totals import Totals, count_totals
+from asterope.sim.tsram import require_fit
+
+__all__ = ["FIDELITIES", "Fidelity", "simulate_launch"]
+
+Fidelity = Literal["roofline", "tile"]
+FIDELITIES = get_args(Fidelity)
+_REFILL_WORDS = 1 << 12
+_PJ = 1e-12
+
+
+def simulate_launch(
+    program: TimeProgram,
+    grid: tuple[int, int, int],
+    args: Sequence[int | float],
+    chip: Chip,
+    *,
+    fidelity: Fidelity = "tile",
+    has_memory: bool = True,
+    max_events: int = 0,
+) -> Result:
+    """Time a launch. `args` are addresses and numbers, as the host takes them.
+
+    `tile` plays every macro-instruction on a chip whose inside is described; `roofline` bounds
+    any chip from below. `max_events` keeps that many executed instructions for a trace.
+
+    Raises: ChipError if `tile` is asked of a chip without tiles; CapacityError if the program's
+    blocks do not fit into TSRAM; KernelError if control flow depends on absent memory.
+    """
+    if fidelity not in FIDELITIES:
+        raise ConfigError(
+            f"there is no fidelity {fidelity!r}",
+            where="fidelity",
+            hint=f"use {' or '.join(FIDELITIES)}",
+        )
+    streams = Streams(program, grid, args, has_memory=has_memory)
+    totals = count_totals(program, streams)
+    limits = roofline_ps(program, totals, chip)
+    if fidelity == "roofline":
+        return _roofline_result(program, totals, limits, chip)
+    return _tile_result(program, streams, totals, max(limits.values()), chip, max_events)
+
+
+def _overhead_ps(chip: Chip) -> int:
+    return ceil_ps(chip.launch_overhead_s)
+
+
+def _roofline_result(
+    program: TimeProgram, totals: Totals, limits: dict[str, int], chip: Chip
+) -> Result:
+    bound, time_ps = max(limits.items(), key=lambda item: item[1])
+    tdp = chip.power.tdp_w
+    return Result(
+        kernel=program.kernel.name,
+        chip=f"{chip.name}:{chip.profile}",
+        fidelity="roofline",
+        time_ps=time_ps,
+        breakdown_ps={bound: time_ps},
+        bound_by=bound,
+        occupancy={name: ps / time_ps if time_ps else 0.0 for name, ps in limits.items()},
+        bytes={"hbm": totals.unique_loaded + totals.stored},
+        asked_bytes=totals.loaded + totals.stored,
+        flop=flop_of(program, totals, chip),
+        vector_ops=vector_ops_of(program, totals),
+        instructions=sum(totals.executions),
+        # Without coefficients all that is known is the limit: TDP for as long as it runs.
+        energy_j=tdp * time_ps * _PJ if tdp is not None else None,
+        energy_parts_j={"tdp": tdp * time_ps * _PJ} if tdp is not None else {},
+        roofline_ps=time_ps,
+        tsram_bytes=program.need.num_bytes,
+    )
+
+
+def machine_of(chip: Chip) -> states.Machine:
+    """Return the chip as the event engine needs it."""
+    inside = chip.inside()
+    tile, cluster, noc = inside.tile, inside.cluster, inside.noc
+    per_ps = inside.clock_hz * _PJ
+
+    def cycles(count: float) -> int:
+        return ceil_ps(count / inside.clock_hz)
+
+    window = 256
+    while window < 8 * (tile.control.queue_depth + tile.dma.channels):
+        window *= 2
+    return states.Machine(
+        num_tiles=inside.num_tiles,
+        num_clusters=inside.clusters,
+        queue_depth=tile.control.queue_depth,
+        channels=tile.dma.channels,
+        issue_ps=cycles(tile.control.issue_cycles),
+        hbm=chip.hbm_effective_bytes_per_s * _PJ,
+        csram=cluster.csram_bytes_per_cycle * per_ps,
+        noc=noc.global_bytes_per_cycle * per_ps,
+        ingest=tile.dma.ingest_bytes_per_cycle * per_ps,
+        egress=tile.dma.egress_bytes_per_cycle * per_ps,
+        hbm_latency_ps=cycles(inside.hbm_latency_cycles),
+        csram_latency_ps=cycles(cluster.csram_latency_cycles),
+        hop_ps=cycles(noc.hop_cycles),
+        dma_ps=cycles(tile.dma.latency_cycles),
+        csram_bytes=cluster.csram_bytes,
+        window=window,
+        window_mask=window - 1,
+        queue_mask=(1 << (tile.control.queue_depth - 1).bit_length()) - 1,
+        cluster_of=np.arange(inside.num_tiles) // inside.tiles_per_cluster,
+    )
+
+
+def _engine_program(program: TimeProgram, costs: Sequence[Cost], inside: Inside) -> states.Program:
+    table = program.instructions
+    transfers = [i.work if isinstance(i.work, Transfer) else None for i in table]
+    return states.Program(
+        engine=np.array([states.ENGINES.index(i.engine.value) for i in table], np.int64),
+        duration_ps=np.array([c.duration_ps for c in costs], np.int64),
+        depth=np.array([i.depth for i in table], np.int64),
+        granule=np.array(
+            [granule_bytes(t, inside) if t and t.gather else 0 for t in transfers], np.int64
+        ),
+        shared=np.array([bool(t and t.shared) for t in transfers], np.bool_),
+    )
+
+
+@dataclass(slots=True)
+class _Play:
+    """One run of the event engine."""
+
+    state: states.State
+    machine: states.Machine
+    trace: states.Trace
+
+
+def _play(
+    program: states.Program, machine: states.Machine, streams: Streams, max_events: int
+) -> _Play:
+    state = states.new_state(machine, program)
+    table = states.new_table(len(state.cluster))
+    trace = states.new_trace(max_events)
+    tiles = machine.num_tiles
+    words = np.zeros((tiles, 2 * _REFILL_WORDS), np.int64)
+    fill, ended = np.zeros(tiles, np.int64), np.zeros(tiles, np.bool_)
+    following = list(range(tiles))
+    while True:
+        stopped = engine.play(state, machine, program, table, words, fill, ended, trace)
+        if stopped == engine.FINISHED:
+            return _Play(state, machine, trace)
+        if stopped == tiles:
+            larger = states.new_table(len(state.cluster), 2 * len(table.key))
+            engine.grow(state, table, larger)
+            table = larger
+            continue
+        batch, following[stopped] = streams.batch(following[stopped], tiles, _REFILL_WORDS)
+        if len(batch) > words.shape[1]:
+            wider = np.zeros((tiles, 2 * len(batch)), np.int64)
+            wider[:, : words.shape[1]] = words
+            words = wider
+        words[stopped, : len(batch)] = batch
+        fill[stopped] = len(batch)
+        state.tile[stopped]["position"] = 0
+        ended[stopped] = len(batch) == 0
+
+
+def _tile_result(
+    program: TimeProgram,
+    streams: Streams,
+    totals: Totals,
+    bound_ps: int,
+    chip: Chip,
+    max_events: int,
+) -> Result:
+    inside = chip.inside()
+    require_fit(
+        program.need, inside.tile.tsram.capacity_bytes, program.kernel.name, program.num_stages
+    )
+    costs = [cost_of(i, chip) for i in program.instructions]
+    machine = machine_of(chip)
+    run = _play(_engine_program(program, costs, inside), machine, streams, max_events)
+    state = run.state
+    overhead_ps = _overhead_ps(chip)
+    time_ps = int(state.chip[0]["finish"]) + overhead_ps
+    breakdown = {
+        name: int(ps)
+        for name, ps in zip(states.CATEGORIES, state.chip[0]["finish_path"], strict=True)
+        if ps
+    }
+    if overhead_ps:
+        breakdown["launch"] = overhead_ps
+    moved = _moved(state, totals, costs)
+    energy = _energy(chip, inside, totals, costs, moved, time_ps)
+    return Result(
+        kernel=program.kernel.name,
+        chip=f"{chip.name}:{chip.profile}",
+        fidelity="tile",
+        time_ps=time_ps,
+        breakdown_ps=breakdown,
+        bound_by=max(breakdown, key=lambda name: breakdown[name]) if breakdown else "launch",
+        occupancy=_occupancy(state, machine, time_ps),
+        bytes=moved,
+        asked_bytes=totals.loaded + totals.stored,
+        flop=flop_of(program, totals, chip),
+        vector_ops=vector_ops_of(program, totals),
+        instructions=int(state.counters[states.COUNTERS.index("instructions")]),
+        energy_j=sum(energy.values()),
+        energy_parts_j=energy,
+        roofline_ps=bound_ps,
+        tsram_bytes=program.need.num_bytes,
+        events=_events(program, run, max_events),
+    )
+
+
+def _moved(state: states.State, totals: Totals, costs: Sequence[Cost]) -> dict[str, int]:
+    """Return the bytes through each memory and network; TSRAM counts operands of the TTU too."""
+    counted = dict(zip(states.COUNTERS, (int(c) for c in state.counters), strict=True))
+    operands = sum(n * c.tsram_bytes for n, c in zip(totals.executions, costs, strict=True))
+    return {
+        "hbm": counted["hbm_read"] + counted["hbm_written"],
+        "hbm_read": counted["hbm_read"],
+        "hbm_written": counted["hbm_written"],
+        "noc": counted["noc"],
+        "csram": counted["csram"],
+        "tsram": counted["tsram_written"] + counted["tsram_read"] + operands,
+        "tsram_dma_written": counted["tsram_written"],
+        "tsram_dma_read": counted["tsram_read"],
+    }
+
+
+def _occupancy(state: states.State, machine: states.Machine, time_ps: int) -> dict[str, float]:
+    clusters = len(state.cluster)
+    instances = {
+        "hbm": 1, "csram": clusters, "noc": 2 * clusters, "ingest": machine.num_tiles,
+        "egress": machine.num_tiles, "tensor": machine.num_tiles, "vector": machine.num_tiles,
+    }  # fmt: skip
+    return {
+        name: int(busy) / (instances[name] * time_ps) if time_ps else 0.0
+        for name, busy in zip(states.BUSY, state.busy_ps, strict=True)
+    }
+
+
+def _energy(
+    chip: Chip, inside: Inside, totals: Totals, costs: Sequence[Cost],
+    moved: dict[str, int], time_ps: int,
+) -> dict[str, float]:  # fmt: skip
+    """Add up energy by what it is spent on, in joules."""
+    pj = inside.energy_pj
+    parts = {"idle": (chip.idle_w or 0.0) * time_ps * _PJ, "tensor": 0.0, "vector": 0.0}
+    for count, cost in zip(totals.executions, costs, strict=True):
+        if cost.mac_format:
+            parts["tensor"] += count * cost.macs * pj.mac[cost.mac_format] * _PJ
+        parts["vector"] += count * _PJ * (
+            cost.vector_ops_16bit * pj.vector_op_16bit
+            + cost.vector_ops_32bit * pj.vector_op_32bit
+            + cost.transcendental_ops * pj.transcendental_op
+        )  # fmt: skip
+    for memory in ("tsram", "csram", "noc", "hbm"):
+        parts[memory] = moved[memory] * getattr(pj, f"{memory}_byte") * _PJ
+    return parts
+
+
+def _events(program: TimeProgram, run: _Play, max_events: int) -> tuple[Event, ...]:
+    used = min(int(run.trace.used[0]), max_events)
+    events = []
+    for row in run.trace.rows[:used].tolist():
+        tile, index, start, end, size, number, *waits = row
+        instruction = program.instructions[index]
+        events.append(
+            Event(
+                tile=tile, engine=instruction.engine.value, label=instruction.label,
+                loc=instruction.loc, number=number, start_ps=start, end_ps=end, bytes=size,
+                waits=tuple(w for w in waits if w >= 0),
+            )
+        )  # fmt: skip
+    return tuple(events)

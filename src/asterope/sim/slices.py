@@ -1,0 +1,70 @@
+"""Which values a program needs to know where it goes and what it moves, whatever the data.
+
+These are loop bounds, conditions, addresses and masks, and what they are computed from. The time
+reading computes them; of all other values it only knows when they are ready.
+"""
+
+from __future__ import annotations
+
+from asterope.ir import Kernel, Op, Value
+
+__all__ = ["control_values"]
+
+_ACCESS = ("load", "store", "load_tile", "store_tile")
+
+
+def control_values(kernel: Kernel) -> set[Value]:
+    """Return the values that control flow and addresses depend on."""
+    sources = _sources(kernel)
+    found: set[Value] = set()
+    stack = [v for op in kernel.walk() for v in _seeds(op)]
+    while stack:
+        value = stack.pop()
+        if value in found:
+            continue
+        found.add(value)
+        stack += sources.get(value, [])
+        if value.op is not None and not value.op.blocks:
+            stack += value.op.operands
+    return found
+
+
+def _seeds(op: Op) -> list[Value]:
+    if op.name == "for":
+        return op.operands[:3]
+    if op.name in ("if", "condition"):
+        return op.operands[:1]
+    if op.name not in _ACCESS:
+        return []
+    operands = list(op.operands)
+    if op.attrs.get("other"):
+        operands.pop()
+    if op.name == "store":
+        del operands[1]
+    elif op.name == "store_tile":
+        del operands[0]
+    return operands
+
+
+def _sources(kernel: Kernel) -> dict[Value, list[Value]]:
+    """Map what blocks and loops define to what it is set from."""
+    sources: dict[Value, list[Value]] = {}
+
+    def add(targets: list[Value], *givers: list[Value]) -> None:
+        for giver in givers:
+            for target, value in zip(targets, giver, strict=True):
+                sources.setdefault(target, []).append(value)
+
+    for op in kernel.walk():
+        if op.name == "for":
+            (body,) = op.blocks
+            add(body.args[1:], op.operands[3:], body.terminator.operands)
+            add(op.results, op.operands[3:], body.terminator.operands)
+        elif op.name == "while":
+            before, after = op.blocks
+            add(before.args, op.operands, after.terminator.operands)
+            add(after.args, before.terminator.operands[1:])
+            add(op.results, before.terminator.operands[1:])
+        elif op.name == "if":
+            add(op.results, *(b.terminator.operands for b in op.blocks))
+    return sources

@@ -1,0 +1,184 @@
+"""What the event engine works on: the chip in its units, the program, everything that changes."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = [
+    "BUSY",
+    "CATEGORIES",
+    "COUNTERS",
+    "ENGINES",
+    "RING",
+    "Machine",
+    "Program",
+    "State",
+    "Table",
+    "Trace",
+    "new_state",
+    "new_table",
+    "new_trace",
+]
+
+ENGINES = ("load", "store", "tensor", "vector")
+CATEGORIES = ("issue", "tensor", "vector", "hbm", "csram", "noc", "tile port", "latency")
+COUNTERS = (
+    "hbm_read",
+    "hbm_written",
+    "noc",
+    "csram",
+    "tsram_written",
+    "tsram_read",
+    "instructions",
+)
+BUSY = ("hbm", "csram", "noc", "ingest", "egress", "tensor", "vector")
+
+_FIRST_TABLE = 1 << 12
+RING = 1 << 14
+
+
+class Machine(NamedTuple):
+    """The chip as the engine needs it: bytes per picosecond, picoseconds, counts."""
+
+    num_tiles: int
+    num_clusters: int
+    queue_depth: int
+    channels: int
+    issue_ps: int
+    hbm: float
+    csram: float
+    noc: float
+    ingest: float
+    egress: float
+    hbm_latency_ps: int
+    csram_latency_ps: int
+    hop_ps: int
+    dma_ps: int
+    csram_bytes: int
+    window: int  # instructions remembered a tile: a power of two
+    window_mask: int
+    queue_mask: int  # of the queues' rings: a power of two, less one
+    cluster_of: Any  # [T]
+
+
+class Program(NamedTuple):
+    """The instructions of a kernel, one row each."""
+
+    engine: Any  # [I] int64
+    duration_ps: Any  # [I] int64
+    depth: Any  # [I] int64
+    granule: Any  # [I] int64: bytes an element of a gather costs; 0 where bytes are given
+    shared: Any  # [I] bool
+
+
+_I = np.int64
+_PATH = ("i8", (len(CATEGORIES),))
+_TILE = np.dtype(
+    [(name, _I) for name in (
+        "position",  # next word of the stream
+        "base",  # number of the current program's first instruction
+        "following",  # number of the next instruction
+        "fetch_ps",  # when the control processor is free
+        "blocked",  # whether it waits for a queue
+        "next_channel",  # the load channel used longest ago
+        "ingest_free", "egress_free",
+    )] + [("control_path", *_PATH)]
+)  # fmt: skip
+_ENGINE = np.dtype(
+    [(name, _I) for name in (
+        "head", "tail",  # of the queue
+        "free_ps",  # when the next may start
+        "last",  # number of the latest started
+        "pushed",  # whether the queue's head is in the heap
+    )] + [("start_path", *_PATH)]
+)  # fmt: skip
+_ENTRY = np.dtype(
+    [(name, _I) for name in ("instruction", "key", "size", "slot", "issued_ps", "end_ps")]
+    + [("waits", "i8", (len(ENGINES),)), ("path", *_PATH), ("issue_path", *_PATH)]
+)
+_CLUSTER = np.dtype(
+    [(name, _I) for name in (
+        "csram_free", "noc_in_free", "noc_out_free",
+        "ring_first", "ring_next",  # oldest serial number still staged, and the next one
+        "ring_used",  # bytes staged
+    )]
+)  # fmt: skip
+_CHIP = np.dtype([("heap_size", _I), ("hbm_free", _I), ("finish", _I), ("finish_path", *_PATH)])
+_READY = np.dtype([("ps", _I), ("name", _I)])
+
+
+class State(NamedTuple):
+    """Everything that changes; T tiles, E engines, W window, I instructions, C clusters."""
+
+    tile: Any  # [T]
+    engine: Any  # [T, E]
+    window: Any  # [T, W] the latest instructions
+    queue: Any  # [T, E, Q] instruction numbers
+    channel: Any  # [T, channels] numbers of the loads in flight
+    next_slot: Any  # [T, I] which result slot is written next
+    readers: Any  # [T, I, depth, E] latest reader of each result slot
+    heap: Any  # [T * E]
+    cluster: Any  # [C]
+    ring_bytes: Any  # [C, R] bytes of staged tiles by serial number
+    chip: Any  # [1]
+    counters: Any  # [counters]
+    busy_ps: Any  # [busy]
+
+
+class Table(NamedTuple):
+    """Where tiles of memory are staged: an open hash table, never shrunk."""
+
+    key: Any  # [N]
+    size: Any  # [N]
+    serial: Any  # [N, C]
+    ready_ps: Any  # [N, C]
+    used: Any  # [1]
+
+
+class Trace(NamedTuple):
+    """Started instructions in order: tile, instruction, start, end, bytes, number, and waits."""
+
+    rows: Any  # [N, 6 + E]
+    used: Any  # [1]
+
+
+def new_state(machine: Machine, program: Program) -> State:
+    """Return the state before the first instruction."""
+    tiles, engines = machine.num_tiles, len(ENGINES)
+    clusters = machine.num_clusters
+    count = len(program.engine)
+    state = State(
+        tile=np.zeros(tiles, _TILE),
+        engine=np.zeros((tiles, engines), _ENGINE),
+        window=np.zeros((tiles, machine.window), _ENTRY),
+        queue=np.zeros((tiles, engines, machine.queue_mask + 1), np.int64),
+        channel=np.full((tiles, machine.channels), -1, np.int64),
+        next_slot=np.zeros((tiles, count), np.int64),
+        readers=np.full((tiles, count, int(program.depth.max(initial=1)), engines), -1, np.int64),
+        heap=np.zeros(tiles * engines, _READY),
+        cluster=np.zeros(clusters, _CLUSTER),
+        ring_bytes=np.zeros((clusters, RING), np.int64),
+        chip=np.zeros(1, _CHIP),
+        counters=np.zeros(len(COUNTERS), np.int64),
+        busy_ps=np.zeros(len(BUSY), np.int64),
+    )
+    state.engine["last"] = -1
+    return state
+
+
+def new_table(clusters: int, size: int = _FIRST_TABLE) -> Table:
+    """Return an empty table."""
+    return Table(
+        key=np.zeros(size, np.int64),
+        size=np.zeros(size, np.int64),
+        serial=np.full((size, clusters), -1, np.int64),
+        ready_ps=np.zeros((size, clusters), np.int64),
+        used=np.zeros(1, np.int64),
+    )
+
+
+def new_trace(max_events: int) -> Trace:
+    """Return room for a number of started instructions."""
+    return Trace(np.zeros((max_events, 6 + len(ENGINES)), np.int64), np.zeros(1, np.int64))

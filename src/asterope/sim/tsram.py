@@ -1,0 +1,84 @@
+"""Does a program fit into a tile's scratchpad, and if not, what is in the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asterope.errors import CapacityError
+from asterope.ir import OPS, Block, Engine, Kernel, Value
+
+__all__ = ["Need", "require_fit", "tsram_need"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Need:
+    """The most TSRAM a program needs at one moment, and the largest block alive then."""
+
+    num_bytes: int
+    largest: str
+    largest_bytes: int
+    loc: str
+
+
+def tsram_need(kernel: Kernel, control: set[Value]) -> Need:
+    """Add up the blocks alive at each op; loads in loops count `num_stages` times."""
+    stages = int(kernel.attrs.get("num_stages", 1))
+    return _block_need(kernel.body, [], control, stages, looped=False)
+
+
+def _is_held(value: Value, control: set[Value]) -> bool:
+    """Whether a value takes TSRAM: blocks that engines produce, not addresses or constants."""
+    if not value.type.shape or value in control or value.type.is_ptr:
+        return False
+    return value.op is None or OPS[value.op.name].cost != "free" or OPS[value.op.name].engine in (
+        Engine.LOAD,
+        Engine.TENSOR,
+    )  # fmt: skip
+
+
+def _bytes(value: Value, stages: int, *, looped: bool) -> int:
+    is_load = value.op is not None and OPS[value.op.name].engine is Engine.LOAD
+    return value.type.num_bytes * (stages if is_load and looped else 1)
+
+
+def _block_need(
+    block: Block, outer: list[Value], control: set[Value], stages: int, *, looped: bool
+) -> Need:
+    last_use = {v: i for i, op in enumerate(block.ops) for q in op.walk() for v in q.operands}
+    alive = [*outer, *(a for a in block.args if _is_held(a, control))]
+    need = _need_of(alive, stages, looped=looped)
+    for i, op in enumerate(block.ops):
+        for inner in op.blocks:
+            carried = [v for v in alive if last_use.get(v, -1) >= i and v not in op.operands[3:]]
+            found = _block_need(inner, carried, control, stages, looped=looped or op.name != "if")
+            need = max(need, found, key=lambda n: n.num_bytes)
+        alive = [v for v in alive if v in outer or last_use.get(v, -1) > i]
+        alive += [r for r in op.results if _is_held(r, control) and last_use.get(r, -1) > i]
+        need = max(need, _need_of(alive, stages, looped=looped), key=lambda n: n.num_bytes)
+    return need
+
+
+def _need_of(alive: list[Value], stages: int, *, looped: bool) -> Need:
+    sizes = [(_bytes(v, stages, looped=looped), v) for v in alive]
+    if not sizes:
+        return Need(num_bytes=0, largest="", largest_bytes=0, loc="")
+    size, value = max(sizes, key=lambda s: s[0])
+    loc = value.op.loc if value.op is not None else ""
+    name = f"{value.hint} {value.type}".strip()
+    return Need(num_bytes=sum(s for s, _ in sizes), largest=name, largest_bytes=size, loc=loc)
+
+
+def require_fit(need: Need, capacity_bytes: int, kernel: str, stages: int) -> None:
+    """Refuse a program whose blocks do not fit.
+
+    Raises: CapacityError with the bytes asked and there, the largest block and its line.
+    """
+    if need.num_bytes <= capacity_bytes:
+        return
+    fewer = "fewer num_stages or " if stages > 1 else ""
+    raise CapacityError(
+        f"{kernel} needs {need.num_bytes} bytes of a tile's TSRAM of {capacity_bytes}; "
+        f"the largest block is {need.largest}, {need.largest_bytes} bytes",
+        where=need.loc or kernel,
+        hint=f"use {fewer}smaller blocks; half of the largest frees {need.largest_bytes // 2} bytes",
+    )

@@ -1,0 +1,87 @@
+"""From Triton's bound arguments to what a launch takes: arrays and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from asterope.errors import KernelError, UnsupportedError
+from asterope.runtime import Array, TileKernel
+
+__all__ = ["flatten"]
+
+_META_BASE = 1 << 56
+
+
+def flatten(
+    types: Sequence[Any], args: Sequence[Any], kernel: TileKernel
+) -> list[Array | int | float]:
+    """Return the run-time arguments in the kernel's order, constexprs left out.
+
+    Raises: KernelError for a tensor that is not on the CPU, naming the parameter.
+    """
+    return list(_flat(types, args, kernel))
+
+
+def _flat(types: Sequence[Any], args: Sequence[Any], kernel: TileKernel) -> Iterator[Any]:
+    for type_, arg in zip(types, args, strict=True):
+        if type_ == "constexpr":
+            continue
+        if isinstance(type_, tuple):
+            yield from _flat(type_, arg, kernel)
+        elif type_.startswith("tensordesc"):
+            raise UnsupportedError(
+                "tensor descriptors are not supported yet",
+                where=kernel.name,
+                hint="use pointers and masks",
+            )
+        elif type_[0] == "*":
+            yield _array(arg, kernel)
+        else:
+            yield arg
+
+
+def _array(arg: Any, kernel: TileKernel) -> Array:
+    """Describe a pointer argument: a tensor, None, or a plain address."""
+    if arg is None:
+        return Array(0, 0, 0)
+    device = getattr(arg, "device", None)
+    if device is not None and device.type == "meta":
+        return _meta_array(arg)
+    if device is not None and device.type != "cpu":
+        raise KernelError(
+            f"a tensor is on {device}, and kernels run on the CPU here",
+            where=kernel.name,
+            hint="move it: tensor.cpu()",
+        )
+    address = int(arg.data_ptr()) if hasattr(arg, "data_ptr") else int(arg)
+    storage = getattr(arg, "untyped_storage", None)
+    if storage is None:
+        # Whoever gives a bare address gives no extent: take it to overlap everything.
+        return Array(address, 0, 1 << 63)
+    memory = storage()
+    start = int(memory.data_ptr())
+    return Array(address, start, start + int(memory.nbytes()))
+
+
+_ALIGN = 1 << 12
+_bases: dict[int, tuple[int, int]] = {}
+
+
+def _end_of_bases() -> int:
+    last = next(reversed(_bases.values()), (_META_BASE, 0))
+    return last[0] + last[1]
+
+
+def _meta_array(tensor: Any) -> Array:
+    """Give a tensor without memory a place of its own, so that the simulator can tell it apart."""
+    memory = tensor.untyped_storage()
+    size = int(memory.nbytes())
+    base, room = _bases.get(memory._cdata, (0, -1))
+    if room < size:
+        base = _end_of_bases()
+        room = max(_ALIGN, -(-size // _ALIGN) * _ALIGN)
+        _bases.pop(memory._cdata, None)  # so that the newest entry stays the last
+        _bases[memory._cdata] = base, room
+    address = base + tensor.storage_offset() * tensor.element_size()
+    return Array(address, base, base + size, exists=False)

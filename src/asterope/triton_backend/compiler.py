@@ -1,0 +1,157 @@
+"""Triton's view of Asterope as a compiler: options, stages, TTIR passes."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+from triton._C.libtriton import ir, passes
+from triton.backends.compiler import BaseBackend, GPUTarget, Language
+
+from asterope import __version__
+from asterope.ir import Kernel, print_kernel
+from asterope.runtime import optimise
+from asterope.triton_backend.convert import convert_module
+from asterope.triton_backend.ttir import generic_text, parse_module
+
+__all__ = ["TARGET", "MaiaBackend", "MaiaOptions"]
+
+TARGET = GPUTarget("maia", "maia200", 1)
+
+
+@dataclass(frozen=True)
+class MaiaOptions:
+    """The launch options a kernel may pass.
+
+    Asterope reads `num_stages` (buffers of a software pipeline), `debug` and the dot precisions.
+    The rest exist because Triton or portable kernels pass or read them; they change nothing here.
+    """
+
+    num_stages: int = 2
+    debug: bool = False
+    default_dot_input_precision: str = "ieee"
+    # tf32 and the bf16 splits are computed in full fp32, which is at least as precise.
+    allowed_dot_input_precisions: tuple[str, ...] = ("ieee", "tf32", "tf32x3", "bf16x3", "bf16x6")
+    supported_fp8_dtypes: tuple[str, ...] = ("fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16")
+    deprecated_fp8_dot_operand_dtypes: tuple[str, ...] = ()
+    max_num_imprecise_acc_default: int = 0
+    sanitize_overflow: bool = False
+    arch: str = "maia200"
+    backend_name: str = "maia"
+    num_warps: int = 4
+    num_ctas: int = 1
+    warp_size: int = 1
+    maxnreg: int | None = None
+    enable_fp_fusion: bool = True
+    launch_cooperative_grid: bool = False
+    launch_pdl: bool = False
+    extern_libs: tuple[Any, ...] = ()
+    instrumentation_mode: str = ""
+    ir_override: str | None = None
+    matrix_instr_nonkdim: int = 0
+    waves_per_eu: int = 0
+    kpack: int = 1
+    grf_mode: str = ""
+    fpsan_homomorphic_casts: bool = False
+
+    def hash(self) -> str:
+        """Return a key that differs when compiled code would."""
+        text = "_".join(f"{k}-{v}" for k, v in sorted(self.__dict__.items()))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class MaiaBackend(BaseBackend):  # type: ignore[misc]  # Triton ships no types
+    """Compiles TTIR to optimised tile IR; machine code follows at the first launch."""
+
+    binary_ext = "tileir"
+
+    @staticmethod
+    def supports_target(target: GPUTarget) -> bool:
+        """Whether this back end compiles for a target."""
+        return bool(target.backend == TARGET.backend)
+
+    @functools.lru_cache  # noqa: B019  Triton keeps one backend object for the process
+    def hash(self) -> str:
+        """Return the part of Triton's cache key that stands for this compiler."""
+        return f"asterope-{__version__}-{self.target.arch}-{_sources_digest()}"
+
+    def parse_options(self, opts: dict[str, Any]) -> MaiaOptions:
+        """Pick the options we know; Triton complains about the rest by name."""
+        known = MaiaOptions.__dataclass_fields__
+        return MaiaOptions(**{k: opts[k] for k in known if opts.get(k) is not None})
+
+    def pack_metadata(self, metadata: Any) -> tuple[int, int, int]:
+        """Return what Triton hands to the launcher; the launcher needs none of it."""
+        return (metadata.num_warps, metadata.num_ctas, metadata.shared)
+
+    def get_codegen_implementation(self, options: MaiaOptions) -> dict[str, Any]:
+        """Say how small a dot may be: as small as it likes."""
+        return {"min_dot_size": lambda lhs, rhs: (1, 1, 1)}
+
+    def get_module_map(self) -> dict[str, Any]:
+        """Give kernels libdevice's names; the converter knows what they mean."""
+        from triton.language.extra.cuda import libdevice
+
+        return {"triton.language.extra.libdevice": libdevice}
+
+    def load_dialects(self, ctx: Any) -> None:
+        """Need no dialect beyond Triton's."""
+
+    @staticmethod
+    def make_ttir(module: Any, metadata: dict[str, Any], options: MaiaOptions) -> Any:
+        """Run Triton's own target-independent passes."""
+        manager = ir.pass_manager(module.context)
+        manager.enable_debug()
+        passes.common.add_inliner(manager)
+        if hasattr(passes.ttir, "add_rewrite_tensor_pointer"):
+            passes.ttir.add_rewrite_tensor_pointer(manager)  # block pointers become pointers
+        passes.ttir.add_combine(manager)
+        passes.common.add_canonicalizer(manager)
+        passes.ttir.add_reorder_broadcast(manager)
+        passes.common.add_cse(manager)
+        passes.ttir.add_triton_licm(manager)
+        passes.common.add_symbol_dce(manager)
+        passes.ttir.add_loop_unroll(manager)
+        manager.run(module, "make_ttir")
+        return module
+
+    @staticmethod
+    def make_tile_ir(module: Any, metadata: dict[str, Any], options: MaiaOptions) -> bytes:
+        """Convert to tile IR, optimise, and keep the text."""
+        kernel = _convert(module, options)
+        metadata["name"] = module.get_entry_func_name()
+        metadata["shared"] = 1  # tutorials divide by it; TSRAM is accounted for by the simulator
+        for kind in ("global", "profile"):
+            metadata[f"{kind}_scratch_size"] = 0
+            metadata[f"{kind}_scratch_align"] = 1
+        return print_kernel(optimise(kernel)).encode()
+
+    def add_stages(
+        self, stages: dict[str, Any], options: MaiaOptions, language: Any = Language.TRITON
+    ) -> None:
+        """List the stages by the name of what they produce."""
+        stages["ttir"] = lambda module, metadata: self.make_ttir(module, metadata, options)
+        stages[self.binary_ext] = lambda module, metadata: self.make_tile_ir(
+            module, metadata, options
+        )
+
+
+def _convert(module: Any, options: MaiaOptions) -> Kernel:
+    return convert_module(parse_module(generic_text(module)), {"num_stages": options.num_stages})
+
+
+@functools.cache
+def _sources_digest() -> str:
+    """Digest the compiler's own sources, so that an edited compiler does not use old results."""
+    import pathlib
+
+    import asterope
+
+    root = pathlib.Path(asterope.__file__).parent
+    digest = hashlib.sha256()
+    for package in ("compiler", "ir", "triton_backend"):
+        for file in sorted((root / package).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

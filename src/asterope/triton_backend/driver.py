@@ -1,0 +1,189 @@
+"""Triton's view of Asterope as a device: launches, benchmarking, properties."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from triton.backends.compiler import GPUTarget
+from triton.backends.driver import DriverBase
+
+from asterope.runtime import TileKernel, launch
+from asterope.triton_backend.arguments import flatten
+from asterope.triton_backend.compiler import TARGET
+
+__all__ = ["MaiaDriver"]
+
+_NAME = "maia"
+
+
+class _Utils:
+    """What Triton asks of a driver's native helper."""
+
+    def get_device_properties(self, device: int) -> dict[str, int]:
+        """Describe the device: limits that Triton compares with, none of which applies here."""
+        return {
+            "max_shared_mem": 1 << 40,
+            "multiprocessor_count": 36,
+            "sm_clock_rate": 2_000_000,
+            "mem_clock_rate": 1,
+            "mem_bus_width": 1,
+            "max_num_regs": 1 << 16,
+            "warpSize": 1,
+        }
+
+    def load_binary(
+        self, name: str, kernel: bytes, shared: int, device: int
+    ) -> tuple[TileKernel, TileKernel, int, int, int]:
+        """Parse tile IR; return module, function, registers, spills and threads."""
+        tile_kernel = TileKernel.parse(kernel.decode())
+        return tile_kernel, tile_kernel, 1, 0, 1 << 30
+
+    def unload_module(self, module: TileKernel) -> None:
+        """Hold nothing that would need unloading."""
+
+
+class _Launcher:
+    """Called for every launch with the bound arguments, constexprs included."""
+
+    def __init__(self, source: Any, metadata: Any) -> None:
+        self._types = list(source.signature.values())
+
+    def __call__(  # noqa: PLR0913, PLR0917  Triton calls it so
+        self,
+        grid_x: int, grid_y: int, grid_z: int,
+        stream: int, function: TileKernel, packed: Any,
+        launch_metadata: Any, enter_hook: Any, exit_hook: Any,
+        *args: Any,
+    ) -> None:  # fmt: skip
+        if enter_hook is not None:
+            enter_hook(launch_metadata)
+        launch(function, (grid_x, grid_y, grid_z), flatten(self._types, args, function))
+        if exit_hook is not None:
+            exit_hook(launch_metadata)
+
+
+class _Event:
+    """A moment, as `triton.testing.do_bench` records it."""
+
+    def __init__(self, enable_timing: bool = True) -> None:
+        self.time_s = 0.0
+
+    def record(self, stream: Any = None) -> None:
+        self.time_s = time.perf_counter()
+
+    def elapsed_time(self, other: _Event) -> float:
+        """Return the milliseconds until a later event, never quite zero."""
+        return max((other.time_s - self.time_s) * 1e3, 1e-6)
+
+
+class _DeviceInterface:
+    """The part of `torch.cuda` that Triton's helpers call."""
+
+    Event = _Event
+
+    @staticmethod
+    def synchronize(device: Any = None) -> None:
+        """Wait for nothing: launches return when they are done."""
+
+    @staticmethod
+    def current_device() -> int:
+        """Return the only device."""
+        return 0
+
+    @staticmethod
+    def set_device(device: Any) -> None:
+        """Stay on the only device."""
+
+
+def _benchmark(
+    call: Callable[[], object], *, quantiles: Sequence[float] | None = None, **_: Any
+) -> Any:
+    """Time a launch for the autotuner: seven runs after one, in milliseconds of wall time."""
+    call()
+    times = []
+    for _repeat in range(7):
+        start = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - start) * 1e3)
+    if quantiles is None:
+        return statistics.median(times)
+    ordered = sorted(times)
+    return [ordered[min(int(q * len(ordered)), len(ordered) - 1)] for q in quantiles]
+
+
+class MaiaDriver(DriverBase):  # type: ignore[misc]  # Triton ships no types
+    """The device that Triton sees: this CPU, standing in for the chip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.utils = _Utils()
+        self.launcher_cls = _Launcher
+
+    @classmethod
+    def is_active(cls) -> bool:
+        """Whether kernels should come here: asked for by name, or no GPU is there to take them."""
+        if os.environ.get("TRITON_DEFAULT_BACKEND") == _NAME:
+            return True
+        from triton.backends import backends
+
+        others = (b.driver for name, b in backends.items() if name != _NAME)
+        return not any(driver.is_active() for driver in others)
+
+    def get_current_device(self) -> int:
+        """Return the only device."""
+        return 0
+
+    def set_current_device(self, device: int) -> None:
+        """Stay on the only device."""
+
+    def get_current_stream(self, device: int | None = None) -> int:
+        """Return the only stream."""
+        return 0
+
+    def get_device_capability(self, device: int | None = None) -> tuple[int, int]:
+        """Have no CUDA capability."""
+        return (0, 0)
+
+    def map_python_to_cpp_type(self, ty: str) -> str:
+        """Return the C type of an argument (used by Triton's ahead-of-time tools only)."""
+        floats = {
+            "fp16": "float",
+            "bf16": "float",
+            "fp32": "float",
+            "f32": "float",
+            "fp64": "double",
+        }
+        if ty.startswith("*"):
+            return "void*"
+        return floats.get(ty, "int8_t" if ty == "i1" else f"{'u' * (ty[0] == 'u')}int{ty[1:]}_t")
+
+    def get_current_target(self) -> GPUTarget:
+        """Return what to compile for."""
+        return TARGET
+
+    def get_active_torch_device(self) -> Any:
+        """Return where tensors live."""
+        import torch
+
+        return torch.device("cpu")
+
+    def get_device_interface(self) -> type[_DeviceInterface]:
+        """Return the event and synchronisation interface."""
+        return _DeviceInterface
+
+    def get_benchmarker(self) -> Callable[..., Any]:
+        """Return how the autotuner times a configuration."""
+        return _benchmark
+
+    def get_empty_cache_for_benchmark(self) -> Any:
+        """Return a token buffer: nothing is cached between launches."""
+        import torch
+
+        return torch.empty(1, dtype=torch.int32)
+
+    def clear_cache(self, cache: Any) -> None:
+        """Clear nothing."""

@@ -1,0 +1,30 @@
+"""The kernel library: Triton kernels, each with the plain computation it stands for."""
+
+from __future__ import annotations
+
+from asterope.kernels.activation import silu_mul, silu_mul_reference
+from asterope.kernels.attention import attention, attention_reference
+from asterope.kernels.linear import linear, linear_reference
+from asterope.kernels.norm import rms_norm, rms_norm_reference
+from asterope.kernels.quantize import ACTIVATION_FORMATS, quantize_rows
+from asterope.kernels.rotary import rotate_and_cache
+from asterope.kernels.scaled_linear import ScaledOperand, scaled_linear
+from asterope.kernels.tiling import Blocks, choose_blocks
+
+__all__ = [
+    "ACTIVATION_FORMATS",
+    "Blocks",
+    "ScaledOperand",
+    "attention",
+    "attention_reference",
+    "choose_blocks",
+    "linear",
+    "linear_reference",
+    "quantize_rows",
+    "rms_norm",
+    "rms_norm_reference",
+    "rotate_and_cache",
+    "scaled_linear",
+    "silu_mul",
+    "silu_mul_reference",
+]

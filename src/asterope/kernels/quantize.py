@@ -1,0 +1,215 @@
+"""Quantize activations on the fly: one scale a row (fp8) or one a block (mx formats, nvfp4)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import triton
+import triton.language as tl
+
+from asterope.errors import FormatError, ShapeError
+from asterope.formats import BlockFormat, ScaleRule, block
+from asterope.kernels.scaled_linear import ScaledOperand
+
+__all__ = ["ACTIVATION_FORMATS", "quantize_rows"]
+
+ACTIVATION_FORMATS = ("fp8", "mxfp8", "mxfp6", "mxfp4", "mxfp4_e1m2", "nvfp4")
+_MANTISSA_BITS = 23
+_MANTISSA = (1 << _MANTISSA_BITS) - 1
+
+
+@triton.jit
+def _fp8_kernel(x, codes, scales, K, stride_x, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    offs = tl.arange(0, BLOCK)
+    on = offs < K
+    value = tl.load(x + row * stride_x + offs, mask=on, other=0.0).to(tl.float32)
+    scale = tl.maximum(tl.max(tl.abs(value), axis=0) / 448.0, 1.1754943508222875e-38)
+    tl.store(scales + row, scale)
+    tl.store(codes + row * K + offs, (value / scale).to(tl.float8e4nv), mask=on)
+
+
+@triton.jit
+def _e2m1(value):
+    """Round to E2M1, ties to the even code; the code is in the low four bits."""
+    size = tl.abs(value)
+    code = (size > 0.25).to(tl.int32) + (size >= 0.75).to(tl.int32) + (size > 1.25).to(tl.int32)
+    code += (size >= 1.75).to(tl.int32) + (size > 2.5).to(tl.int32) + (size >= 3.5).to(tl.int32)
+    code += (size > 5.0).to(tl.int32)
+    sign = (value.to(tl.int32, bitcast=True) >> 28) & 8
+    return code | sign
+
+
+@triton.jit
+def _store_e2m1(codes, row, value, K, BLOCK: tl.constexpr):
+    """Pack two codes a byte, the even element low."""
+    low, high = tl.split(tl.reshape(_e2m1(value), (BLOCK // 2, 2)))
+    offs = tl.arange(0, BLOCK // 2)
+    tl.store(codes + row * (K // 2) + offs, (low | (high << 4)).to(tl.uint8), mask=offs < K // 2)
+
+
+@triton.jit
+def _fixed_point(value, LARGEST: tl.constexpr, MAGIC: tl.constexpr):
+    """Round to E2M3 or E1M2, as E4M3, which holds both exactly.
+
+    Below 2 their values are equally spaced: adding 1.5 x 2^23 steps leaves no bit for less than
+    one, and so rounds. From 2 on E2M3 has the three fraction bits of E4M3.
+    """
+    size = tl.minimum(tl.abs(value), LARGEST)
+    size = tl.where(size < 2.0, (size + MAGIC) - MAGIC, size)
+    sign = value.to(tl.int32, bitcast=True) & -2147483648
+    return (size.to(tl.int32, bitcast=True) | sign).to(tl.float32, bitcast=True).to(tl.float8e4nv)
+
+
+@triton.jit
+def _block_amax(blocks):
+    """Return the largest magnitude of each block as bits, so that NaN, the largest, is seen."""
+    return tl.max(tl.abs(blocks).to(tl.int32, bitcast=True), axis=1)
+
+
+@triton.jit
+def _mx_kernel(
+    x, codes, scales, K, stride_x, ELEMENT: tl.constexpr, LARGEST: tl.constexpr,
+    MAGIC: tl.constexpr, EMAX: tl.constexpr, ROUND: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One row. ROUND is what is added to amax's bits before its exponent is taken.
+
+    That is exact for normal numbers; E1M2 may give a subnormal amax the next exponent.
+    """
+    row = tl.program_id(0)
+    GROUPS: tl.constexpr = BLOCK // 32
+    offs = tl.arange(0, BLOCK)
+    value = tl.load(x + row * stride_x + offs, mask=offs < K, other=0.0).to(tl.float32)
+    blocks = tl.reshape(value, (GROUPS, 32))
+    amax = _block_amax(blocks)
+    code = tl.minimum(tl.maximum(((amax + ROUND) >> 23) - EMAX, 0), 254)
+    # 2^-(code - 127), as two factors so that neither leaves float32.
+    half = (127 - code) >> 1
+    first = ((half + 127) << 23).to(tl.float32, bitcast=True)
+    second = ((127 - code - half + 127) << 23).to(tl.float32, bitcast=True)
+    scaled = tl.reshape(blocks * first[:, None] * second[:, None], (BLOCK,))
+    offs_s = tl.arange(0, GROUPS)
+    code = tl.where(amax >= 0x7F800000, 255, code)
+    tl.store(scales + row * (K // 32) + offs_s, code.to(tl.uint8), mask=offs_s < K // 32)
+    if ELEMENT == "e2m1":
+        _store_e2m1(codes, row, scaled, K, BLOCK)
+    elif ELEMENT == "e4m3":
+        tl.store(codes + row * K + offs, scaled.to(tl.float8e4nv), mask=offs < K)
+    else:
+        tl.store(codes + row * K + offs, _fixed_point(scaled, LARGEST, MAGIC), mask=offs < K)
+
+
+@triton.jit
+def _nvfp4_kernel(
+    x, codes, scales, row_scale, K, stride_x, TWO_LEVEL: tl.constexpr, BLOCK: tl.constexpr
+):
+    """One row. Of two levels the upper is amax / (448 x 6) of the row."""
+    row = tl.program_id(0)
+    GROUPS: tl.constexpr = BLOCK // 16
+    offs = tl.arange(0, BLOCK)
+    value = tl.load(x + row * stride_x + offs, mask=offs < K, other=0.0).to(tl.float32)
+    blocks = tl.reshape(value, (GROUPS, 16))
+    amax = _block_amax(blocks).to(tl.float32, bitcast=True)
+    finite = amax < float("inf")
+    upper = 1.0
+    if TWO_LEVEL:
+        largest = tl.max(tl.where(finite, amax, 0.0), axis=0)
+        upper = tl.maximum(largest / 2688.0, 6.018531076210112e-36)
+        tl.store(row_scale + row, upper)
+    scale = tl.minimum(tl.maximum(amax / 6.0 / upper, 0.001953125), 448.0)
+    scale = tl.where(finite, scale, float("nan")).to(tl.float8e4nv)
+    inverse = 1.0 / upper / scale.to(tl.float32)
+    offs_s = tl.arange(0, GROUPS)
+    tl.store(scales + row * (K // 16) + offs_s, scale, mask=offs_s < K // 16)
+    _store_e2m1(codes, row, tl.reshape(blocks * inverse[:, None], (BLOCK,)), K, BLOCK)
+
+
+def quantize_rows(x: torch.Tensor, fmt: str, rule: ScaleRule | str | None = None) -> ScaledOperand:
+    """Quantize each row of x, rounding to nearest even; the values are those of `formats.quantize`.
+
+    `fp8` is e4m3 with a float32 scale a row; `mxfp8`, `mxfp6`, `mxfp4` and `mxfp4_e1m2` have an
+    E8M0 scale for 32 elements by rule floor, even or rceil; `nvfp4` has an E4M3 scale for 16, under
+    a float32 scale a row by rule two_level, alone by rule amax. `rule` left out is the format's
+    default. Codes of mxfp6 and mxfp4_e1m2 are stored as the e4m3 codes of the same numbers.
+    A block with NaN or infinity has a NaN scale.
+
+    Shapes: x [M, K], float32, bf16 or fp16.
+    Raises: FormatError for another format or rule; ShapeError if the block does not divide K.
+    """
+    if fmt not in ACTIVATION_FORMATS:
+        raise FormatError(
+            f"activations cannot be {fmt!r}", hint=f"use {', '.join(ACTIVATION_FORMATS)} or bf16"
+        )
+    form = block("fp8_row" if fmt == "fp8" else fmt)
+    rule = _check_rule(form, rule)
+    if x.dim() != 2 or x.stride(1) != 1:
+        raise ShapeError(
+            f"x {list(x.shape)} does not have two axes with contiguous rows",
+            where=fmt,
+            hint="x is [tokens, in]; call .contiguous()",
+        )
+    if form.granularity == "row":
+        return _quantize_fp8(x)
+    assert isinstance(form.granularity, int)
+    if x.shape[1] % form.granularity:
+        raise ShapeError(f"blocks of {form.granularity} do not divide K = {x.shape[1]}", where=fmt)
+    return _quantize_nvfp4(x, rule) if form.two_level else _quantize_mx(x, form, rule)
+
+
+def _check_rule(fmt: BlockFormat, rule: ScaleRule | str | None) -> ScaleRule:
+    if rule is None:
+        return fmt.default_rule
+    if rule not in fmt.rules:
+        hint = f"use {' or '.join(fmt.rules)}"
+        raise FormatError(f"activations in {fmt.name} have no scale rule {str(rule)!r}", hint=hint)
+    return ScaleRule(rule)
+
+
+def _block_size(k: int, group: int) -> int:
+    return int(max(triton.next_power_of_2(k), 2 * group))
+
+
+def _quantize_fp8(x: torch.Tensor) -> ScaledOperand:
+    rows, k = x.shape
+    codes = torch.empty((rows, k), dtype=torch.float8_e4m3fn, device=x.device)
+    row_scale = torch.empty(rows, dtype=torch.float32, device=x.device)
+    _fp8_kernel[(rows,)](x, codes, row_scale, k, x.stride(0), BLOCK=_block_size(k, 1))
+    return ScaledOperand(codes=codes, format="e4m3", row_scale=row_scale)
+
+
+def _quantize_nvfp4(x: torch.Tensor, rule: ScaleRule) -> ScaledOperand:
+    rows, k = x.shape
+    codes = torch.empty((rows, k // 2), dtype=torch.uint8, device=x.device)
+    scales = torch.empty((rows, k // 16), dtype=torch.float8_e4m3fn, device=x.device)
+    two_level = rule == ScaleRule.TWO_LEVEL
+    row_scale = torch.empty(rows, dtype=torch.float32, device=x.device) if two_level else None
+    _nvfp4_kernel[(rows,)](
+        x, codes, scales, row_scale, k, x.stride(0), TWO_LEVEL=two_level, BLOCK=_block_size(k, 16)
+    )
+    return ScaledOperand(codes=codes, format="e2m1", scales=scales, row_scale=row_scale)
+
+
+def _quantize_mx(x: torch.Tensor, fmt: BlockFormat, rule: ScaleRule) -> ScaledOperand:
+    (rows, k), element = x.shape, fmt.element
+    packed = element.name == "e2m1"
+    shape, dtype = ((rows, k // 2), torch.uint8) if packed else ((rows, k), torch.float8_e4m3fn)
+    codes = torch.empty(shape, dtype=dtype, device=x.device)
+    scales = torch.empty((rows, k // 32), dtype=torch.uint8, device=x.device)
+    _mx_kernel[(rows,)](
+        x, codes, scales, k, x.stride(0), ELEMENT=element.name, LARGEST=element.max_value,
+        MAGIC=1.5 * 2.0**_MANTISSA_BITS * element.min_subnormal, EMAX=element.emax,
+        ROUND=_rounding(fmt, rule), BLOCK=_block_size(k, 32),
+    )  # fmt: skip
+    return ScaledOperand(
+        codes=codes, format="e2m1" if packed else "e4m3", scales=scales, row_scale=None
+    )
+
+
+def _rounding(fmt: BlockFormat, rule: ScaleRule) -> int:
+    """Return what to add to a float's bits so that its exponent is the rule's."""
+    if rule == ScaleRule.EVEN:
+        return 1 << (_MANTISSA_BITS - 1 - fmt.element.mantissa_bits)
+    if rule == ScaleRule.RCEIL:
+        largest = int(np.float32(fmt.element.max_value).view(np.int32))
+        return _MANTISSA - (largest & _MANTISSA)
+    return 0

@@ -1,0 +1,106 @@
+"""After the QKV projection: head norms, rotary embedding, and the KV cache's new rows."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+__all__ = ["rotate_and_cache"]
+
+
+@triton.jit
+def _head_norm(low, high, gain, eps, HALF: tl.constexpr, offs_d):
+    """RMSNorm over a head held as two halves."""
+    square = tl.sum(low * low, axis=1) + tl.sum(high * high, axis=1)
+    scale = tl.rsqrt(square / (2 * HALF) + eps)[:, None]
+    on = offs_d < HALF
+    g_low = tl.load(gain + offs_d, mask=on, other=0.0).to(tl.float32)[None, :]
+    g_high = tl.load(gain + HALF + offs_d, mask=on, other=0.0).to(tl.float32)[None, :]
+    return low * scale * g_low, high * scale * g_high
+
+
+@triton.jit
+def _heads(
+    source, target, stride_head, cos, sin, gain, eps, COUNT: tl.constexpr,
+    HALF: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, NORM: tl.constexpr,
+):  # fmt: skip
+    """Normalise and rotate COUNT heads of 2 * HALF from `source` into `target`."""
+    offs_h = tl.arange(0, HEADS)
+    offs_d = tl.arange(0, WIDTH)
+    on = (offs_h[:, None] < COUNT) & (offs_d[None, :] < HALF)
+    at = source + offs_h[:, None] * (2 * HALF) + offs_d[None, :]
+    low = tl.load(at, mask=on, other=0.0).to(tl.float32)
+    high = tl.load(at + HALF, mask=on, other=0.0).to(tl.float32)
+    if NORM:
+        low, high = _head_norm(low, high, gain, eps, HALF, offs_d)
+        low = low.to(target.dtype.element_ty).to(tl.float32)
+        high = high.to(target.dtype.element_ty).to(tl.float32)
+    c = tl.load(cos + offs_d, mask=offs_d < HALF, other=0.0)[None, :]
+    s = tl.load(sin + offs_d, mask=offs_d < HALF, other=0.0)[None, :]
+    to = target + offs_h[:, None] * stride_head + offs_d[None, :]
+    tl.store(to, (low * c - high * s).to(target.dtype.element_ty), mask=on)
+    tl.store(to + HALF, (high * c + low * s).to(target.dtype.element_ty), mask=on)
+
+
+@triton.jit
+def _rotate_and_cache_kernel(
+    qkv, q, k_cache, v_cache, cos, sin, q_gain, k_gain, eps, tokens, past, stride_qkv,
+    stride_batch, stride_head,
+    Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, NORM: tl.constexpr,
+    Q_BLOCK: tl.constexpr, KV_BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0)
+    batch = row // tokens
+    place = past + row % tokens
+    DIM: tl.constexpr = 2 * HALF
+    source = qkv + row.to(tl.int64) * stride_qkv
+    c, s = cos + place * HALF, sin + place * HALF
+    cache = batch.to(tl.int64) * stride_batch + place * DIM
+    q_row = q + row.to(tl.int64) * (Q_HEADS * DIM)
+    _heads(source, q_row, DIM, c, s, q_gain, eps, Q_HEADS, HALF, Q_BLOCK, WIDTH, NORM)
+    k_source = source + Q_HEADS * DIM
+    _heads(
+        k_source, k_cache + cache, stride_head, c, s, k_gain, eps, KV_HEADS, HALF, KV_BLOCK,
+        WIDTH, NORM,
+    )  # fmt: skip
+    v_source = k_source + KV_HEADS * DIM
+    offs_h = tl.arange(0, KV_BLOCK)
+    offs_d = tl.arange(0, 2 * WIDTH)
+    on = (offs_h[:, None] < KV_HEADS) & (offs_d[None, :] < DIM)
+    v = tl.load(v_source + offs_h[:, None] * DIM + offs_d[None, :], mask=on)
+    tl.store(v_cache + cache + offs_h[:, None] * stride_head + offs_d[None, :], v, mask=on)
+
+
+def rotate_and_cache(
+    qkv: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    *,
+    q_heads: int,
+    past: int,
+    q_norm: torch.Tensor | None = None,
+    k_norm: torch.Tensor | None = None,
+    eps: float = 1e-6,
+) -> torch.Tensor:
+    """Rotate q and k by position, write k and v into the cache, return q.
+
+    With `q_norm` and `k_norm` each head is RMS-normalised first (Qwen3).
+
+    Shapes: qkv [B T, (Hq + 2 Hkv) D]; caches [B, Hkv, S, D]; cos, sin [S, D / 2] float32;
+    result [B T, Hq, D]. Rows past .. past + T of the caches are written.
+    """
+    batch, kv_heads, _, dim = k_cache.shape
+    rows = qkv.shape[0]
+    q = torch.empty((rows, q_heads, dim), dtype=qkv.dtype, device=qkv.device)
+    if rows:
+        _rotate_and_cache_kernel[(rows,)](
+            qkv, q, k_cache, v_cache, cos, sin, q_norm, k_norm, eps, rows // batch, past,
+            qkv.stride(0), k_cache.stride(0), k_cache.stride(1),
+            Q_HEADS=q_heads, KV_HEADS=kv_heads, HALF=dim // 2, NORM=q_norm is not None,
+            Q_BLOCK=triton.next_power_of_2(q_heads), KV_BLOCK=triton.next_power_of_2(kv_heads),
+            WIDTH=triton.next_power_of_2(dim // 2),
+        )  # fmt: skip
+    return q

@@ -1,0 +1,120 @@
+"""Linear layers with block-scaled weights (mxfp8, mxfp6, mxfp4, nvfp4), on the tensor unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from asterope.errors import ShapeError
+from asterope.kernels.linear import block_place, check_linear, store_output
+from asterope.kernels.tiling import choose_blocks
+
+__all__ = ["ScaledOperand", "scaled_linear"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScaledOperand:
+    """Codes of a matrix with the scales of its blocks along K.
+
+    Shapes: codes [R, K] (e4m3, e5m2 bytes or bf16), [R, K / 2] packed for e2m1, even element low;
+    scales [R, K / group], uint8 of E8M0 or float8_e4m3fn, None where there are none;
+    row_scale [R] float32, None where there is none.
+    """
+
+    codes: torch.Tensor
+    format: str
+    scales: torch.Tensor | None = None
+    row_scale: torch.Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and K."""
+        rows, k = self.codes.shape
+        return rows, k * (2 if self.format == "e2m1" else 1)
+
+    @property
+    def group(self) -> int:
+        """How many elements share a scale."""
+        return self.shape[1] // self.scales.shape[1] if self.scales is not None else self.shape[1]
+
+
+@triton.jit
+def _scaled_linear_kernel(
+    x, x_blocks, x_row, w, w_blocks, w_row, y, bias, M, N, K,
+    stride_x, stride_xs, stride_w, stride_ws, stride_y,
+    X_FORMAT: tl.constexpr, X_BLOCKS: tl.constexpr, X_ROW: tl.constexpr,
+    W_FORMAT: tl.constexpr, W_ROW: tl.constexpr, BIAS: tl.constexpr, SCALE_GROUP: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    X_PACK: tl.constexpr = 2 if X_FORMAT == "e2m1" else 1
+    W_PACK: tl.constexpr = 2 if W_FORMAT == "e2m1" else 1
+    m, n = block_place(M, N, BLOCK_M, BLOCK_N, GROUP)
+    offs_m = m * BLOCK_M + tl.arange(0, BLOCK_M)
+    offs_n = n * BLOCK_N + tl.arange(0, BLOCK_N)
+    offs_xk = tl.arange(0, BLOCK_K // X_PACK)
+    offs_wk = tl.arange(0, BLOCK_K // W_PACK)
+    offs_s = tl.arange(0, BLOCK_K // SCALE_GROUP)
+    on_m, on_n = offs_m[:, None] < M, offs_n[:, None] < N
+    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    for k in range(0, K, BLOCK_K):
+        left_x = (K - k) // X_PACK
+        left_w = (K - k) // W_PACK
+        left_s = (K - k) // SCALE_GROUP
+        x_at = x + offs_m[:, None] * stride_x + k // X_PACK + offs_xk[None, :]
+        w_at = w + offs_n[:, None] * stride_w + k // W_PACK + offs_wk[None, :]
+        ws_at = w_blocks + offs_n[:, None] * stride_ws + k // SCALE_GROUP + offs_s[None, :]
+        a = tl.load(x_at, mask=on_m & (offs_xk[None, :] < left_x))
+        b = tl.load(w_at, mask=on_n & (offs_wk[None, :] < left_w))
+        b_scale = tl.load(ws_at, mask=on_n & (offs_s[None, :] < left_s))
+        if X_BLOCKS:
+            xs_at = x_blocks + offs_m[:, None] * stride_xs + k // SCALE_GROUP + offs_s[None, :]
+            a_scale = tl.load(xs_at, mask=on_m & (offs_s[None, :] < left_s))
+            acc = tl.dot_scaled(a, a_scale, X_FORMAT, tl.trans(b), b_scale, W_FORMAT, acc)
+        else:
+            acc = tl.dot_scaled(a, None, X_FORMAT, tl.trans(b), b_scale, W_FORMAT, acc)
+    store_output(acc, y, x_row, w_row, bias, offs_m, offs_n, M, N, stride_y, X_ROW, W_ROW, BIAS)
+
+
+def scaled_linear(
+    x: ScaledOperand,
+    weight: ScaledOperand,
+    *,
+    bias: torch.Tensor | None = None,
+    out_dtype: torch.dtype = torch.bfloat16,
+) -> torch.Tensor:
+    """Return x W^T of block-scaled operands; x may also be bf16, or e4m3 with a scale a row.
+
+    Shapes: result [M, N] for x of shape [M, K] and weight of shape [N, K].
+    Raises: ShapeError if they do not fit.
+    """
+    (m, k), (n, weight_k) = x.shape, weight.shape
+    check_linear(x.codes, weight.codes, x.codes.shape[1])
+    if weight.scales is None or k != weight_k:
+        raise ShapeError(
+            f"x [{m}, {k}] does not fit a block-scaled weight [{n}, {weight_k}]", where="linear"
+        )
+    if x.scales is not None and x.group != weight.group:
+        raise ShapeError(
+            f"x has scales of {x.group} elements, the weight of {weight.group}", where="linear"
+        )
+    y = torch.empty((m, n), dtype=out_dtype, device=x.codes.device)
+    if m == 0:
+        return y
+    bits = {"e2m1": 4, "bf16": 16, "fp16": 16}
+    blocks = choose_blocks(
+        m, n, k, bits.get(x.format, 8), bits.get(weight.format, 8), k_step=weight.group
+    )
+    grid = (triton.cdiv(m, blocks.m) * triton.cdiv(n, blocks.n),)
+    _scaled_linear_kernel[grid](
+        x.codes, x.scales, x.row_scale, weight.codes, weight.scales, weight.row_scale, y, bias,
+        m, n, k, x.codes.stride(0), x.scales.stride(0) if x.scales is not None else 0,
+        weight.codes.stride(0), weight.scales.stride(0), y.stride(0),
+        X_FORMAT=x.format, X_BLOCKS=x.scales is not None, X_ROW=x.row_scale is not None,
+        W_FORMAT=weight.format, W_ROW=weight.row_scale is not None, BIAS=bias is not None,
+        SCALE_GROUP=weight.group, BLOCK_M=blocks.m, BLOCK_N=blocks.n, BLOCK_K=blocks.k,
+        GROUP=blocks.group, num_stages=blocks.stages,
+    )  # fmt: skip
+    return y

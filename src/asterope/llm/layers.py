@@ -1,0 +1,98 @@
+"""The parts of a model: weights of a layer, plain or quantized, and the KV cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from asterope.kernels import linear
+from asterope.llm.config import ModelConfig
+
+__all__ = ["KVCache", "Layer", "Linear", "PlainLinear", "rope_tables"]
+
+
+class Linear(Protocol):
+    """A linear layer, whatever its weights are stored in."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that one use of the weights reads."""
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x W^T + bias for x [M, K]."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PlainLinear:
+    """Weights in the model's own type. Shapes: weight [out, in]; bias [out]."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the weight and the bias."""
+        bias = 0 if self.bias is None else self.bias.numel() * self.bias.element_size()
+        return self.weight.numel() * self.weight.element_size() + bias
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x W^T + bias for x [M, K]."""
+        return linear(x, self.weight, bias=self.bias)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Layer:
+    """One decoder layer; projections that read the same input are stored as one."""
+
+    attention_norm: torch.Tensor
+    qkv: Linear
+    q_norm: torch.Tensor | None
+    k_norm: torch.Tensor | None
+    output: Linear
+    mlp_norm: torch.Tensor
+    gate_up: Linear
+    down: Linear
+
+
+class KVCache:
+    """Keys and values of each layer for a batch of sequences of one length.
+
+    Shapes: keys[i] and values[i] are [B, Hkv, capacity, D].
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        batch: int,
+        capacity: int,
+        dtype: torch.dtype,
+        device: str = "cpu",
+    ) -> None:
+        shape = (batch, config.num_kv_heads, capacity, config.head_dim)
+        self.capacity = capacity
+        self.length = 0
+        self.keys = [
+            torch.empty(shape, dtype=dtype, device=device) for _ in range(config.num_layers)
+        ]
+        self.values = [torch.empty_like(k) for k in self.keys]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all layers."""
+        return 2 * sum(k.numel() * k.element_size() for k in self.keys)
+
+
+def rope_tables(
+    config: ModelConfig, length: int, device: str = "cpu"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cosine and sine of every position and pair, float32.
+
+    Shapes: [length, head_dim / 2] each.
+    """
+    frequencies = torch.tensor(
+        config.rope.inverse_frequencies(config.head_dim), dtype=torch.float32
+    )
+    angles = torch.arange(length, dtype=torch.float32)[:, None] * frequencies[None, :]
+    return angles.cos().to(device).contiguous(), angles.sin().to(device).contiguous()

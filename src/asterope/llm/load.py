@@ -1,0 +1,210 @@
+"""Build a model from a checkpoint directory, or from a configuration alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asterope.errors import ConfigError
+from asterope.llm.config import ModelConfig, read_config
+from asterope.llm.layers import Layer, Linear, PlainLinear
+from asterope.llm.model import Model
+from asterope.llm.tensors import TensorFiles, open_tensors
+from asterope.quant import (
+    QuantizedLinear,
+    Scheme,
+    concatenate,
+    from_tensors,
+    parse_quantization_config,
+    quantize_weight,
+)
+
+__all__ = ["load_model", "model_from_config", "projections"]
+
+Progress = Callable[[int, int], None]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def projections(config: ModelConfig) -> dict[str, tuple[tuple[str, int, int, bool], ...]]:
+    """List what each stored projection is made of: checkpoint name, outputs, inputs, bias."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    q, kv, bias = config.q_size, config.kv_size, config.qkv_bias
+    return {
+        "qkv": (
+            ("self_attn.q_proj", q, hidden, bias),
+            ("self_attn.k_proj", kv, hidden, bias),
+            ("self_attn.v_proj", kv, hidden, bias),
+        ),
+        "output": (("self_attn.o_proj", hidden, q, config.output_bias),),
+        "gate_up": (
+            ("mlp.gate_proj", inner, hidden, config.mlp_bias),
+            ("mlp.up_proj", inner, hidden, config.mlp_bias),
+        ),
+        "down": (("mlp.down_proj", hidden, inner, config.mlp_bias),),
+    }
+
+
+def compute_dtype(name: str | None, config: ModelConfig) -> torch.dtype:
+    """Return the type of activations: the one asked for, else the checkpoint's.
+
+    Raises: ConfigError for a type that models do not compute in.
+    """
+    chosen = name or (config.dtype if config.dtype in _DTYPES else "bfloat16")
+    if chosen not in _DTYPES:
+        raise ConfigError(
+            f"{chosen!r} is not supported", where="dtype", hint=f"use {', '.join(_DTYPES)}"
+        )
+    return _DTYPES[chosen]
+
+
+def load_model(
+    directory: str | Path,
+    *,
+    scheme: Scheme | None = None,
+    dtype: str | None = None,
+    progress: Progress | None = None,
+) -> Model:
+    """Load a Hugging Face checkpoint; with a scheme, quantize each projection as it is read.
+
+    A checkpoint that is already quantized in the compressed-tensors layout loads as it is.
+    `progress(done, total)` is called after each layer.
+
+    Raises: CheckpointError naming the file, field or tensor that is missing or wrong.
+    """
+    path = Path(directory)
+    raw = read_config(path)
+    config = ModelConfig.from_dict(raw, where=str(path / "config.json"))
+    stored = raw.get("quantization_config")
+    with open_tensors(path) as files:
+        source = _Checkpoint(files, config, compute_dtype(dtype, config), scheme, stored)
+        model = source.model(progress)
+    model.name = path.name
+    return model
+
+
+class _Checkpoint:
+    """Reads the weights of one model out of its files."""
+
+    def __init__(
+        self, files: TensorFiles, config: ModelConfig, dtype: torch.dtype, scheme: Scheme | None,
+        stored: Mapping[str, Any] | None,
+    ) -> None:  # fmt: skip
+        self.files, self.config, self.dtype = files, config, dtype
+        self.stored, self.ignored = parse_quantization_config(stored) if stored else (None, ())
+        if self.stored is not None and scheme is not None and scheme != self.stored:
+            raise ConfigError(
+                f"the checkpoint is already quantized ({self.stored.describe()})",
+                where=str(files.directory),
+                hint="quantize the original, or leave the format out",
+            )
+        self.scheme = scheme
+
+    def model(self, progress: Progress | None) -> Model:
+        config, files = self.config, self.files
+        embedding = files.get(
+            "model.embed_tokens.weight", (config.vocab_size, config.hidden_size), self.dtype
+        )
+        layers = []
+        for i in range(config.num_layers):
+            layers.append(self._layer(i))
+            if progress:
+                progress(i + 1, config.num_layers)
+        norm = files.get("model.norm.weight", (config.hidden_size,), self.dtype)
+        head = PlainLinear(embedding)
+        if not config.tied_embeddings:
+            shape = (config.vocab_size, config.hidden_size)
+            head = PlainLinear(files.get("lm_head.weight", shape, self.dtype))
+        used = self.stored or self.scheme
+        described = used.describe() if used else ""
+        return Model(config, embedding, layers, norm, head, self.dtype, scheme=described)
+
+    def _layer(self, index: int) -> Layer:
+        prefix = f"model.layers.{index}"
+        width = (self.config.hidden_size,)
+        norms: dict[str, torch.Tensor | None] = {"q_norm": None, "k_norm": None}
+        if self.config.head_norms:
+            for name in norms:
+                shape = (self.config.head_dim,)
+                norms[name] = self.files.get(f"{prefix}.self_attn.{name}.weight", shape, self.dtype)
+        parts = {
+            name: self._projection(prefix, pieces)
+            for name, pieces in projections(self.config).items()
+        }
+        return Layer(
+            attention_norm=self.files.get(f"{prefix}.input_layernorm.weight", width, self.dtype),
+            mlp_norm=self.files.get(f"{prefix}.post_attention_layernorm.weight", width, self.dtype),
+            q_norm=norms["q_norm"],
+            k_norm=norms["k_norm"],
+            **parts,
+        )
+
+    def _projection(self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...]) -> Linear:
+        linears = [self._linear(f"{prefix}.{name}", n, k, bias) for name, n, k, bias in pieces]
+        if len(linears) == 1:
+            return linears[0]
+        if all(isinstance(x, QuantizedLinear) for x in linears):
+            return concatenate([x for x in linears if isinstance(x, QuantizedLinear)])
+        plain = [x for x in linears if isinstance(x, PlainLinear)]
+        biases = [x.bias for x in plain if x.bias is not None]
+        return PlainLinear(
+            torch.cat([x.weight for x in plain]), torch.cat(biases) if biases else None
+        )
+
+    def _linear(self, name: str, n: int, k: int, has_bias: bool) -> Linear:
+        bias = self.files.get(f"{name}.bias", (n,), self.dtype) if has_bias else None
+        if self.stored is not None and name not in self.ignored:
+            tensors = {
+                full.removeprefix(f"{name}."): self.files.raw(full)
+                for full in self.files.names()
+                if full.startswith(f"{name}.")
+            }
+            return from_tensors(name, tensors, self.stored, shape=(n, k), bias=bias)
+        if self.scheme is not None:
+            weight = self.files.get(f"{name}.weight", (n, k))
+            return quantize_weight(weight, self.scheme, name=name, bias=bias)
+        return PlainLinear(self.files.get(f"{name}.weight", (n, k), self.dtype), bias)
+
+
+def model_from_config(
+    raw: Mapping[str, Any],
+    *,
+    scheme: Scheme | None = None,
+    dtype: str | None = None,
+    name: str = "",
+) -> Model:
+    """Build a model that has shapes but no weights: it can be timed and priced, not run.
+
+    Raises: CheckpointError for a configuration that is not supported.
+    """
+    config = ModelConfig.from_dict(raw, where=name or "config")
+    kind = compute_dtype(dtype, config)
+
+    def meta(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=kind, device="meta")
+
+    def projection(pieces: tuple[tuple[str, int, int, bool], ...]) -> Linear:
+        rows, k = sum(n for _, n, _, _ in pieces), pieces[0][2]
+        if scheme is not None:
+            return QuantizedLinear.empty(rows, k, scheme, device="meta", bias=pieces[0][3])
+        return PlainLinear(meta(rows, k), meta(rows) if pieces[0][3] else None)
+
+    def layer() -> Layer:
+        head = meta(config.head_dim) if config.head_norms else None
+        return Layer(
+            attention_norm=meta(config.hidden_size), mlp_norm=meta(config.hidden_size),
+            q_norm=head, k_norm=head,
+            **{key: projection(pieces) for key, pieces in projections(config).items()},
+        )  # fmt: skip
+
+    embedding = meta(config.vocab_size, config.hidden_size)
+    head = PlainLinear(
+        embedding if config.tied_embeddings else meta(config.vocab_size, config.hidden_size)
+    )
+    return Model(
+        config, embedding, [layer() for _ in range(config.num_layers)], meta(config.hidden_size), head,
+        kind, name, scheme.describe() if scheme else "",
+    )  # fmt: skip

@@ -1,0 +1,152 @@
+"""A decoder that runs on compiled kernels: every product, norm, rotation and attention.
+
+Shapes: B sequences, T new tokens, H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from asterope.errors import ConfigError
+from asterope.kernels import attention, rms_norm, rotate_and_cache, silu_mul
+from asterope.llm.config import ModelConfig
+from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear, rope_tables
+
+__all__ = ["Model"]
+
+
+@dataclass(eq=False)
+class Model:
+    """Weights and the forward pass. `dtype` is that of activations and of the KV cache."""
+
+    config: ModelConfig
+    embedding: torch.Tensor
+    layers: list[Layer]
+    norm: torch.Tensor
+    head: Linear
+    dtype: torch.dtype
+    name: str = ""
+    scheme: str = ""
+
+    def __post_init__(self) -> None:
+        self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def device(self) -> str:
+        """`cpu`, or `meta` for a model that only has shapes."""
+        return str(self.embedding.device.type)
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """Return an empty KV cache.
+
+        Raises: ConfigError if the capacity exceeds the model's context.
+        """
+        if not 0 < capacity <= self.config.max_context:
+            raise ConfigError(
+                f"{capacity} tokens are outside 1..{self.config.max_context}",
+                where="context",
+                hint="the limit is max_position_embeddings of config.json",
+            )
+        return KVCache(self.config, batch, capacity, self.dtype, self.device)
+
+    def forward(
+        self, tokens: torch.Tensor, cache: KVCache, *, last_only: bool = False
+    ) -> torch.Tensor:
+        """Append tokens to the cache and return the logits after each of them, or after the last.
+
+        Shapes: tokens [B, T]; result [B, T, V] or [B, 1, V], float32.
+        Raises: ConfigError if the cache is too short.
+        """
+        batch, count = tokens.shape
+        if cache.length + count > cache.capacity:
+            raise ConfigError(
+                f"{cache.length} + {count} tokens exceed the cache's {cache.capacity}",
+                where="context",
+            )
+        x_MH = torch.nn.functional.embedding(tokens.reshape(-1), self.embedding).to(self.dtype)
+        out_MH = self._layers(x_MH.contiguous(), cache)
+        cache.length += count
+        if last_only:
+            out_MH = out_MH.view(batch, count, -1)[:, -1].contiguous()
+        logits = self.head.apply(out_MH).float()
+        return logits.view(batch, -1, self.config.vocab_size)
+
+    def _layers(self, x_MH: torch.Tensor, cache: KVCache) -> torch.Tensor:
+        """Run all layers and the final norm; each norm adds what came before it to the residual."""
+        config = self.config
+        cos, sin = self._rope(cache.capacity)
+        residual, branch = x_MH, None
+        for i, layer in enumerate(self.layers):
+            normal = self._norm(branch, residual, layer.attention_norm)
+            q = rotate_and_cache(
+                layer.qkv.apply(normal), cache.keys[i], cache.values[i], cos, sin,
+                q_heads=config.num_heads, past=cache.length,
+                q_norm=layer.q_norm, k_norm=layer.k_norm, eps=config.norm_eps,
+            )  # fmt: skip
+            mixed = attention(
+                q, cache.keys[i], cache.values[i], past=cache.length,
+                scale=config.head_dim**-0.5, window=config.windows[i],
+            )  # fmt: skip
+            normal = self._norm(layer.output.apply(mixed), residual, layer.mlp_norm)
+            branch = layer.down.apply(silu_mul(layer.gate_up.apply(normal)))
+        return self._norm(branch, residual, self.norm)
+
+    def _norm(
+        self, branch: torch.Tensor | None, residual: torch.Tensor, weight: torch.Tensor
+    ) -> torch.Tensor:
+        if branch is None:
+            return rms_norm(residual, weight, self.config.norm_eps)
+        return rms_norm(branch, weight, self.config.norm_eps, residual)
+
+    def _rope(self, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if self._tables is None or self._tables[0].shape[0] < length:
+            self._tables = rope_tables(self.config, length, self.device)
+        return self._tables
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights in memory, a tied embedding once."""
+        total = self.embedding.numel() * self.embedding.element_size()
+        total += sum(
+            linear.num_bytes
+            for layer in self.layers
+            for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)
+        )
+        norms = [self.norm, *(n for x in self.layers for n in (x.attention_norm, x.mlp_norm))]
+        total += sum(n.numel() * n.element_size() for n in norms)
+        return total if self.config.tied_embeddings else total + self.head.num_bytes
+
+    def on_meta(self) -> Model:
+        """Return a model of the same shapes without memory, which can be timed."""
+        if self.device == "meta":
+            return self
+
+        def meta(tensor: torch.Tensor | None) -> torch.Tensor | None:
+            return None if tensor is None else torch.empty_like(tensor, device="meta")
+
+        def bare(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                return meta(value)
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                kept = {f.name: bare(getattr(value, f.name)) for f in dataclasses.fields(value)}
+                return dataclasses.replace(value, **kept)
+            return value
+
+        layers = [bare(layer) for layer in self.layers]
+        embedding = bare(self.embedding)
+        tied = isinstance(self.head, PlainLinear) and self.head.weight is self.embedding
+        head = PlainLinear(embedding) if tied else bare(self.head)
+        return Model(
+            self.config,
+            embedding,
+            layers,
+            bare(self.norm),
+            head,
+            self.dtype,
+            self.name,
+            self.scheme,
+        )

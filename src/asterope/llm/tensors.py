@@ -1,0 +1,138 @@
+"""Read safetensors files of a checkpoint directory; never unpickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from asterope.errors import CheckpointError
+
+__all__ = ["TensorFiles", "open_tensors"]
+
+_INDEX = "model.safetensors.index.json"
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+class TensorFiles:
+    """The tensors of a checkpoint by name, read when asked for and checked when read."""
+
+    def __init__(self, directory: Path, files: Mapping[str, Any]) -> None:
+        self.directory = directory
+        self._files = files
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    def names(self) -> tuple[str, ...]:
+        """Names of all tensors."""
+        return tuple(self._files)
+
+    def raw(self, name: str) -> torch.Tensor:
+        """Return a tensor as it is stored.
+
+        Raises: CheckpointError if it is missing or its file is damaged.
+        """
+        if name not in self._files:
+            raise CheckpointError(
+                f"tensor {name} is missing", where=str(self.directory), hint=self._nearest(name)
+            )
+        try:
+            tensor: torch.Tensor = self._files[name].get_tensor(name)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"tensor {name} cannot be read: {error}", where=str(self.directory)
+            ) from None
+        return tensor
+
+    def get(
+        self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """Return a tensor of a known shape, every value finite, in `dtype`.
+
+        Raises: CheckpointError naming the tensor if it is missing, misshapen, NaN or infinite.
+        """
+        tensor = self.raw(name)
+        if tuple(tensor.shape) != shape:
+            raise CheckpointError(
+                f"tensor {name} has shape {list(tensor.shape)}, config.json asks for {list(shape)}",
+                where=str(self.directory),
+            )
+        if not tensor.is_floating_point():
+            raise CheckpointError(
+                f"tensor {name} is {str(tensor.dtype).removeprefix('torch.')}, not floating point",
+                where=str(self.directory),
+            )
+        wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor
+        if not bool(torch.isfinite(wide.sum())) and not bool(torch.isfinite(wide).all()):
+            at = [int(i) for i in torch.nonzero(~torch.isfinite(wide))[0]]
+            kind = "NaN" if bool(torch.isnan(wide[tuple(at)])) else "infinite"
+            raise CheckpointError(
+                f"tensor {name} is {kind} at {at}", where=str(self.directory),
+                hint="the checkpoint is damaged or its training diverged",
+            )  # fmt: skip
+        return tensor if dtype is None else tensor.to(dtype)
+
+    def _nearest(self, name: str) -> str:
+        prefix = name.rsplit(".", 2)[0]
+        near = [n for n in self._files if n.startswith(prefix)][:3]
+        return (
+            f"nearby: {', '.join(near)}" if near else f"the files hold {len(self._files)} tensors"
+        )
+
+
+@contextmanager
+def open_tensors(directory: Path) -> Iterator[TensorFiles]:
+    """Open all safetensors files of a checkpoint directory.
+
+    Raises: CheckpointError if there is none (pickles are refused by name), a shard is missing, or
+    a file is truncated.
+    """
+    with ExitStack() as stack:
+        files: dict[str, Any] = {}
+        for path in _paths(directory):
+            try:
+                file = stack.enter_context(safe_open(path, framework="pt"))
+                files.update(dict.fromkeys(file.keys(), file))
+            except (SafetensorError, OSError) as error:
+                raise CheckpointError(
+                    f"is not a whole safetensors file: {error}", where=str(path),
+                    hint="download it again",
+                ) from None  # fmt: skip
+        yield TensorFiles(directory, files)
+
+
+def _paths(directory: Path) -> list[Path]:
+    index = directory / _INDEX
+    if index.is_file():
+        return _sharded(directory, index)
+    found = sorted(directory.glob("*.safetensors"))
+    if found:
+        return found
+    pickles = sorted(p for pattern in _PICKLES for p in directory.glob(pattern))
+    if pickles:
+        raise CheckpointError(
+            f"{pickles[0].name} is a pickle, which can run code when it is read",
+            where=str(directory),
+            hint="where you trust it, load it and save it with safe_serialization=True",
+        )
+    raise CheckpointError("there is no .safetensors file", where=str(directory))
+
+
+def _sharded(directory: Path, index: Path) -> list[Path]:
+    try:
+        names = set(json.loads(index.read_text())["weight_map"].values())
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"cannot be read: {error}", where=str(index)) from None
+    paths = []
+    for name in sorted(names):
+        path = directory / str(name)
+        if path.parent != directory or not path.is_file():
+            raise CheckpointError(f"shard {name} is missing", where=str(index))
+        paths.append(path)
+    return paths

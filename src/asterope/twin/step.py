@@ -1,0 +1,162 @@
+"""The time of one model step on a chip: the model's own forward pass, launch by launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from asterope.chips import Chip
+from asterope.errors import ConfigError
+from asterope.llm import Model
+from asterope.runtime import TimedLaunch, simulate
+from asterope.sim import Fidelity
+
+__all__ = ["Memory", "Phase", "StepTime", "memory_of", "time_step"]
+
+Phase = Literal["decode", "prefill"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """What a model with its KV cache takes of a chip's memory, in bytes."""
+
+    weight_bytes: int
+    kv_bytes: int
+    capacity_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Weights and KV cache."""
+        return self.weight_bytes + self.kv_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits, with nothing set aside for activations."""
+        return self.total_bytes <= self.capacity_bytes
+
+    @property
+    def chips_needed(self) -> int:
+        """The least number of chips whose memory holds it."""
+        return -(-self.total_bytes // self.capacity_bytes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepTime:
+    """One step of a batch on one chip.
+
+    A decode step makes one token for each sequence; a prefill reads `new_tokens` of each.
+    `breakdown_ps` splits the time by what bound it and adds up to it.
+    """
+
+    phase: Phase
+    chip: str
+    fidelity: str
+    model: str
+    scheme: str
+    batch: int
+    context: int
+    new_tokens: int
+    time_s: float
+    energy_j: float | None
+    breakdown_ps: Mapping[str, int]
+    flop: int
+    hbm_bytes: int
+    peak_share: float
+    bandwidth_share: float
+    launches: tuple[TimedLaunch, ...]
+    memory: Memory
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the step computes, over the batch."""
+        return self.batch * self.new_tokens
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens per second of the whole batch."""
+        return self.num_tokens / self.time_s
+
+    @property
+    def joules_per_token(self) -> float | None:
+        """Energy for each token."""
+        return None if self.energy_j is None else self.energy_j / self.num_tokens
+
+    @property
+    def bound_by(self) -> str:
+        """What most of the time went into."""
+        return max(self.breakdown_ps, key=lambda name: self.breakdown_ps[name])
+
+    def by_kernel(self) -> dict[str, tuple[int, float]]:
+        """Return how often each kernel was launched, and its seconds in all, longest first."""
+        totals: dict[str, tuple[int, float]] = {}
+        for timed in self.launches:
+            count, seconds = totals.get(timed.name, (0, 0.0))
+            totals[timed.name] = (count + 1, seconds + timed.result.time_s)
+        return dict(sorted(totals.items(), key=lambda item: -item[1][1]))
+
+
+def memory_of(model: Model, chip: Chip, *, batch: int, context: int) -> Memory:
+    """Return what the weights and a KV cache of batch x context tokens take."""
+    per_token = model.config.kv_bytes_per_token(model.dtype.itemsize)
+    return Memory(
+        weight_bytes=model.weight_bytes,
+        kv_bytes=per_token * batch * context,
+        capacity_bytes=chip.hbm.capacity_bytes,
+    )
+
+
+@torch.inference_mode()
+def time_step(
+    model: Model,
+    chip: Chip,
+    *,
+    phase: Phase = "decode",
+    batch: int = 1,
+    context: int = 1024,
+    fidelity: Fidelity = "tile",
+    max_events: int = 0,
+    on_launch: Callable[[TimedLaunch], None] | None = None,
+) -> StepTime:
+    """Time one step of a model on a chip without computing it; the model needs no weights.
+
+    A decode step appends one token to sequences of `context` - 1; a prefill reads `context` tokens
+    at once. The launches are those of the model's own forward pass.
+
+    Raises: ConfigError if batch or context are outside their limits; ChipError if the chip has no
+    tiles and `fidelity` is `tile`.
+    """
+    if batch < 1:
+        raise ConfigError(f"{batch} is below 1", where="batch")
+    if not 2 <= context <= model.config.max_context:
+        raise ConfigError(
+            f"{context} is outside 2..{model.config.max_context}", where="context",
+            hint="the limit is the model's max_position_embeddings",
+        )  # fmt: skip
+    new_tokens = 1 if phase == "decode" else context
+    shape_only = model.on_meta()
+    cache = shape_only.new_cache(batch, context)
+    cache.length = context - new_tokens
+    tokens = torch.empty((batch, new_tokens), dtype=torch.int64, device="meta")
+    with simulate(chip, values=False, fidelity=fidelity, max_events=max_events) as timeline:
+        timeline.on_progress = on_launch
+        shape_only.forward(tokens, cache, last_only=True)
+    flop = sum(t.result.total_flop for t in timeline.launches)
+    peak_s = sum(
+        amount / chip.peak_flop_per_s[name]
+        for t in timeline.launches
+        for name, amount in t.result.flop.items()
+    )
+    moved = sum(t.result.hbm_bytes for t in timeline.launches)
+    time_s = timeline.time_s
+    return StepTime(
+        phase=phase, chip=f"{chip.name}:{chip.profile}", fidelity=fidelity, model=model.name,
+        scheme=model.scheme, batch=batch, context=context, new_tokens=new_tokens,
+        time_s=time_s, energy_j=timeline.energy_j, breakdown_ps=timeline.breakdown_ps(),
+        flop=flop, hbm_bytes=moved, peak_share=peak_s / time_s,
+        bandwidth_share=moved / chip.hbm.bandwidth_bytes_per_s / time_s,
+        launches=tuple(timeline.launches),
+        memory=memory_of(model, chip, batch=batch, context=context),
+    )  # fmt: skip

@@ -25,14 +25,13 @@ from asterope.native import (
     load_library,
     num_cores,
     run_on_all_cores,
+    sources_digest,
 )
 
 __all__ = ["HostKernel", "KernelCode", "pack_arguments", "scratch_area", "write_llvm"]
 
 _SYMBOL = "run_programs"
 _INFO = "scratch_bytes"
-# Part of every cache key: raise it when the same IR is translated to other code.
-_TRANSLATOR_VERSION = 2
 _SMALL_WORK = 1 << 18
 
 
@@ -42,7 +41,7 @@ class KernelCode:
     def __init__(
         self, key: str, isa: Isa, write: Callable[[], str], parameters: Sequence[Any]
     ) -> None:
-        full_key = f"{_TRANSLATOR_VERSION}|{key}"
+        full_key = f"{sources_digest('host', 'native', 'formats')}|{key}"
         self._library: Library = load_library(full_key, isa, [_SYMBOL, _INFO], write)
         self.run = ctypes.CFUNCTYPE(None, *parameters)(self._library.symbols[_SYMBOL])
         size = ctypes.c_int64()

@@ -9,7 +9,8 @@ from asterope.errors import UnsupportedError
 from asterope.formats import ELEMENTS, ElementFormat, emit_decode
 from asterope.host.layout import is_row_major, transpose_into
 from asterope.host.loops import reads, reads_elsewhere
-from asterope.host.microkernel import Product, emit_product
+from asterope.host.microkernel import Product, emit_fma_product
+from asterope.host.tile_product import emit_tile_product, fits_tiles, pack_bytes
 from asterope.host.values import Buffer, Lazy, Memory, register_kind
 from asterope.ir import Op, Type, Value
 from asterope.native import Val
@@ -35,15 +36,35 @@ def dot(low: Lowering, op: Op) -> None:
     low.env[op.result] = target
 
 
+# Formats whose values, and products with power-of-two scales, are exact in bf16.
+_BF16_EXACT = ("bf16", "e4m3", "e5m2", "e4m3fnuz", "e5m2fnuz", "e2m3", "e3m2", "e2m1")
+
+
+def _is_exact(op: Op) -> bool:
+    formats = [
+        str(op.attrs.get(f"{side}_format", v.type.elem))
+        for side, v in zip(("a", "b"), op.operands, strict=False)
+    ]
+    return all(f in _BF16_EXACT for f in formats)
+
+
 def _multiply(low: Lowering, op: Op, left: Buffer, right: Buffer, target: Buffer) -> None:
+    exact_in_bf16 = _is_exact(op) and left.kind == "f32" and target.kind == "f32"
     product = Product(
         m=left.type.shape[0], n=right.type.shape[1], k=left.type.shape[1],
         order=str(op.attrs.get("order", "pairs")),
         operand=left.kind, total=target.kind,
         a_strides=(left.strides[0], left.strides[1]), b_stride=right.strides[0],
     )  # fmt: skip
-    name = emit_product(low.fn.module, product)
-    low.fn.call(name, (left.pointer, right.pointer, target.pointer))
+    operands = (left.pointer, right.pointer, target.pointer)
+    tiled = low.fn.isa.has_tiles and product.order == "pairs" and exact_in_bf16
+    if not (tiled and fits_tiles(product)):
+        low.fn.call(emit_fma_product(low.fn.module, product), operands)
+        return
+    with low.temporaries() as temporary:
+        packed = temporary(Type("i8", (pack_bytes(product),)))
+        name = emit_tile_product(low.fn.module, product)
+        low.fn.call(name, (*operands, packed.pointer))
 
 
 def _accumulator(low: Lowering, op: Op, acc: Value, busy: set[Memory]) -> Buffer:

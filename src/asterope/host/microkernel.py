@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from asterope.native import BITS, Function, Module, Val
 
-__all__ = ["Product", "emit_product"]
+__all__ = ["Product", "emit_fma_product"]
 
 _CHUNK = 32
 
@@ -43,7 +43,7 @@ class Product:
         return min(8 if self.total == "f64" else 16, self.n & -self.n)
 
 
-def emit_product(module: Module, product: Product) -> str:
+def emit_fma_product(module: Module, product: Product) -> str:
     """Add the function for a product to the module once; return its name."""
     if module.has(product.name):
         return product.name

@@ -201,10 +201,8 @@ def model_from_config(
         )  # fmt: skip
 
     embedding = meta(config.vocab_size, config.hidden_size)
-    head = PlainLinear(
-        embedding if config.tied_embeddings else meta(config.vocab_size, config.hidden_size)
-    )
-    return Model(
-        config, embedding, [layer() for _ in range(config.num_layers)], meta(config.hidden_size), head,
-        kind, name, scheme.describe() if scheme else "",
-    )  # fmt: skip
+    tied = config.tied_embeddings
+    head = PlainLinear(embedding if tied else meta(config.vocab_size, config.hidden_size))
+    layers = [layer() for _ in range(config.num_layers)]
+    described = scheme.describe() if scheme else ""
+    return Model(config, embedding, layers, meta(config.hidden_size), head, kind, name, described)

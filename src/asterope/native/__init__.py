@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asterope.native.build import BITS, Function, Module, Val, type_text
 from asterope.native.cpu import ISAS, Isa, available_isas, best_isa, isa_named, num_cores
-from asterope.native.files import cache_dir, write_atomically
+from asterope.native.files import cache_dir, sources_digest, write_atomically
 from asterope.native.jit import Library, compile_object, disassemble, load_library
 from asterope.native.maths import FUNCTIONS, apply_function
 from asterope.native.pool import Counter, run_on_all_cores
@@ -29,6 +29,7 @@ __all__ = [
     "load_library",
     "num_cores",
     "run_on_all_cores",
+    "sources_digest",
     "type_text",
     "write_atomically",
 ]

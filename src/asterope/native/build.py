@@ -314,6 +314,10 @@ class Module:
         )
         return self._globals.setdefault(body, f"@table{len(self._globals)}")
 
+    def scratch(self, name: str, num_bytes: int) -> None:
+        """Add a zeroed global of so many bytes, for code that is never run by two threads."""
+        self._globals[f"internal global [{num_bytes} x i8] zeroinitializer, align 64"] = f"@{name}"
+
     def function(self, name: str, params: Sequence[tuple[str, str]]) -> Function:
         """Start a function returning nothing; parameters are (kind or LLVM type, name)."""
         self._names.add(name)

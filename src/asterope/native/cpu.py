@@ -21,7 +21,8 @@ class Isa:
     """One instruction-set level: what LLVM compiles for and how dot products are blocked.
 
     `dot_rows` x `dot_vectors` vectors of 16 floats are the accumulators a micro-kernel keeps in
-    registers. Every level gives the same bits; only speed differs.
+    registers. Every level gives the same bits; only speed differs. `emulates_tiles` replaces the
+    AMX instructions by functions that do the same, to test their use on a CPU without them.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Isa:
     has_half: bool
     has_wide_masks: bool
     has_tiles: bool = False
+    emulates_tiles: bool = False
 
 
 _V4 = "-prefer-256-bit"

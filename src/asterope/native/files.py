@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["cache_dir", "write_atomically"]
+__all__ = ["cache_dir", "sources_digest", "write_atomically"]
 
 
 def cache_dir() -> Path:
@@ -15,6 +17,16 @@ def cache_dir() -> Path:
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "asterope"
+
+
+@functools.cache
+def sources_digest(*packages: str) -> str:
+    """Digest the sources of packages of ours, so that an edited compiler drops what it cached."""
+    digest = hashlib.sha256()
+    for package in packages:
+        for file in sorted((Path(__file__).parent.parent / package).rglob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -6,9 +6,8 @@ import functools
 import threading
 
 from asterope.compiler import find_tiles, simplify
-from asterope.host import HostKernel
+from asterope.host import HostKernel, host_isa
 from asterope.ir import Kernel, parse_kernel, print_kernel, verify
-from asterope.native import best_isa
 from asterope.sim import TimeProgram, to_macro_instructions
 
 __all__ = ["PASSES", "TileKernel", "optimise"]
@@ -61,7 +60,7 @@ class TileKernel:
     @property
     def host(self) -> HostKernel:
         """Machine code for the instruction set in use."""
-        isa = best_isa()
+        isa = host_isa()
         with self._lock:
             if isa.name not in self._hosts:
                 self._hosts[isa.name] = HostKernel(self.kernel, isa)

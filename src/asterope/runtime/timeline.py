@@ -116,7 +116,7 @@ class Timeline:
 
 
 def _canonical(launch: Launch) -> list[int | float]:
-    """Give arrays addresses that depend only on which pointers are equal: time does not see more."""
+    """Give arrays addresses that depend only on which pointers are equal."""
     places: dict[tuple[int, int], int] = {}
     args: list[int | float] = []
     for arg in launch.args:

@@ -12,6 +12,7 @@ from triton.backends.compiler import BaseBackend, GPUTarget, Language
 
 from asterope import __version__
 from asterope.ir import Kernel, print_kernel
+from asterope.native import sources_digest
 from asterope.runtime import optimise
 from asterope.triton_backend.convert import convert_module
 from asterope.triton_backend.ttir import generic_text, parse_module
@@ -75,7 +76,8 @@ class MaiaBackend(BaseBackend):  # type: ignore[misc]  # Triton ships no types
     @functools.lru_cache  # noqa: B019  Triton keeps one backend object for the process
     def hash(self) -> str:
         """Return the part of Triton's cache key that stands for this compiler."""
-        return f"asterope-{__version__}-{self.target.arch}-{_sources_digest()}"
+        digest = sources_digest("compiler", "ir", "triton_backend")
+        return f"asterope-{__version__}-{self.target.arch}-{digest}"
 
     def parse_options(self, opts: dict[str, Any]) -> MaiaOptions:
         """Pick the options we know; Triton complains about the rest by name."""
@@ -140,18 +142,3 @@ class MaiaBackend(BaseBackend):  # type: ignore[misc]  # Triton ships no types
 
 def _convert(module: Any, options: MaiaOptions) -> Kernel:
     return convert_module(parse_module(generic_text(module)), {"num_stages": options.num_stages})
-
-
-@functools.cache
-def _sources_digest() -> str:
-    """Digest the compiler's own sources, so that an edited compiler does not use old results."""
-    import pathlib
-
-    import asterope
-
-    root = pathlib.Path(asterope.__file__).parent
-    digest = hashlib.sha256()
-    for package in ("compiler", "ir", "triton_backend"):
-        for file in sorted((root / package).rglob("*.py")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]

@@ -1,0 +1,131 @@
+"""Matrix products on AMX tile registers, in the `pairs` order that the instruction sums in.
+
+Operands come as fp32 whose values are exact in bf16. They are packed to bf16, A in rows, B in
+pairs of rows, and on the way the smallest exponents are noted. The instruction takes subnormals
+for zero; that changes nothing as long as all sums are multiples of 2^-126, which follows from the
+smallest exponents of A, B and C. Where it does not, the caller's fused multiply-adds run instead.
+"""
+
+from __future__ import annotations
+
+from asterope.host.microkernel import Product, emit_fma_product
+from asterope.host.tile_registers import TileRegisters
+from asterope.native import Function, Module, Val
+
+__all__ = ["emit_tile_product", "fits_tiles", "pack_bytes"]
+
+_K, _N, _M = 32, 16, 16
+_EXPONENT = 0x7F80_0000
+# With biased exponents ea, eb: a and b are multiples of 2^(ea-134), 2^(eb-134), so their product is
+# one of 2^-126 if ea + eb >= 142. C of at least 2^-103 is one of 2^-126 itself.
+_MIN_SUM, _MIN_C = 142, 24
+_CONFIG_BYTES = 64
+
+
+def fits_tiles(product: Product) -> bool:
+    """Whether the shape is made of whole tiles."""
+    rows = product.m % _M == 0 or product.m < _M
+    return rows and product.n % _N == 0 and product.k % _K == 0
+
+
+def pack_bytes(product: Product) -> int:
+    """Return the scratch bytes that packing takes."""
+    return _CONFIG_BYTES + 2 * product.k * (product.m + product.n)
+
+
+def emit_tile_product(module: Module, product: Product) -> str:
+    """Add `f(a, b, c, pack)` for a product to the module once; return its name."""
+    name = f"tiles_{product.name}"
+    if module.has(name):
+        return name
+    fallback = emit_fma_product(module, product)
+    kind = "ptr noalias"
+    fn = module.function(name, [(kind, "a"), (kind, "b"), (kind, "c"), (kind, "pack")])
+    a, b, c, pack = fn.args
+    a_pack = pack.offset(_CONFIG_BYTES)
+    b_pack = a_pack.offset(2 * product.k * product.m)
+    smallest = [fn.slot("i32", 16) for _ in range(3)]
+    for slot in smallest:
+        fn.store(fn.const("i32", _EXPONENT, 16), slot)
+    _pack_a(fn, product, a, a_pack, smallest[0])
+    _pack_b(fn, product, b, b_pack, smallest[1])
+    _note_c(fn, product, c, smallest[2])
+    ea, eb, ec = (_least(fn, slot) for slot in smallest)
+    safe = (ea + eb).ge(_MIN_SUM) & ec.ge(_MIN_C)
+    with fn.if_else(safe) as otherwise:
+        _multiply(fn, product, a_pack, b_pack, c, pack)
+        otherwise()
+        fn.call(fallback, (a, b, c))
+    fn.finish("noinline")
+    return name
+
+
+def _note(fn: Function, x: Val, slot: Val) -> None:
+    """Keep the smallest exponent of the elements that are not zero."""
+    bits = x.bits_as("i32")
+    exponent = (bits & 0x7FFF_FFFF).eq(0).where(bits.like(_EXPONENT), bits & _EXPONENT)
+    fn.store(fn.load(slot, "i32", 16).minimum("umin", exponent), slot)
+
+
+def _least(fn: Function, slot: Val) -> Val:
+    found = fn.load(slot, "i32", 16)
+    return fn.call("llvm.vector.reduce.umin.v16i32", (found,), "i32") >> 23
+
+
+def _pack_a(fn: Function, p: Product, a: Val, target: Val, slot: Val) -> None:
+    """Write rows of bf16: element k of row m at 2 (m K + k)."""
+    down, across = p.a_strides
+    with fn.loop(0, p.m) as m, fn.loop(0, p.k, 16) as k:
+        at = a.offset((m * down + k * across) * 4)
+        if across == 1:
+            x = fn.load(at, "f32", 16)
+        else:
+            steps = fn.iota("i64", 16) * (across * 4)
+            x = fn.gather(at.offset(steps), fn.const("i1", 1, 16), fn.undef("f32", 16))
+        _note(fn, x, slot)
+        codes = (x.bits_as("i32") >> 16).zext("i16")
+        fn.store(codes, target.offset((m * p.k + k) * 2))
+
+
+def _pack_b(fn: Function, p: Product, b: Val, target: Val, slot: Val) -> None:
+    """Write pairs of rows: for each pair the even element of a column below the odd one."""
+    with fn.loop(0, p.k, 2) as k, fn.loop(0, p.n, 16) as n:
+        at = b.offset((k * p.b_stride + n) * 4)
+        even, odd = fn.load(at, "f32", 16), fn.load(at.offset(p.b_stride * 4), "f32", 16)
+        _note(fn, even, slot)
+        _note(fn, odd, slot)
+        pair = (even.bits_as("i32") >> 16) | (odd.bits_as("i32") & -65536)
+        fn.store(pair, target.offset((k * p.n + n * 2) * 2))
+
+
+def _note_c(fn: Function, p: Product, c: Val, slot: Val) -> None:
+    with fn.loop(0, p.m * p.n, 16) as i:
+        _note(fn, fn.load(c.offset(i * 4), "f32", 16), slot)
+
+
+def _multiply(fn: Function, p: Product, a: Val, b: Val, c: Val, area: Val) -> None:
+    """Run over blocks of 2 x 2 tiles of C, what is left in single tiles."""
+    rows = min(p.m, _M)
+    tiles = TileRegisters(fn, rows)
+    tiles.configure(area)
+    many_m, many_n = (2 if p.m % (2 * _M) == 0 else 1), (2 if p.n % (2 * _N) == 0 else 1)
+    with fn.loop(0, p.m, many_m * rows) as m, fn.loop(0, p.n, many_n * _N) as n:
+        places = [
+            [c.offset(((m + i * _M) * p.n + n + j * _N) * 4) for j in range(many_n)]
+            for i in range(many_m)
+        ]
+        for i in range(many_m):
+            for j in range(many_n):
+                tiles.load(2 * i + j, places[i][j], p.n * 4)
+        with fn.loop(0, p.k, _K) as k:
+            for i in range(many_m):
+                tiles.load(4 + i, a.offset(((m + i * _M) * p.k + k) * 2), p.k * 2)
+            for j in range(many_n):
+                tiles.load(6 + j, b.offset((k * p.n + (n + j * _N) * 2) * 2), p.n * 4)
+            for i in range(many_m):
+                for j in range(many_n):
+                    tiles.multiply(2 * i + j, 4 + i, 6 + j)
+        for i in range(many_m):
+            for j in range(many_n):
+                tiles.store(2 * i + j, places[i][j], p.n * 4)
+    tiles.release()

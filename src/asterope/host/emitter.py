@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from asterope.host.executable import (
+    ArgumentLayout,
     KernelCode,
     begin,
     finish,
-    pack_arguments,
     scratch_area,
     translate_program,
 )
@@ -47,7 +47,7 @@ class TimeCode:
         isa = best_isa()
         key = hashlib.sha256(print_kernel(kernel).encode()).hexdigest()
         pointer = ctypes.c_void_p
-        self.kernel = kernel
+        self.layout = ArgumentLayout(kernel)
         self.code = KernelCode(
             f"time|{key}",
             isa,
@@ -68,7 +68,7 @@ class Emitter:
 
     def __init__(self, code: TimeCode, grid: Sequence[int], args: Sequence[int | float]) -> None:
         self._code = code.code
-        self._arguments = pack_arguments(code.kernel, args)
+        self._arguments = code.layout.pack(args)
         self._grid = (ctypes.c_int32 * 3)(*grid)
         self._stream = (ctypes.c_int64 * STREAM_WORDS)()
         self._buffer: npt.NDArray[Any] = np.empty(_FIRST_WORDS, np.int64)

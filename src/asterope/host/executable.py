@@ -28,7 +28,7 @@ from asterope.native import (
     sources_digest,
 )
 
-__all__ = ["HostKernel", "KernelCode", "pack_arguments", "scratch_area", "write_llvm"]
+__all__ = ["ArgumentLayout", "HostKernel", "KernelCode", "scratch_area", "write_llvm"]
 
 _SYMBOL = "run_programs"
 _INFO = "scratch_bytes"
@@ -121,9 +121,13 @@ class HostKernel:
         self._lock = threading.Lock()
         elements = (r.type.num_elements for op in kernel.walk() for r in op.results)
         self._largest_block = max(elements, default=1)
+        self._layout = ArgumentLayout(kernel)
 
     def code(self, *, disjoint: bool = True) -> KernelCode:
         """Return the machine code, compiling it if it is neither in memory nor on disk."""
+        found = self._codes.get(disjoint)
+        if found is not None:
+            return found
         with self._lock:
             if disjoint not in self._codes:
                 pointer = ctypes.c_void_p
@@ -150,7 +154,7 @@ class HostKernel:
         Raises: KernelError if the number of arguments is wrong or one does not fit its type.
         """
         num_programs = grid[0] * grid[1] * grid[2]
-        arguments = pack_arguments(self.kernel, args)
+        arguments = self._layout.pack(args)
         if num_programs <= 0:
             return
         code = self.code(disjoint=extents is not None and _are_disjoint(extents))
@@ -182,20 +186,36 @@ def scratch_area(num_bytes: int) -> int:
     return -(-address // _ALIGN) * _ALIGN
 
 
-def pack_arguments(kernel: Kernel, args: Sequence[int | float]) -> ctypes.Array[ctypes.c_char]:
-    """Lay arguments out as generated code reads them: 8 bytes each.
+class ArgumentLayout:
+    """How a kernel's arguments lie in memory for generated code: 8 bytes each."""
 
-    Raises: KernelError if the number of arguments is wrong or one does not fit its type.
-    """
-    types = [v.type for v in kernel.body.args]
-    if len(args) != len(types):
-        raise KernelError(f"takes {len(types)} arguments, got {len(args)}", where=kernel.name)
-    try:
-        values = [_wrap(t, a) for t, a in zip(types, args, strict=True)]
-        packed = struct.pack("<" + "".join(map(_letter, types)), *values)
-    except (struct.error, TypeError, OverflowError) as error:
-        raise KernelError(f"an argument does not fit: {error}", where=kernel.name) from None
-    return ctypes.create_string_buffer(packed, len(packed) + 1)
+    def __init__(self, kernel: Kernel) -> None:
+        self._name = kernel.name
+        types = [v.type for v in kernel.body.args]
+        self._integers = [(i, t.bits) for i, t in enumerate(types) if t.is_int]
+        self._packer = struct.Struct("<" + "".join(map(_letter, types)))
+        self._count = len(types)
+
+    def pack(self, args: Sequence[int | float]) -> ctypes.Array[ctypes.c_char]:
+        """Lay arguments out; integers wrap to their width, as the front end's types do.
+
+        Raises: KernelError if the number of arguments is wrong or one does not fit its type.
+        """
+        if len(args) != self._count:
+            raise KernelError(f"takes {self._count} arguments, got {len(args)}", where=self._name)
+        values = list(args)
+        try:
+            for i, bits in self._integers:
+                values[i] = _wrapped(int(values[i]), bits)
+            packed = self._packer.pack(*values)
+        except (struct.error, TypeError, ValueError, OverflowError) as error:
+            raise KernelError(f"an argument does not fit: {error}", where=self._name) from None
+        return ctypes.create_string_buffer(packed, len(packed) + 1)
+
+
+def _wrapped(value: int, bits: int) -> int:
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if bits > 1 and value >> (bits - 1) else value
 
 
 def _letter(type_: Type) -> str:
@@ -204,14 +224,6 @@ def _letter(type_: Type) -> str:
     if type_.elem == "fp64":
         return "d"
     return "f4x" if type_.is_float else "q"
-
-
-def _wrap(type_: Type, arg: int | float) -> int | float:
-    """Wrap an integer argument to its width, as the front end's types do."""
-    if not type_.is_int:
-        return arg
-    value = int(arg) & ((1 << type_.bits) - 1)
-    return value - (1 << type_.bits) if type_.bits > 1 and value >> (type_.bits - 1) else value
 
 
 def _are_disjoint(extents: Sequence[tuple[int, int]]) -> bool:

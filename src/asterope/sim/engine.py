@@ -19,9 +19,7 @@ path of the last instruction is the breakdown of the total, and adds up to it.
 
 from __future__ import annotations
 
-from numba import njit
-
-from asterope.sim.state import CATEGORIES
+from asterope.sim.state import CATEGORIES, compiled
 from asterope.sim.transfers import find, holder, load, store
 
 __all__ = ["FINISHED", "grow", "play"]
@@ -34,12 +32,12 @@ _B_TENSOR, _B_VECTOR = 5, 6
 
 
 # -- the heap of queue heads, by time, then by tile and engine -------------------------------------
-@njit(cache=True)
+@compiled
 def _earlier(a_ps, a_name, b):  # type: ignore[no-untyped-def]
     return a_ps < b.ps or (a_ps == b.ps and a_name < b.name)
 
 
-@njit(cache=True)
+@compiled
 def _push(s, time, name):  # type: ignore[no-untyped-def]
     heap, at = s.heap, s.chip[0].heap_size
     s.chip[0].heap_size = at + 1
@@ -50,7 +48,7 @@ def _push(s, time, name):  # type: ignore[no-untyped-def]
     heap[at].ps, heap[at].name = time, name
 
 
-@njit(cache=True)
+@compiled
 def _pop(s):  # type: ignore[no-untyped-def]
     heap = s.heap
     time, name = heap[0].ps, heap[0].name
@@ -70,14 +68,14 @@ def _pop(s):  # type: ignore[no-untyped-def]
     return time, name
 
 
-@njit(cache=True)
+@compiled
 def _copy(target, source):  # type: ignore[no-untyped-def]
     for i in range(len(CATEGORIES)):
         target[i] = source[i]
 
 
 # -- control processor -----------------------------------------------------------------------------
-@njit(cache=True)
+@compiled
 def _fetch(s, m, p, words, fill, ended, tile, now):  # type: ignore[no-untyped-def]
     """Enqueue instructions until a queue is full; return True if the stream needs more words."""
     t = s.tile[tile]
@@ -103,7 +101,7 @@ def _fetch(s, m, p, words, fill, ended, tile, now):  # type: ignore[no-untyped-d
         t.control_path[_ISSUE] += m.issue_ps
         numbers, waits = (header >> 32) & 0xFF, header >> 40
         w.instruction, w.end_ps, w.issued_ps = index, -1, t.fetch_ps
-        _copy(w.issue_path, t.control_path)
+        _copy(w.path, t.control_path)
         w.key = words[tile, at + 1] if numbers == 2 else 0
         w.size = words[tile, at + 2] if numbers == 2 else 0
         if p.granule[index]:
@@ -119,7 +117,7 @@ def _fetch(s, m, p, words, fill, ended, tile, now):  # type: ignore[no-untyped-d
         _try(s, m, tile, engine)
 
 
-@njit(cache=True)
+@compiled
 def _dependencies(s, m, p, tokens, tile, number):  # type: ignore[no-untyped-def]
     """Turn awaited results and the result slot's readers into one count to wait for an engine."""
     w = s.window[tile, number & m.window_mask]
@@ -144,12 +142,16 @@ def _dependencies(s, m, p, tokens, tile, number):  # type: ignore[no-untyped-def
             s.readers[tile, index, w.slot, e] = -1
 
 
-@njit(cache=True)
+@compiled
 def _try(s, m, tile, engine):  # type: ignore[no-untyped-def]
     """Put a queue's head into the heap if everything it waits for has a known end."""
     e = s.engine[tile, engine]
     if e.pushed or e.head == e.tail:
         return
+    if e.awaited >= 0:
+        if s.engine[tile, e.awaited_engine].last < e.awaited:
+            return
+        e.awaited = -1
     number = s.queue[tile, engine, e.head & m.queue_mask]
     w = s.window[tile, number & m.window_mask]
     ready = max(e.free_ps, w.issued_ps)
@@ -159,6 +161,7 @@ def _try(s, m, tile, engine):  # type: ignore[no-untyped-def]
             continue
         end = s.window[tile, awaited & m.window_mask].end_ps
         if end < 0:
+            e.awaited, e.awaited_engine = awaited, i
             return
         ready = max(ready, end)
     if engine == _LOAD:
@@ -170,12 +173,11 @@ def _try(s, m, tile, engine):  # type: ignore[no-untyped-def]
 
 
 # -- execution -------------------------------------------------------------------------------------
-@njit(cache=True)
+@compiled
 def _cause(s, m, tile, engine, number, ready, path):  # type: ignore[no-untyped-def]
-    """Copy the critical path that led to this start."""
+    """Put the critical path that led to this start over the one that led to the issue."""
     w, e = s.window[tile, number & m.window_mask], s.engine[tile, engine]
     if w.issued_ps == ready:
-        _copy(path, w.issue_path)
         return
     for i in range(4):
         awaited = w.waits[i]
@@ -193,7 +195,7 @@ def _cause(s, m, tile, engine, number, ready, path):  # type: ignore[no-untyped-
     _copy(path, s.window[tile, before & m.window_mask].path)
 
 
-@njit(cache=True)
+@compiled
 def _start(s, m, p, table, tile, engine, ready, trace):  # type: ignore[no-untyped-def]
     """Execute the head of a queue at its ready time."""
     e, t = s.engine[tile, engine], s.tile[tile]
@@ -238,7 +240,7 @@ def _start(s, m, p, table, tile, engine, ready, trace):  # type: ignore[no-untyp
     trace.used[0] += 1
 
 
-@njit(cache=True)
+@compiled
 def play(s, m, p, table, words, fill, ended, trace):  # type: ignore[no-untyped-def]
     """Play until all is done (FINISHED) or something is needed; call again to go on.
 
@@ -249,7 +251,7 @@ def play(s, m, p, table, words, fill, ended, trace):  # type: ignore[no-untyped-
         if _fetch(s, m, p, words, fill, ended, tile, 0):
             return tile
     while s.chip[0].heap_size > 0:
-        if 2 * table.used[0] > len(table.key):
+        if 2 * table.used[0] > len(table.entry):
             return m.num_tiles
         ready, name = _pop(s)
         tile, engine = name >> 2, name & 3
@@ -261,14 +263,16 @@ def play(s, m, p, table, words, fill, ended, trace):  # type: ignore[no-untyped-
     return FINISHED
 
 
-@njit(cache=True)
+@compiled
 def grow(s, old, new):  # type: ignore[no-untyped-def]
     """Copy what is still staged somewhere into a larger table."""
-    for i in range(len(old.key)):
-        if old.size[i] == 0 or holder(s, old, i, 0) < 0:
+    for i in range(len(old.entry)):
+        source = old.entry[i]
+        if source.size == 0 or holder(s, old, i, 0) < 0:
             continue
-        at = find(new, old.key[i], old.size[i])
-        new.key[at], new.size[at] = old.key[i], old.size[i]
-        new.serial[at] = old.serial[i]
-        new.ready_ps[at] = old.ready_ps[i]
+        target = new.entry[find(new, source.key, source.size)]
+        target.key, target.size = source.key, source.size
+        for c in range(len(s.cluster)):
+            target.serial[c] = source.serial[c]
+            target.ready_ps[c] = source.ready_ps[c]
         new.used[0] += 1

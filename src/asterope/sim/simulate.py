@@ -101,7 +101,7 @@ def machine_of(chip: Chip) -> states.Machine:
         return ceil_ps(count / inside.clock_hz)
 
     window = 256
-    while window < 8 * (tile.control.queue_depth + tile.dma.channels):
+    while window < 4 * tile.control.queue_depth + 2 * tile.dma.channels + 64:
         window *= 2
     return states.Machine(
         num_tiles=inside.num_tiles,
@@ -164,7 +164,7 @@ def _play(
         if stopped == engine.FINISHED:
             return _Play(state, machine, trace)
         if stopped == tiles:
-            larger = states.new_table(len(state.cluster), 2 * len(table.key))
+            larger = states.new_table(len(state.cluster), 2 * len(table.entry))
             engine.grow(state, table, larger)
             table = larger
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import njit
 
 __all__ = [
     "BUSY",
@@ -17,10 +18,15 @@ __all__ = [
     "State",
     "Table",
     "Trace",
+    "compiled",
     "new_state",
     "new_table",
     "new_trace",
 ]
+
+compiled = njit(cache=True, _nrt=False)
+"""Compile for the engine: nothing in it allocates, so arrays need no reference counts, whose
+atomic additions would take two thirds of its time."""
 
 ENGINES = ("load", "store", "tensor", "vector")
 CATEGORIES = ("issue", "tensor", "vector", "hbm", "csram", "noc", "tile port", "latency")
@@ -92,11 +98,12 @@ _ENGINE = np.dtype(
         "free_ps",  # when the next may start
         "last",  # number of the latest started
         "pushed",  # whether the queue's head is in the heap
+        "awaited", "awaited_engine",  # what the head was last found waiting for, -1 if unknown
     )] + [("start_path", *_PATH)]
 )  # fmt: skip
 _ENTRY = np.dtype(
     [(name, _I) for name in ("instruction", "key", "size", "slot", "issued_ps", "end_ps")]
-    + [("waits", "i8", (len(ENGINES),)), ("path", *_PATH), ("issue_path", *_PATH)]
+    + [("waits", "i8", (len(ENGINES),)), ("path", *_PATH)]
 )
 _CLUSTER = np.dtype(
     [(name, _I) for name in (
@@ -130,10 +137,7 @@ class State(NamedTuple):
 class Table(NamedTuple):
     """Where tiles of memory are staged: an open hash table, never shrunk."""
 
-    key: Any  # [N]
-    size: Any  # [N]
-    serial: Any  # [N, C]
-    ready_ps: Any  # [N, C]
+    entry: Any  # [N] key, size (0: free), and for each cluster serial number and arrival
     used: Any  # [1]
 
 
@@ -165,18 +169,21 @@ def new_state(machine: Machine, program: Program) -> State:
         busy_ps=np.zeros(len(BUSY), np.int64),
     )
     state.engine["last"] = -1
+    state.engine["awaited"] = -1
     return state
 
 
 def new_table(clusters: int, size: int = _FIRST_TABLE) -> Table:
     """Return an empty table."""
-    return Table(
-        key=np.zeros(size, np.int64),
-        size=np.zeros(size, np.int64),
-        serial=np.full((size, clusters), -1, np.int64),
-        ready_ps=np.zeros((size, clusters), np.int64),
-        used=np.zeros(1, np.int64),
-    )
+    columns = [
+        ("key", _I),
+        ("size", _I),
+        ("serial", _I, (clusters,)),
+        ("ready_ps", _I, (clusters,)),
+    ]
+    entry = np.zeros(size, np.dtype(columns))
+    entry["serial"] = -1
+    return Table(entry, np.zeros(1, np.int64))
 
 
 def new_trace(max_events: int) -> Trace:

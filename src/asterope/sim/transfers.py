@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from asterope.sim.state import RING
+from asterope.sim.state import RING, compiled
 
 __all__ = ["find", "holder", "load", "store"]
 
@@ -14,24 +13,27 @@ _HBM_READ, _HBM_WRITTEN, _NOC, _CSRAM, _TSRAM_WRITTEN, _TSRAM_READ = range(6)
 _B_HBM, _B_CSRAM, _B_NOC, _B_INGEST, _B_EGRESS = range(5)
 
 
-@njit(cache=True)
+@compiled
 def find(table, key, size):  # type: ignore[no-untyped-def]
     """Return the entry of a key, or the free one where it would go."""
-    mask = len(table.key) - 1
+    mask = len(table.entry) - 1
     mixed = (key ^ (size << 7)) * np.int64(-7046029254386353131)
     at = (mixed >> 17) & mask
-    while table.size[at] != 0 and (table.key[at] != key or table.size[at] != size):
+    while True:
+        entry = table.entry[at]
+        if entry.size == 0 or (entry.key == key and entry.size == size):
+            return at
         at = (at + 1) & mask
-    return at
 
 
-@njit(cache=True)
+@compiled
 def _stage(s, m, table, at, key, size, cluster, ready):  # type: ignore[no-untyped-def]
     """Note that a tile will be in a cluster's CSRAM, letting the oldest tiles go."""
     if size > m.csram_bytes:
         return
-    if table.size[at] == 0:
-        table.key[at], table.size[at] = key, size
+    entry = table.entry[at]
+    if entry.size == 0:
+        entry.key, entry.size = key, size
         table.used[0] += 1
     c = s.cluster[cluster]
     while c.ring_used + size > m.csram_bytes or c.ring_next - c.ring_first >= RING:
@@ -39,33 +41,33 @@ def _stage(s, m, table, at, key, size, cluster, ready):  # type: ignore[no-untyp
         c.ring_first += 1
     s.ring_bytes[cluster, c.ring_next & (RING - 1)] = size
     c.ring_used += size
-    table.serial[at, cluster] = c.ring_next
-    table.ready_ps[at, cluster] = ready
+    entry.serial[cluster] = c.ring_next
+    entry.ready_ps[cluster] = ready
     c.ring_next += 1
 
 
-@njit(cache=True)
+@compiled
 def _duration(size, rate):  # type: ignore[no-untyped-def]
     return np.int64(np.ceil(size / rate))
 
 
-@njit(cache=True)
+@compiled
 def holder(s, table, at, cluster):  # type: ignore[no-untyped-def]
     """Return the nearest cluster that has, or will have, a tile in its CSRAM, or -1."""
     clusters = len(s.cluster)
     for i in range(clusters):
         c = (cluster + i) % clusters
-        if table.serial[at, c] >= s.cluster[c].ring_first:
+        if table.entry[at].serial[c] >= s.cluster[c].ring_first:
             return c
     return -1
 
 
-@njit(cache=True)
+@compiled
 def _from_sram(s, m, table, at, source, cluster, now, size):  # type: ignore[no-untyped-def]
     """Read a tile from the CSRAM of a cluster; return when it is out, and what was slowest."""
     there = s.cluster[source]
     # Another tile asked first: the bytes may still be on their way to that CSRAM.
-    slowest, category = max(now, table.ready_ps[at, source]), _C_HBM
+    slowest, category = max(now, table.entry[at].ready_ps[source]), _C_HBM
     length = _duration(size, m.csram)
     there.csram_free = max(now, there.csram_free) + length
     s.busy_ps[_B_CSRAM] += length
@@ -81,7 +83,7 @@ def _from_sram(s, m, table, at, source, cluster, now, size):  # type: ignore[no-
     return slowest, category
 
 
-@njit(cache=True)
+@compiled
 def _from_hbm(s, m, now, size):  # type: ignore[no-untyped-def]
     """Read bytes from HBM; return when they are out."""
     length = _duration(size, m.hbm)
@@ -92,7 +94,7 @@ def _from_hbm(s, m, now, size):  # type: ignore[no-untyped-def]
     return chip.hbm_free
 
 
-@njit(cache=True)
+@compiled
 def _into_cluster(s, m, cluster, now, size, shared):  # type: ignore[no-untyped-def]
     """Take bytes in through a cluster's NoC port, and write what is shared to its CSRAM."""
     here = s.cluster[cluster]
@@ -111,7 +113,7 @@ def _into_cluster(s, m, cluster, now, size, shared):  # type: ignore[no-untyped-
     return here.noc_in_free, _C_NOC
 
 
-@njit(cache=True)
+@compiled
 def load(s, m, table, tile, now, entry, shared):  # type: ignore[no-untyped-def]
     """Move a tile of memory into TSRAM; return when it is there and add the way to the path.
 
@@ -127,7 +129,7 @@ def load(s, m, table, tile, now, entry, shared):  # type: ignore[no-untyped-def]
     source, at, latency = -1, 0, m.dma_ps
     if shared:
         at = find(table, key, size)
-        if table.size[at] != 0:
+        if table.entry[at].size != 0:
             source = holder(s, table, at, cluster)
     if source >= 0:
         slowest, category = _from_sram(s, m, table, at, source, cluster, now, size)
@@ -152,7 +154,7 @@ def load(s, m, table, tile, now, entry, shared):  # type: ignore[no-untyped-def]
     return slowest + latency
 
 
-@njit(cache=True)
+@compiled
 def store(s, m, tile, now, entry):  # type: ignore[no-untyped-def]
     """Move bytes from TSRAM to HBM; return when they are through."""
     size, path = entry.size, entry.path

@@ -80,5 +80,5 @@ def require_fit(need: Need, capacity_bytes: int, kernel: str, stages: int) -> No
         f"{kernel} needs {need.num_bytes} bytes of a tile's TSRAM of {capacity_bytes}; "
         f"the largest block is {need.largest}, {need.largest_bytes} bytes",
         where=need.loc or kernel,
-        hint=f"use {fewer}smaller blocks; half of the largest frees {need.largest_bytes // 2} bytes",
+        hint=f"use {fewer}smaller blocks; half the largest frees {need.largest_bytes // 2}",
     )

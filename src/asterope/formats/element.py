@@ -10,10 +10,19 @@ import numpy as np
 import numpy.typing as npt
 
 from asterope.errors import FormatError
-from asterope.formats.stochastic import uniform32
+from asterope.formats.stochastic import check_seed, uniform32
 from asterope.formats.table import ElementFormat, element
 
-__all__ = ["Overflow", "Rounding", "as_float32", "check_rounding", "decode", "encode"]
+__all__ = [
+    "Overflow",
+    "Rounding",
+    "as_float32",
+    "check_encode",
+    "check_rounding",
+    "check_values",
+    "decode",
+    "encode",
+]
 
 Rounding = Literal["nearest_even", "stochastic", "toward_zero"]
 Overflow = Literal["saturate", "special"]
@@ -21,8 +30,8 @@ Overflow = Literal["saturate", "special"]
 _INPUT_DTYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
 
-def as_float32(x: npt.NDArray[Any], *, where: str = "x") -> npt.NDArray[np.float32]:
-    """Return the same numbers as float32; float32, float16 and bfloat16 convert exactly.
+def check_values(x: npt.ArrayLike, *, where: str = "x") -> npt.NDArray[Any]:
+    """Return an array of float32, float16 or bfloat16, which float32 holds exactly.
 
     Raises: FormatError for any other type: a silent second rounding would change codes.
     """
@@ -33,7 +42,15 @@ def as_float32(x: npt.NDArray[Any], *, where: str = "x") -> npt.NDArray[np.float
             where=where,
             hint="convert first, for example x.astype(np.float32)",
         )
-    return x.astype(np.float32)
+    return x
+
+
+def as_float32(x: npt.ArrayLike, *, where: str = "x") -> npt.NDArray[np.float32]:
+    """Return the same numbers as float32.
+
+    Raises: FormatError; see `check_values`.
+    """
+    return check_values(x, where=where).astype(np.float32)
 
 
 @cache
@@ -75,7 +92,7 @@ def decode(codes: npt.NDArray[Any], fmt: str | ElementFormat) -> npt.NDArray[np.
 def check_rounding(rounding: str, seed: int | None) -> None:
     """Check a rounding mode and its seed.
 
-    Raises: FormatError for an unknown mode, or stochastic rounding without a seed.
+    Raises: FormatError for an unknown mode, or stochastic rounding without a usable seed.
     """
     if rounding not in get_args(Rounding):
         raise FormatError(
@@ -83,12 +100,44 @@ def check_rounding(rounding: str, seed: int | None) -> None:
             where="rounding",
             hint=f"the roundings are {', '.join(get_args(Rounding))}",
         )
-    if rounding == "stochastic" and seed is None:
+    if rounding != "stochastic":
+        return
+    if seed is None:
         raise FormatError(
             "stochastic rounding needs a seed",
             where="seed",
             hint="the same seed gives the same codes, for example seed=0",
         )
+    check_seed(seed)
+
+
+def check_encode(
+    x: npt.ArrayLike,
+    fmt: str | ElementFormat,
+    *,
+    rounding: Rounding,
+    overflow: Overflow,
+    seed: int | None,
+) -> tuple[npt.NDArray[Any], ElementFormat]:
+    """Check the arguments of `encode` and return the values and the format.
+
+    Raises: FormatError.
+    """
+    fmt = element(fmt)
+    check_rounding(rounding, seed)
+    if overflow not in get_args(Overflow):
+        raise FormatError(
+            f"there is no overflow mode named {overflow!r}",
+            where="overflow",
+            hint=f"the modes are {', '.join(get_args(Overflow))}",
+        )
+    if fmt.specials == "scale":
+        raise FormatError(
+            "a scale is not rounded to nearest: its code follows from a scale rule",
+            where=fmt.name,
+            hint="use scale_codes(amax, element, rule)",
+        )
+    return check_values(x), fmt
 
 
 def _round(
@@ -138,21 +187,8 @@ def encode(
     Raises: FormatError for NaN in a format without it (the first place is named), for e8m0, whose
     codes depend on a scale rule (`scale.py`), and for wrong options.
     """
-    fmt = element(fmt)
-    check_rounding(rounding, seed)
-    if overflow not in get_args(Overflow):
-        raise FormatError(
-            f"there is no overflow mode named {overflow!r}",
-            where="overflow",
-            hint=f"the modes are {', '.join(get_args(Overflow))}",
-        )
-    if fmt.specials == "scale":
-        raise FormatError(
-            "a scale is not rounded to nearest: its code follows from a scale rule",
-            where=fmt.name,
-            hint="use scale_codes(amax, element, rule)",
-        )
-    x = as_float32(x)
+    values, fmt = check_encode(x, fmt, rounding=rounding, overflow=overflow, seed=seed)
+    x = values.astype(np.float32)
     if fmt.bits == 32:
         return x.view(np.uint32)
     is_nan = np.isnan(x)

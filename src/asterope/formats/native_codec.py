@@ -133,8 +133,13 @@ def _round_subnormal(
     if rounding == "toward_zero":
         return code
     assert uniform is not None
-    fraction = ((steps - whole) * 2.0**32).to_int("i64", signed=False)
-    return code + uniform.zext("i64").lt(fraction).zext("i32")
+    return code + _is_below(uniform, steps - whole).zext("i32")
+
+
+def _is_below(uniform: Val, fraction: Val) -> Val:
+    """Whether uniform < fraction x 2^32, where the fraction in [0, 1) may have any bits."""
+    limit = (fraction * 2.0**32).unary("ceil")  # at most 2^32 - 256
+    return uniform.cmp("ult", limit.to_int("i32", signed=False))
 
 
 def _encode_integer(x: Val, fmt: ElementFormat, rounding: Rounding, uniform: Val | None) -> Val:
@@ -147,8 +152,7 @@ def _encode_integer(x: Val, fmt: ElementFormat, rounding: Rounding, uniform: Val
         assert uniform is not None
         size = x.unary("fabs")
         floor = size.unary("floor")
-        fraction = ((size - floor) * 2.0**32).to_int("i64", signed=False)
-        up = uniform.zext("i64").lt(fraction)
+        up = _is_below(uniform, size - floor)
         whole = (floor + up.where(1.0, 0.0, "f32")).minimum("copysign", x)
     whole = whole.gt(high).where(high, whole)
     whole = whole.lt(low).where(low, whole)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from asterope.errors import FormatError, ShapeError
 from asterope.formats.table import ElementFormat, element
 
-__all__ = ["pack", "packed_bytes", "unpack"]
+__all__ = ["check_packed", "pack", "packed_bytes", "unpack"]
 
 
 def _narrow(fmt: str | ElementFormat) -> ElementFormat:
@@ -47,6 +47,16 @@ def pack(codes: npt.NDArray[Any], fmt: str | ElementFormat) -> npt.NDArray[np.ui
     return np.packbits(stream, axis=-1, bitorder="little")
 
 
+def check_packed(packed: npt.NDArray[np.uint8], fmt: str | ElementFormat, num: int) -> None:
+    """Raise ShapeError if the rows are not as long as `num` packed codes need."""
+    if packed.ndim == 0 or packed.shape[-1] != packed_bytes(fmt, num):
+        raise ShapeError(
+            f"{num} codes take {packed_bytes(fmt, num)} bytes a row, got shape "
+            f"{list(packed.shape)}",
+            where=element(fmt).name,
+        )
+
+
 def unpack(
     packed: npt.NDArray[np.uint8], fmt: str | ElementFormat, num: int
 ) -> npt.NDArray[np.uint8]:
@@ -57,12 +67,7 @@ def unpack(
     """
     fmt = _narrow(fmt)
     packed = np.asarray(packed, np.uint8)
-    if packed.ndim == 0 or packed.shape[-1] != packed_bytes(fmt, num):
-        raise ShapeError(
-            f"{num} codes take {packed_bytes(fmt, num)} bytes a row, got shape "
-            f"{list(packed.shape)}",
-            where=fmt.name,
-        )
+    check_packed(packed, fmt, num)
     stream = np.unpackbits(packed, axis=-1, count=num * fmt.bits, bitorder="little")
     bits = stream.reshape(*packed.shape[:-1], num, fmt.bits)
     return np.packbits(bits, axis=-1, bitorder="little")[..., 0]

@@ -16,6 +16,7 @@ from asterope.formats.element import encode
 from asterope.formats.table import BlockFormat, ElementFormat, ScaleRule, element
 
 __all__ = [
+    "E8M0_RULES",
     "MIN_GLOBAL_SCALE",
     "amax_scale",
     "e4m3_scale_codes",
@@ -61,6 +62,8 @@ _EXPONENTS = {
     ScaleRule.EVEN: _even_exponent,
     ScaleRule.RCEIL: _rceil_exponent,
 }
+E8M0_RULES = tuple(_EXPONENTS)
+"""The rules that give a power of two."""
 
 
 def scale_codes(
@@ -75,11 +78,11 @@ def scale_codes(
     Raises: FormatError if the rule does not give a power of two.
     """
     fmt = element(fmt)
-    if rule not in _EXPONENTS:
+    if rule not in E8M0_RULES:
         raise FormatError(
             f"rule {str(rule)!r} does not give an E8M0 scale",
             where="rule",
-            hint=f"use one of {', '.join(_EXPONENTS)}",
+            hint=f"use one of {', '.join(E8M0_RULES)}",
         )
     usable = np.isfinite(amax) & (amax > 0)
     exponent = _EXPONENTS[ScaleRule(rule)](np.where(usable, amax, np.float32(1)), fmt)

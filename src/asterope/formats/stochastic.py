@@ -7,9 +7,15 @@ import numpy.typing as npt
 
 from asterope.errors import FormatError
 
-__all__ = ["uniform32"]
+__all__ = ["check_seed", "uniform32"]
 
 _LOW_32 = np.uint64(0xFFFF_FFFF)
+
+
+def check_seed(seed: int) -> None:
+    """Raise FormatError if the seed is not in 0..2^32 - 1."""
+    if not 0 <= seed < 1 << 32:
+        raise FormatError(f"seed {seed} is outside 0..{(1 << 32) - 1}", where="seed")
 
 
 def _mix(x: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
@@ -30,8 +36,7 @@ def uniform32(seed: int, indices: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint
 
     Raises: FormatError if the seed is not in 0..2^32 - 1.
     """
-    if not 0 <= seed < 1 << 32:
-        raise FormatError(f"seed {seed} is outside 0..{(1 << 32) - 1}", where="seed")
+    check_seed(seed)
     low = (indices & _LOW_32).astype(np.uint32)
     high = (indices >> np.uint64(32)).astype(np.uint32)
     seeds = np.full(1, seed, np.uint32)

@@ -221,11 +221,20 @@ class Val:
         """Convert an integer to floating point, rounding to nearest even."""
         return self._convert("sitofp" if signed else "uitofp", kind)
 
+    def to_int_inside(self, kind: str) -> Val:
+        """Convert a value known to fit to an integer; NaN gives some integer."""
+        converted = self._convert("fptosi", kind)
+        return self.fn.line(f"freeze {converted.text}", kind, self.lanes)
+
     def to_int(self, kind: str, *, signed: bool = True) -> Val:
         """Convert to an integer, rounding to zero and saturating; NaN becomes 0."""
-        name = "llvm.fptosi.sat" if signed else "llvm.fptoui.sat"
-        suffix = f"{_suffix(kind, self.lanes)}.{_suffix(self.kind, self.lanes)}"
-        return self.fn.call(f"{name}.{suffix}", (self,), kind, self.lanes)
+        # LLVM's own saturating conversion of a vector goes lane by lane.
+        high = 2.0 ** (BITS[kind] - signed)
+        low = -high if signed else 0.0
+        inside = self.ge(low) & self.lt(high)
+        whole = inside.where(self, 0.0)._convert("fptosi" if signed else "fptoui", kind)
+        whole = self.ge(high).where(int(high) - 1, whole)
+        return self.lt(low).where(int(low), whole)
 
     def fext(self, kind: str) -> Val:
         """Widen or narrow a float, rounding to nearest even."""

@@ -73,7 +73,7 @@ def _exp(x: Val) -> Val:
     r = n.fma(-_LN2_HI, x)
     r = n.fma(-_LN2_LO, r)
     y = _poly(r, _EXP).fma(r * r, r) + 1.0
-    return _times_power_of_two(y, n.to_int("i32"))
+    return _times_power_of_two(y, n.to_int_inside("i32"))
 
 
 def _exp2(x: Val) -> Val:
@@ -82,7 +82,7 @@ def _exp2(x: Val) -> Val:
     r = x - n
     tail = _poly(r, _EXP2).fma(r, _LN2_TAIL)
     y = tail.fma(r, r * _LN2) + 1.0
-    return _times_power_of_two(y, n.to_int("i32"))
+    return _times_power_of_two(y, n.to_int_inside("i32"))
 
 
 def _split(x: Val) -> tuple[Val, Val]:

@@ -1,0 +1,220 @@
+"""The `quantization_config` of a checkpoint's config.json, in the terms of compressed-tensors.
+
+compressed-tensors 0.20 reads what is written here, with one exception: mxfp4_e1m2 is stored under
+a format name of its own, `mxfp4-e1m2-pack-quantized`, so that others refuse it instead of reading
+its codes as e2m1. Two things it reads have no preset there: block-scaled weights with fp8
+activations by token, and nvfp4 activations whose upper scale is dynamic too. The scale rule has no
+field; it is recorded under `asterope`, which others ignore, and taken to be the format's default
+where that is absent.
+
+Source: compressed-tensors 0.20, `quantization/quant_scheme.py` (presets) and `quant_args.py`.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+from asterope.errors import CheckpointError, FormatError, UnsupportedError
+from asterope.quant.scheme import Scheme
+
+__all__ = ["parse_quantization_config", "quantization_config"]
+
+_ROOT = "quantization_config"
+_GROUP = f"{_ROOT}.config_groups"
+
+_STORED_FORMATS: Mapping[str, str] = MappingProxyType(
+    {
+        "fp8_tensor": "float-quantized",
+        "fp8_row": "float-quantized",
+        "mxfp8": "mxfp8-quantized",
+        "mxfp6": "mxfp6-pack-quantized",
+        "mxfp4": "mxfp4-pack-quantized",
+        "mxfp4_e1m2": "mxfp4-e1m2-pack-quantized",
+        "nvfp4": "nvfp4-pack-quantized",
+    }
+)
+_FP8_FORMATS = ("float-quantized", "naive-quantized")
+_STORED_STATUS = ("compressed", "frozen")
+"""Early versions wrote `frozen` with compressed weights."""
+
+_Kind = tuple[int, str, int | None]
+"""Bits, strategy and group size: what tells one format of floats from another."""
+_KINDS: Mapping[str, _Kind] = MappingProxyType(
+    {
+        "fp8_tensor": (8, "tensor", None),
+        "fp8_row": (8, "channel", None),
+        "mxfp8": (8, "group", 32),
+        "mxfp6": (6, "group", 32),
+        "mxfp4": (4, "group", 32),
+        "mxfp4_e1m2": (4, "group", 32),
+        "nvfp4": (4, "tensor_group", 16),
+    }
+)
+_FP8_WEIGHTS = ("fp8_tensor", "fp8_row")
+_FP8_TOKEN: _Kind = (8, "token", None)
+
+
+def quantization_config(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]:
+    """Return the `quantization_config` of a checkpoint; `ignore` names layers left as they were.
+
+    Raises: FormatError for unquantized weights, which have none.
+    """
+    if scheme.format is None:
+        raise FormatError("an unquantized checkpoint has no quantization_config", where="weights")
+    stored = _STORED_FORMATS[scheme.weights]
+    activations = None
+    if scheme.activation_format is not None:
+        kind = _FP8_TOKEN if scheme.activations == "fp8" else _KINDS[scheme.weights]
+        activations = _args(kind, dynamic=True)
+    group = {
+        "targets": ["Linear"],
+        "weights": _args(_KINDS[scheme.weights], dynamic=False),
+        "input_activations": activations,
+        "output_activations": None,
+        "format": stored,
+    }
+    return {
+        "quant_method": "compressed-tensors",
+        "quantization_status": "compressed",
+        "format": stored,
+        "config_groups": {"group_0": group},
+        "ignore": list(ignore),
+        "kv_cache_scheme": None,
+        "asterope": {"scale_rule": scheme.rule},
+    }
+
+
+def _args(kind: _Kind, *, dynamic: bool) -> dict[str, Any]:
+    """Return the description of one kind of quantized floats."""
+    bits, strategy, group_size = kind
+    args = {
+        "num_bits": bits,
+        "type": "float",
+        "strategy": strategy,
+        "group_size": group_size,
+        "symmetric": True,
+        "dynamic": dynamic,
+        "actorder": None,
+    }
+    if group_size is not None:
+        args["scale_dtype"] = "torch.uint8" if strategy == "group" else "torch.float8_e4m3fn"
+    return args
+
+
+def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[str, ...]]:
+    """Return the scheme of a checkpoint and the layers it leaves unquantized.
+
+    One group of linear layers is read, weights of the formats of `Scheme`, activations in bf16,
+    dynamic fp8 a token, or the format of the weights. Where nvfp4 activations have a static upper
+    scale, a dynamic one a row takes its place.
+
+    Raises: UnsupportedError for a valid configuration that cannot be read; CheckpointError for one
+    that is not valid. Each names the field.
+    """
+    _check_root(config)
+    groups = _mapping(config.get("config_groups"), _GROUP)
+    if len(groups) != 1:
+        raise UnsupportedError(
+            f"{len(groups)} groups of layers; one is read", where=_GROUP, hint="requantize it"
+        )
+    [(group_name, value)] = groups.items()
+    where = f"{_GROUP}.{group_name}"
+    group = _mapping(value, where)
+    if group.get("targets") != ["Linear"]:
+        _refuse(f"{where}.targets", group.get("targets"), "['Linear']")
+    if group.get("output_activations") is not None:
+        _refuse(f"{where}.output_activations", "quantized outputs", "null")
+    stored = group.get("format") or config.get("format")
+    weights = _weights(group.get("weights"), stored, f"{where}.weights")
+    activations = _activations(
+        group.get("input_activations"), weights, f"{where}.input_activations"
+    )
+    ignore = config.get("ignore") or []
+    if not isinstance(ignore, list) or not all(isinstance(name, str) for name in ignore):
+        raise CheckpointError("is not a list of names", where=f"{_ROOT}.ignore")
+    return _scheme(weights, activations, config.get("asterope")), tuple(ignore)
+
+
+def _check_root(config: Mapping[str, Any]) -> None:
+    _mapping(config, _ROOT)
+    for field, known in (
+        ("quant_method", ("compressed-tensors",)),
+        ("quantization_status", _STORED_STATUS),
+    ):
+        if config.get(field) not in known:
+            _refuse(f"{_ROOT}.{field}", config.get(field), " or ".join(known))
+    for field in ("kv_cache_scheme", "sparsity_config", "transform_config"):
+        value = config.get(field)
+        if value and value != {"format": "dense"}:
+            _refuse(f"{_ROOT}.{field}", value, "null")
+
+
+def _weights(value: Any, stored: Any, where: str) -> str:
+    """Return the weight format; the stored format's name tells e1m2 from e2m1."""
+    args = _mapping(value, where)
+    kind = _kind(args, where)
+    names = [name for name, known in _KINDS.items() if known == kind]
+    if not names or args.get("dynamic"):
+        _refuse(where, _words(kind), "one of " + ", ".join(_KINDS))
+    for name in names:
+        is_alias = name in _FP8_WEIGHTS and stored in _FP8_FORMATS
+        if is_alias or stored == _STORED_FORMATS[name]:
+            return name
+    raise CheckpointError(
+        f"format {stored!r} does not fit weights of {_words(kind)}",
+        where=f"{_ROOT}.format",
+        hint=f"{' or '.join(_STORED_FORMATS[name] for name in names)} does",
+    )
+
+
+def _activations(value: Any, weights: str, where: str) -> str:
+    if value is None:
+        return "bf16"
+    args = _mapping(value, where)
+    kind = _kind(args, where)
+    if not args.get("dynamic"):
+        _refuse(where, "a static scale", "dynamic scales")
+    if kind == _FP8_TOKEN:
+        return "fp8"
+    if kind != _KINDS[weights] or weights in _FP8_WEIGHTS:
+        _refuse(where, _words(kind), f"8 bits by token, or {_words(_KINDS[weights])}")
+    return "same"
+
+
+def _kind(args: Mapping[str, Any], where: str) -> _Kind:
+    """Return what tells formats apart; refuse what is not plain symmetric floats."""
+    if args.get("type") != "float":
+        _refuse(f"{where}.type", args.get("type"), "float")
+    if args.get("symmetric") is False:
+        _refuse(f"{where}.symmetric", False, "true")
+    if args.get("actorder") in ("group", "dynamic"):
+        _refuse(f"{where}.actorder", args["actorder"], "null or static")
+    group_size = None if args.get("group_size") == -1 else args.get("group_size")
+    return args.get("num_bits", 8), str(args.get("strategy")), group_size
+
+
+def _scheme(weights: str, activations: str, record: Any) -> Scheme:
+    where = f"{_ROOT}.asterope"
+    rule = None if record is None else _mapping(record, where).get("scale_rule")
+    try:
+        return Scheme(weights=weights, activations=activations, rule=rule)
+    except FormatError as error:
+        raise CheckpointError(error.what, where=f"{where}.scale_rule", hint=error.hint) from error
+
+
+def _words(kind: _Kind) -> str:
+    bits, strategy, group_size = kind
+    return f"{bits} bits by {strategy}" + (f" of {group_size}" if group_size else "")
+
+
+def _mapping(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"is {type(value).__name__}, not an object", where=where)
+    return value
+
+
+def _refuse(where: str, found: object, wanted: str) -> NoReturn:
+    raise UnsupportedError(f"{reprlib.repr(found)} cannot be read; {wanted} can", where=where)

@@ -1,0 +1,276 @@
+"""A linear layer with quantized weights, as the kernels take it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from asterope.errors import ShapeError
+from asterope.formats import BlockFormat, QuantizedTensor, block, dequantize, pack, unpack
+from asterope.kernels import ScaledOperand, linear, quantize_rows, scaled_linear
+from asterope.quant.recode import to_e4m3
+from asterope.quant.scheme import Scheme
+
+__all__ = [
+    "QuantizedLinear",
+    "concatenate",
+    "from_quantized",
+    "reciprocal",
+    "split",
+    "storable",
+]
+
+_TensorSpec = tuple[tuple[int, ...], torch.dtype]
+
+
+def _specs(
+    out_features: int, in_features: int, scheme: Scheme, dtype: torch.dtype
+) -> dict[str, _TensorSpec]:
+    """Return shape and type of the tensors of a layer, without its bias."""
+    n, k, fmt = out_features, in_features, scheme.format
+    if fmt is None:
+        return {"codes": ((n, k), dtype)}
+    packed = fmt.element.name == "e2m1"
+    codes = ((n, k // 2), torch.uint8) if packed else ((n, k), torch.float8_e4m3fn)
+    specs: dict[str, _TensorSpec] = {"codes": codes}
+    if isinstance(fmt.granularity, int):
+        scale_dtype = torch.uint8 if fmt.scale.name == "e8m0" else torch.float8_e4m3fn
+        specs["scales"] = ((n, k // fmt.granularity), scale_dtype)
+    if fmt.two_level or "scales" not in specs:
+        specs["row_scale"] = ((n,), torch.float32)
+    return specs
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class QuantizedLinear:
+    """Weights and bias of a linear layer: value = code x block scale x row scale.
+
+    A scale of the whole tensor (fp8_tensor, nvfp4) is held once a row, so that layers with
+    different ones can be concatenated. Codes of mxfp6 and mxfp4_e1m2 are held as the e4m3 codes of
+    the same numbers, eight bits each, because that is what the tensor unit multiplies; checkpoints
+    have them at six and four bits.
+
+    Shapes: codes [N, K] e4m3 or the unquantized weight, [N, K / 2] packed for e2m1; scales
+    [N, K / block], bytes of E8M0 or e4m3; row_scale [N] float32; bias [N].
+    """
+
+    scheme: Scheme
+    codes: torch.Tensor
+    scales: torch.Tensor | None = None
+    row_scale: torch.Tensor | None = None
+    bias: torch.Tensor | None = None
+
+    @classmethod
+    def empty(
+        cls,
+        out_features: int,
+        in_features: int,
+        scheme: Scheme,
+        *,
+        device: torch.device | str = "meta",
+        bias: bool = False,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> QuantizedLinear:
+        """Return a layer with tensors of the right shapes and no values in them.
+
+        `dtype` is that of the bias, and of the weight if the scheme does not quantize it.
+
+        Raises: ShapeError if the block does not divide K.
+        """
+        scheme.check_shape((out_features, in_features), "weight")
+        specs = _specs(out_features, in_features, scheme, dtype)
+        if bias:
+            specs["bias"] = ((out_features,), dtype)
+        tensors = {
+            name: torch.empty(shape, dtype=kind, device=device)
+            for name, (shape, kind) in specs.items()
+        }
+        return cls(scheme=scheme, **tensors)
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return the tensors there are, by the names of their fields."""
+        named = {
+            "codes": self.codes,
+            "scales": self.scales,
+            "row_scale": self.row_scale,
+            "bias": self.bias,
+        }
+        return {name: tensor for name, tensor in named.items() if tensor is not None}
+
+    @property
+    def out_features(self) -> int:
+        """Return N."""
+        return int(self.codes.shape[0])
+
+    @property
+    def in_features(self) -> int:
+        """Return K."""
+        return int(self.codes.shape[1]) * (2 if self.element == "e2m1" else 1)
+
+    @property
+    def element(self) -> str | None:
+        """Return the element format of `codes`, None if they are the unquantized weight."""
+        if self.scheme.format is None:
+            return None
+        return "e2m1" if self.scheme.format.element.name == "e2m1" else "e4m3"
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the bytes that lie in HBM and are read for one use of the layer.
+
+        For mxfp6 and mxfp4_e1m2 that is one byte a weight, more than in their checkpoints.
+        """
+        return sum(t.numel() * t.element_size() for t in self.tensors.values())
+
+    def apply(self, x: torch.Tensor, *, out_dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Return x W^T + bias, on the kernels, with x rounded as the scheme says.
+
+        Activations in bf16 are rounded to it whatever x is; an unquantized layer takes x as it is.
+        The result has the type of x unless `out_dtype` says otherwise.
+
+        Shapes: x [tokens, K]; result [tokens, N].
+        Raises: ShapeError if x does not fit.
+        """
+        out_dtype = out_dtype or x.dtype
+        if self.scheme.format is None:
+            x = x.to(torch.promote_types(x.dtype, self.codes.dtype))
+            return linear(x, self.codes, bias=self.bias, out_dtype=out_dtype)
+        moving = self._activations(x)
+        if self.scales is None:
+            return linear(
+                moving.codes,
+                self.codes,
+                bias=self.bias,
+                x_scale=moving.row_scale,
+                weight_scale=self.row_scale,
+                out_dtype=out_dtype,
+            )
+        stationary = ScaledOperand(
+            codes=self.codes,
+            format=str(self.element),
+            scales=self.scales,
+            row_scale=self.row_scale,
+        )
+        return scaled_linear(moving, stationary, bias=self.bias, out_dtype=out_dtype)
+
+    def _activations(self, x: torch.Tensor) -> ScaledOperand:
+        fmt = self.scheme.activation_format
+        if fmt is None:
+            return ScaledOperand(codes=x.to(torch.bfloat16), format="bf16")
+        return quantize_rows(x, fmt, self.scheme.rule if fmt == self.scheme.weights else None)
+
+    def dequantize(self) -> torch.Tensor:
+        """Return the weight in float32: code x block scale, times the row scale.
+
+        Shapes: result [N, K].
+        """
+        if self.scheme.format is None:
+            return self.codes.float()
+        fmt = self._held_format(self.scheme.format)
+        if self.scales is not None:
+            scales = self.scales.view(torch.uint8)
+        else:
+            assert self.row_scale is not None
+            scales = self.row_scale[:, None]
+        held = QuantizedTensor(
+            codes=self.codes.view(torch.uint8).numpy(),
+            scales=scales.numpy(),
+            global_scale=None,
+            format=fmt,
+            rule=fmt.default_rule,
+            rounding="nearest_even",
+            axis=1,
+            seed=None,
+            packed=self.element == "e2m1",
+        )
+        weight = torch.from_numpy(dequantize(held))
+        if self.scales is None or self.row_scale is None:
+            return weight
+        return weight.mul_(self.row_scale[:, None])
+
+    def _held_format(self, fmt: BlockFormat) -> BlockFormat:
+        """Return the format that codes and scales have here: a scale a row, e4m3 for e2m3."""
+        if self.scales is None:
+            return block("fp8_row")
+        return fmt if self.element == fmt.element.name else block("mxfp8")
+
+
+def reciprocal(x: float | np.float32) -> np.float32:
+    """Return 1 / x in float32. Done three times it gives what it gives once."""
+    return np.float32(1) / np.float32(x)
+
+
+def storable(global_scale: float | np.float32) -> np.float32:
+    """Return the nearby global scale that survives a checkpoint, which stores its reciprocal."""
+    return reciprocal(reciprocal(global_scale))
+
+
+def from_quantized(
+    q: QuantizedTensor, scheme: Scheme, *, bias: torch.Tensor | None = None
+) -> QuantizedLinear:
+    """Return the layer that holds a quantized weight; a global scale is made `storable`.
+
+    Shapes: q [N, K], reduced along K, packed or not.
+    """
+    n, k = q.shape
+    element, codes = q.format.element, q.codes
+    if element.name == "e2m1":
+        held = torch.from_numpy(codes if q.packed else pack(codes, element))
+    elif element.name == "e4m3":
+        held = torch.from_numpy(codes).view(torch.float8_e4m3fn)
+    else:
+        plain = unpack(codes, element, k) if q.packed else codes
+        held = torch.from_numpy(to_e4m3(plain, element)).view(torch.float8_e4m3fn)
+    if q.scales.dtype == np.float32:
+        row_scale = torch.from_numpy(np.broadcast_to(q.scales.reshape(-1), n).copy())
+        return QuantizedLinear(scheme=scheme, codes=held, row_scale=row_scale, bias=bias)
+    scales = torch.from_numpy(q.scales)
+    upper = None
+    if q.format.two_level:
+        one = 1.0 if q.global_scale is None else float(storable(q.global_scale))
+        upper = torch.full((n,), one, dtype=torch.float32)
+        scales = scales.view(torch.float8_e4m3fn)
+    return QuantizedLinear(scheme=scheme, codes=held, scales=scales, row_scale=upper, bias=bias)
+
+
+def concatenate(parts: Sequence[QuantizedLinear]) -> QuantizedLinear:
+    """Return one layer whose outputs are those of the parts, one after another.
+
+    Raises: ShapeError if the parts differ in K, scheme, type, or in having a bias.
+    """
+    if not parts:
+        raise ShapeError("there is no layer to concatenate", where="parts")
+    first = parts[0]
+    for i, part in enumerate(parts):
+        for what, mine, other in (
+            ("in_features", part.in_features, first.in_features),
+            ("scheme", part.scheme, first.scheme),
+            ("dtype", part.codes.dtype, first.codes.dtype),
+            ("bias", part.bias is not None, first.bias is not None),
+        ):
+            if mine != other:
+                raise ShapeError(
+                    f"{what} is {mine}, that of the first {other}", where=f"parts[{i}]"
+                )
+    joined = {name: torch.cat([part.tensors[name] for part in parts]) for name in first.tensors}
+    return QuantizedLinear(scheme=first.scheme, **joined)
+
+
+def split(whole: QuantizedLinear, sizes: Sequence[int]) -> tuple[QuantizedLinear, ...]:
+    """Return layers with so many outputs each, on the memory of the whole: undo `concatenate`.
+
+    Raises: ShapeError if the sizes do not add up.
+    """
+    if sum(sizes) != whole.out_features or min(sizes, default=0) < 1:
+        raise ShapeError(
+            f"sizes {list(sizes)} do not add up to {whole.out_features} outputs", where="sizes"
+        )
+    cuts = {name: torch.split(tensor, list(sizes)) for name, tensor in whole.tensors.items()}
+    return tuple(
+        QuantizedLinear(scheme=whole.scheme, **{name: parts[i] for name, parts in cuts.items()})
+        for i in range(len(sizes))
+    )

@@ -1,0 +1,95 @@
+"""Round to nearest: quantize a weight as it is, without calibration."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from asterope.errors import CheckpointError, FormatError
+from asterope.formats import ScaleRule, global_scale_of, quantize
+from asterope.quant.linear import QuantizedLinear, from_quantized, storable
+from asterope.quant.scheme import Scheme
+
+__all__ = ["quantize_weight"]
+
+_WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def quantize_weight(
+    weight: torch.Tensor,
+    scheme: Scheme,
+    *,
+    name: str,
+    bias: torch.Tensor | None = None,
+    amax: float | None = None,
+) -> QuantizedLinear:
+    """Quantize the weight of a linear layer, each element to the nearest, ties to even.
+
+    `amax` replaces the weight's largest magnitude where a global scale follows from it (nvfp4).
+    Layers that an engine fuses, such as q, k and v, should be given the largest of all: vLLM keeps
+    one global scale for them.
+
+    Shapes: weight [N, K], float32, bf16 or fp16; bias [N].
+    Raises: CheckpointError for NaN or infinity, with its place; ShapeError if the block does not
+    divide K; FormatError for another type. Each names the tensor.
+    Cost: one read of the weight, two with scales of rows, tensors and two levels.
+    """
+    if weight.dtype not in _WEIGHT_DTYPES:
+        raise FormatError(
+            f"weights are {weight.dtype}; float32, bfloat16 or float16 is needed", where=name
+        )
+    scheme.check_shape(weight.shape, name)
+    weight, fmt = weight.detach(), scheme.format
+    if fmt is None:
+        _largest(weight, name)
+        return QuantizedLinear(scheme=scheme, codes=weight, bias=bias)
+    global_scale = None
+    if scheme.rule == ScaleRule.TWO_LEVEL:
+        largest = _largest(weight, name)
+        global_scale = float(storable(global_scale_of(largest if amax is None else amax, fmt)))
+    q = quantize(
+        _to_numpy(weight),
+        fmt,
+        rule=scheme.rule,
+        global_scale=global_scale,
+        packed=fmt.element.name == "e2m1",
+    )
+    marks = np.isnan(q.scales) if q.scales.dtype == np.float32 else q.scales == fmt.scale.nan_code
+    if marks.any():
+        raise _not_finite(weight, name)
+    return from_quantized(q, scheme, bias=bias)
+
+
+def _largest(weight: torch.Tensor, name: str) -> float:
+    """Return the largest magnitude; raise CheckpointError if it is not finite."""
+    low, high = (float(end) for end in torch.aminmax(weight))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise _not_finite(weight, name)
+    return max(-low, high)
+
+
+def _not_finite(weight: torch.Tensor, name: str) -> CheckpointError:
+    """Return the error that says where the first NaN or infinity is, and how many there are."""
+    places = torch.nonzero(~torch.isfinite(weight))
+    first = [int(i) for i in places[0]]
+    more = f", the first of {len(places)}" if len(places) > 1 else ""
+    return CheckpointError(
+        f"element {first} is {float(weight[tuple(first)])}{more}",
+        where=name,
+        hint="the checkpoint is damaged or its training diverged; finite weights are needed",
+    )
+
+
+def _to_numpy(weight: torch.Tensor) -> npt.NDArray[Any]:
+    """Return the weight as an array on the same memory."""
+    weight = weight.cpu().contiguous()
+    if weight.dtype != torch.bfloat16:
+        array: npt.NDArray[Any] = weight.numpy()
+        return array
+    bits: npt.NDArray[Any] = weight.view(torch.uint16).numpy()
+    return bits.view(ml_dtypes.bfloat16)

@@ -1,0 +1,162 @@
+"""What is quantized to what: a format for the weights, one for the activations, a scale rule."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from asterope.errors import FormatError, ShapeError
+from asterope.formats import BlockFormat, block
+
+__all__ = ["ACTIVATIONS", "UNQUANTIZED", "WEIGHT_FORMATS", "Scheme", "scheme"]
+
+UNQUANTIZED = "none"
+WEIGHT_FORMATS = ("fp8_tensor", "fp8_row", "mxfp8", "mxfp6", "mxfp4", "mxfp4_e1m2", "nvfp4")
+"""The formats that weights can have; each is a row of `formats.BLOCKS`."""
+ACTIVATIONS = ("bf16", "fp8", "same")
+"""Not quantized; e4m3 with a dynamic float32 scale a row; or the format of the weights."""
+
+_FP8_WEIGHTS = ("fp8_tensor", "fp8_row")
+_ALIASES = {"fp8": "fp8_row", "bf16": UNQUANTIZED}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scheme:
+    """Say how the linear layers of a model are quantized.
+
+    `weights` is one of `WEIGHT_FORMATS`, or `none`: kept as they are. `activations` is one of
+    `ACTIVATIONS`; `same` beside fp8 weights is `fp8`, and is stored so. `rule` is the scale rule of
+    the weights, and of the activations where they have the same format; left out, it becomes the
+    default of the format. It is None only without quantized weights.
+
+    Raises: FormatError for a name or a combination that does not exist.
+    """
+
+    weights: str
+    activations: str = "bf16"
+    rule: str | None = None
+
+    def __post_init__(self) -> None:
+        _known(self.weights, (UNQUANTIZED, *WEIGHT_FORMATS), "weights")
+        _known(self.activations, ACTIVATIONS, "activations")
+        if self.weights == UNQUANTIZED:
+            self._check_unquantized()
+            return
+        fmt = block(self.weights)
+        if self.rule is not None and self.rule not in fmt.rules:
+            raise FormatError(
+                f"scale rule {str(self.rule)!r} does not apply to {fmt.name}",
+                where="rule",
+                hint=f"use {' or '.join(fmt.rules)}",
+            )
+        object.__setattr__(self, "rule", str(self.rule or fmt.default_rule))
+        if self.weights in _FP8_WEIGHTS and self.activations == "same":
+            object.__setattr__(self, "activations", "fp8")
+
+    def _check_unquantized(self) -> None:
+        for field, value in (("activations", self.activations), ("rule", self.rule)):
+            if value not in ("bf16", None):
+                raise FormatError(
+                    f"{value} needs quantized weights",
+                    where=field,
+                    hint=f"weights can be {', '.join(WEIGHT_FORMATS)}",
+                )
+
+    @property
+    def format(self) -> BlockFormat | None:
+        """Return the row of the format table that the weights have; None if not quantized."""
+        return None if self.weights == UNQUANTIZED else block(self.weights)
+
+    @property
+    def activation_format(self) -> str | None:
+        """Return the format activations are quantized to, as `kernels.quantize_rows` names it."""
+        return {"bf16": None, "fp8": "fp8"}.get(self.activations, self.weights)
+
+    @property
+    def name(self) -> str:
+        """Return the scheme as `scheme` reads it, without the rule: `mxfp4`, `mxfp4/fp8`."""
+        activations = self.activation_format
+        return self.weights if activations is None else f"{self.weights}/{activations}"
+
+    def describe(self) -> str:
+        """Return the scheme in words, with the rule where it is not the default."""
+        if self.format is None:
+            return "unquantized"
+        default = self.rule == self.format.default_rule
+        rule = "" if default else f" (scale rule {self.rule})"
+        return f"{self.weights} weights{rule}, {self.activation_format or 'bf16'} activations"
+
+    def check_shape(self, shape: Sequence[int], name: str) -> None:
+        """Check that a weight of that shape has two axes and is made of whole blocks along K.
+
+        Raises: ShapeError naming the tensor.
+        """
+        if len(shape) != 2 or 0 in shape:
+            raise ShapeError(
+                f"shape {list(shape)} is not that of a linear layer's weight",
+                where=name,
+                hint="weights are [out, in]",
+            )
+        size = self.format.granularity if self.format else None
+        if not isinstance(size, int) or shape[1] % size == 0:
+            return
+        raise ShapeError(
+            f"blocks of {size} ({self.weights}) do not divide K = {shape[1]} of shape "
+            f"{list(shape)}",
+            where=name,
+            hint="use fp8_row or fp8_tensor, which have no blocks, or leave this layer unquantized",
+        )
+
+
+def scheme(text: str, *, activations: str | None = None, rule: str | None = None) -> Scheme:
+    """Read a scheme as people write it, in any case.
+
+    `mxfp4` is weights alone; `mxfp4/fp8` says the activations too, as do `mxfp4/same` and the
+    suffix of `nvfp4a16`, weights alone. `fp8` means fp8_row, `bf16` and `none` mean unquantized.
+
+    Raises: FormatError with the nearest name, if there is none, or two that contradict.
+    """
+    weights, slash, said = text.strip().lower().replace("-", "_").partition("/")
+    if not slash and weights.endswith("a16"):
+        weights, said = weights.removesuffix("a16").rstrip("_"), "bf16"
+    weights = _ALIASES.get(weights, weights)
+    readings = [
+        _activations(a.strip().lower().replace("-", "_"), weights)
+        for a in (said or None, activations)
+        if a is not None
+    ]
+    if slash and not said:
+        raise FormatError("no activations after the slash", where=repr(text))
+    if len(set(readings)) > 1:
+        raise FormatError(
+            f"activations are {readings[0]} in {text!r} and {readings[1]} beside it",
+            where="activations",
+        )
+    return Scheme(
+        weights=weights,
+        activations=readings[0] if readings else "bf16",
+        rule=None if rule is None else rule.strip().lower(),
+    )
+
+
+def _activations(text: str, weights: str) -> str:
+    """Return the name of activations that are said by the name of a format."""
+    if text in (UNQUANTIZED, "a16"):
+        return "bf16"
+    if text == weights and text in WEIGHT_FORMATS:
+        return "same"
+    return "fp8" if _ALIASES.get(text) == "fp8_row" else text
+
+
+def _known(name: str, names: Sequence[str], field: str) -> None:
+    if name in names:
+        return
+    close = difflib.get_close_matches(str(name), names, n=1)
+    guess = f"did you mean {close[0]}? " if close else ""
+    what = "format" if field == "weights" else "activation format"
+    raise FormatError(
+        f"there is no {what} named {name!r}",
+        where=field,
+        hint=f"{guess}{field} can be {', '.join(names)}",
+    )

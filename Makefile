@@ -44,9 +44,10 @@ format: $(VENV)/.dev ## format the sources
 	$(BIN)/ruff check --fix src tests benchmarks tools examples
 
 bench: $(VENV)/.dev ## run the speed benchmarks, as ratios within one run
-	$(BIN)/python benchmarks/speed/bench_kernels.py
-	$(BIN)/python benchmarks/speed/bench_formats.py
-	$(BIN)/python benchmarks/speed/bench_engine.py
+	$(BIN)/python -m benchmarks.speed.bench_interpreter
+	$(BIN)/python -m benchmarks.speed.bench_kernels
+	$(BIN)/python -m benchmarks.speed.bench_formats
+	$(BIN)/python -m benchmarks.speed.bench_engine
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import math
 import platform
 import re
@@ -13,6 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 from asterope.native import best_isa, num_cores, write_atomically
 
@@ -28,7 +33,13 @@ class Spread:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} ({self.low:.3g}-{self.high:.3g})"
+        median, low, high = map(_digits, (self.median, self.low, self.high))
+        return f"{median} ({low}-{high})"
+
+
+def _digits(value: float) -> str:
+    """Write three digits, or all before the point."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def spread(values: Iterable[float]) -> Spread:
@@ -117,9 +128,49 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def write_results(theme: str, text: str) -> Path:
-    """Write a result file, named after theme, CPU and month, and return its path."""
-    cpu = re.sub(r"[^a-z0-9]+", "-", cpu_name().lower()).strip("-")
-    path = RESULTS / f"{theme}_{cpu}_{datetime.now(UTC):%Y%m}.md"
-    write_atomically(path, text.encode())
-    return path
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Section:
+    """A table of results."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Report:
+    """What a benchmark says: to people in `sections`, to machines in `data`."""
+
+    theme: str
+    title: str
+    notes: str
+    sections: Sequence[Section]
+    data: Any
+    packages: Sequence[str]
+    command: str
+
+    def markdown(self) -> str:
+        """Write the result file."""
+        where = ", ".join(f"{name} {value}" for name, value in environment(self.packages).items())
+        parts = [f"# {self.title}", self.notes.strip()]
+        for section in self.sections:
+            parts += [f"## {section.title}", markdown_table(section.header, section.rows)]
+        return "\n\n".join([*parts, where, f"`{self.command}`"]) + "\n"
+
+
+def publish(report: Report, *, as_json: bool, write: bool) -> None:
+    """Print a report as tables or JSON; write it to results/<theme>_<cpu>_<month>.md if asked."""
+    if as_json:
+        print(json.dumps(report.data, indent=2))
+    else:
+        console = Console(width=max(Console().width, 150))
+        for section in report.sections:
+            table = Table(*section.header, title=section.title)
+            for row in section.rows:
+                table.add_row(*row)
+            console.print(table)
+    if write:
+        cpu = re.sub(r"[^a-z0-9]+", "-", cpu_name().lower()).strip("-")
+        path = RESULTS / f"{report.theme}_{cpu}_{datetime.now(UTC):%Y%m}.md"
+        write_atomically(path, report.markdown().encode())
+        Console(stderr=True).print(f"wrote {path}")

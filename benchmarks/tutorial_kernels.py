@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 import triton
 import triton.language as tl
 
@@ -26,7 +29,9 @@ def softmax_kernel(
     for row_idx in tl.range(row_start, n_rows, row_step):
         offsets = tl.arange(0, BLOCK_SIZE)
         mask = offsets < n_cols
-        row = tl.load(input_ptr + row_idx * input_row_stride + offsets, mask=mask, other=-float("inf"))
+        row = tl.load(
+            input_ptr + row_idx * input_row_stride + offsets, mask=mask, other=-float("inf")
+        )
         numerator = tl.exp(row - tl.max(row, axis=0))
         softmax = numerator / tl.sum(numerator, axis=0)
         tl.store(output_ptr + row_idx * output_row_stride + offsets, softmax, mask=mask)
@@ -65,21 +70,66 @@ def matmul_kernel(
     tl.store(c_ptrs, c, mask=(offs_cm[:, None] < M) & (offs_cn[None, :] < N))
 
 
+MATMUL_SIZE = 512
+SOFTMAX_SHAPE = (1823, 781)
+ADD_SIZE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A launch: which kernel, on what, in blocks of what size."""
+
+    kernel: str
+    dtype: str
+    block: int
+
+    def __str__(self) -> str:
+        size = {
+            "add": "2^20",
+            "softmax": " x ".join(map(str, SOFTMAX_SHAPE)),
+            "matmul": f"{MATMUL_SIZE}^3",
+        }[self.kernel]
+        return f"{self.kernel} {size} {self.dtype}, block {self.block}"
+
+
+def make(problem: Problem) -> list[torch.Tensor]:
+    """Return the tensors of a problem, the same each time; the last is the output."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "add": [(ADD_SIZE,)] * 2,
+        "softmax": [SOFTMAX_SHAPE],
+        "matmul": [(MATMUL_SIZE, MATMUL_SIZE)] * 2,
+    }[problem.kernel]
+    dtype = getattr(torch, problem.dtype)
+    tensors = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+    out_dtype = torch.float32 if problem.kernel == "matmul" else dtype
+    return [*tensors, torch.empty(shapes[0], dtype=out_dtype)]
+
+
+def run(problem: Problem, tensors: list[torch.Tensor]) -> None:
+    """Launch the kernel of a problem."""
+    {"add": add, "softmax": softmax, "matmul": matmul}[problem.kernel](*tensors, problem.block)
+
+
 def add(x, y, out, block):
+    """Add two vectors."""
     n = x.numel()
     add_kernel[(triton.cdiv(n, block),)](x, y, out, n, BLOCK_SIZE=block)
 
 
-def softmax(x, out, block=None):
+def softmax(x, out, block):
+    """Take the softmax of each row, which must fit into a block."""
     rows, columns = x.shape
-    size = triton.next_power_of_2(columns)
-    softmax_kernel[(rows,)](out, x, x.stride(0), out.stride(0), rows, columns, BLOCK_SIZE=size)
+    strides = x.stride(0), out.stride(0)
+    softmax_kernel[(rows,)](out, x, *strides, rows, columns, BLOCK_SIZE=block)
 
 
 def matmul(a, b, out, block):
+    """Multiply two matrices in grouped order."""
     (m, k), n = a.shape, b.shape[1]
     grid = (triton.cdiv(m, block) * triton.cdiv(n, block),)
+    strides = (*a.stride(), *b.stride(), *out.stride())
     matmul_kernel[grid](
-        a, b, out, m, n, k, a.stride(0), a.stride(1), b.stride(0), b.stride(1),
-        out.stride(0), out.stride(1), BLOCK_M=block, BLOCK_N=block, BLOCK_K=min(block, 64), GROUP_M=8,
+        a, b, out, m, n, k, *strides,
+        BLOCK_M=block, BLOCK_N=block, BLOCK_K=min(block, 64), GROUP_M=8,
     )  # fmt: skip

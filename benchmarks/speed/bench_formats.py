@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,19 +20,10 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import typer
-from benchmarks.harness import (
-    Spread,
-    environment,
-    markdown_table,
-    rate,
-    speedup,
-    time_rounds,
-    write_results,
-)
+from benchmarks.harness import Report, Section, Spread, publish, rate, speedup, time_rounds
 from benchmarks.memory_floor import Stream
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from asterope.formats import QuantizedTensor, quantize
 from asterope.native import num_cores
@@ -164,26 +154,21 @@ def cells(result: Result) -> list[str]:
     return [name, result.dtype, case.rule, *map(str, spreads)]
 
 
-def report(results: list[Result], shape: tuple[int, int], *, rounds: int, compiled: bool) -> str:
-    """Write the result file."""
-    where = environment(["numpy", "torch", "torchao", "llvmlite"])
+def report(results: list[Result], shape: tuple[int, int], *, rounds: int, compiled: bool) -> Report:
+    """Return what was measured, for people and for machines."""
     how = (
         f"{shape[0]} x {shape[1]} values from a normal distribution, {rounds} rounds, torchao "
-        f"{'under torch.compile' if compiled else 'eager'}; median (smallest-largest)."
+        f"{'under torch.compile' if compiled else 'eager'}; median (smallest-largest)"
     )
-    lines = [
-        "# Block quantization: GB/s against torchao and memory",
-        "",
-        CAVEATS,
-        how,
-        "",
-        markdown_table(HEADER, map(cells, results)),
-        "",
-        ", ".join(f"{name} {value}" for name, value in where.items()),
-        "",
-        f"`{COMMAND}{' --compiled' if compiled else ''}`",
-    ]
-    return "\n".join(lines) + "\n"
+    return Report(
+        theme="formats_compiled" if compiled else "formats",
+        title="Block quantization: GB/s against torchao and memory",
+        notes=CAVEATS,
+        sections=[Section(title=how, header=HEADER, rows=[cells(r) for r in results])],
+        data=[dataclasses.asdict(r) for r in results],
+        packages=["numpy", "torch", "torchao", "llvmlite"],
+        command=f"{COMMAND}{' --compiled' if compiled else ''}",
+    )
 
 
 def main(
@@ -217,19 +202,8 @@ def main(
                 results.append(measure(case, dtype, values, rounds=rounds, compiled=compiled))
             except torch._dynamo.exc.TorchDynamoException as error:
                 words.print(f"{case.format} {dtype}: torch.compile: {str(error).splitlines()[0]}")
-    if as_json:
-        print(json.dumps([dataclasses.asdict(r) for r in results], indent=2))
-    else:
-        table = Table()
-        for column in HEADER:
-            table.add_column(column, no_wrap=True)
-        for result in results:
-            table.add_row(*cells(result))
-        Console(width=max(Console().width, 150)).print(table)
-    if write:
-        text = report(results, (rows, columns), rounds=rounds, compiled=compiled)
-        theme = "formats_compiled" if compiled else "formats"
-        words.print(f"wrote {write_results(theme, text)}")
+    text = report(results, (rows, columns), rounds=rounds, compiled=compiled)
+    publish(text, as_json=as_json, write=write)
 
 
 if __name__ == "__main__":

@@ -80,10 +80,20 @@ class Separable:
         found = self.of(source)
         if found is None:
             return None
-        kept = {d: v for d, v in found.along.items() if source.type.shape[d] != 1}
-        if len(kept) != len(found.along):
-            return None  # a computed vector of length 1 stretches: keep it whole
-        return Parts(rank, found.scalar, kept)
+        scalar, kept = found.scalar, dict(found.along)
+        for d in found.along:
+            if source.type.shape[d] == 1:
+                scalar = self._add_one(scalar, kept.pop(d), b)
+        return Parts(rank, scalar, kept)
+
+    def _add_one(self, scalar: Value | None, vector: Value, b: Builder) -> Value:
+        """Make a vector of length 1, which stretches, part of the scalar."""
+        one = b.value("reshape", (vector,), vector.type.with_shape(()))
+        if scalar is None:
+            return one
+        if scalar.type.is_ptr:
+            return b.value("addptr", (scalar, one), scalar.type)
+        return b.value("and" if one.type.elem == "i1" else "add", (scalar, one), scalar.type)
 
     def _expand(self, op: Op, b: Builder) -> Parts | None:
         found = self.of(op.operands[0])

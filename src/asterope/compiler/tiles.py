@@ -121,6 +121,11 @@ class TileFinder:
             return False
         return mask is None or self.known.of(mask) is not None
 
+    def _is_one_to_one(self, pointer: Value) -> bool:
+        """Whether no dimension repeats an address for lack of an offset."""
+        along = self.known.parts[pointer].along
+        return all(size == 1 or d in along for d, size in enumerate(pointer.type.shape))
+
     def _load(self, op: Op, operands: list[Value], b: Builder) -> bool:
         pointer = operands[0]
         mask = operands[1] if op.attrs.get("mask") else None
@@ -130,16 +135,16 @@ class TileFinder:
         masks = self.known.of(mask) if mask is not None else Parts(len(shape))
         assert masks is not None
         dims = sorted(self.known.parts[pointer].along.keys() | masks.along.keys())
-        if not dims:
-            return False
         other = operands[-1] if op.attrs.get("other") else None
         filler = self._scalar_behind(other, b)
-        rest, mask_dims = self._tile_operands(pointer, mask, dims, shape, b)
+        # A single address is a tile of one element.
+        over, sizes = (dims, shape) if dims else ([0], (1,))
+        rest, mask_dims = self._tile_operands(pointer, mask, over, sizes, b)
         attrs: dict[str, Any] = {"mask_dims": mask_dims}
         if filler is not None:
             rest.append(filler)
             attrs["other"] = True
-        small = op.result.type.with_shape(tuple(shape[d] for d in dims))
+        small = op.result.type.with_shape(tuple(sizes[d] for d in over))
         value = b.value("load_tile", rest, small, **attrs)
         value.hint = op.result.hint
         value = _stretch(value, dims, op.result.type, b)
@@ -155,7 +160,7 @@ class TileFinder:
         pointer, value = operands[:2]
         mask = operands[2] if op.attrs.get("mask") else None
         shape = value.type.shape
-        if not self._is_tile(pointer, mask) or len(self.known.parts[pointer].along) != len(shape):
+        if not self._is_tile(pointer, mask) or not self._is_one_to_one(pointer):
             return False
         rest, mask_dims = self._tile_operands(pointer, mask, list(range(len(shape))), shape, b)
         b.op("store_tile", [value, *rest], (), {"mask_dims": mask_dims})
@@ -177,6 +182,8 @@ def _stretch(value: Value, dims: list[int], type_: Type, b: Builder) -> Value:
     """Put back the dimensions along which a loaded tile repeats."""
     if value.type == type_:
         return value
+    if not dims:
+        return b.value("broadcast", (b.value("reshape", (value,), type_.with_shape(())),), type_)
     for d in range(len(type_.shape)):
         if d not in dims:
             shape = (*value.type.shape[:d], 1, *value.type.shape[d:])

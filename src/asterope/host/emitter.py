@@ -1,4 +1,4 @@
-"""The time reading of a kernel as machine code: one call appends one program's instructions."""
+"""The time reading of a kernel as machine code: one call appends instructions of programs."""
 
 from __future__ import annotations
 
@@ -18,25 +18,48 @@ from asterope.host.executable import (
     scratch_area,
     translate_program,
 )
-from asterope.host.timing import STREAM_WORDS
+from asterope.host.timing import Stream, append
 from asterope.ir import Kernel, print_kernel
-from asterope.native import Isa, Module, best_isa
+from asterope.native import Isa, Module, Val, best_isa
 
 __all__ = ["Emitter", "TimeCode"]
 
 _SYMBOL = "run_programs"
-_FIRST_WORDS = 1 << 12
+_MARK = -1
 
 
 def _write_llvm(kernel: Kernel, isa: Isa) -> str:
-    """Translate to `run_programs(args, grid, program, stream, scratch)`."""
+    """Translate to `run_programs(args, grid, stride, num_programs, stream, scratch)`.
+
+    From the stream's program on, every `stride`-th one appends a mark and its records, until
+    there are no more, enough words are written, or one does not fit.
+    """
     module = Module(isa)
-    parameters = [("ptr", "args"), ("ptr", "grid"), ("i64", "program"), ("ptr", "stream")]
-    fn = module.function(_SYMBOL, [*parameters, ("ptr noalias", "scratch")])
-    _, _, program, stream, scratch = fn.args
+    parameters = [("ptr", "args"), ("ptr", "grid"), ("i64", "stride"), ("i64", "num_programs")]
+    fn = module.function(_SYMBOL, [*parameters, ("ptr", "stream"), ("ptr noalias", "scratch")])
+    _, _, stride, num_programs, stream, scratch = fn.args
     low = begin(fn, kernel, scratch, disjoint=False)
     low.stream = stream
-    translate_program(low, program)
+
+    def word(name: str) -> Val:
+        return stream.offset(Stream.offset(name))
+
+    def goes_on() -> Val:
+        enough = fn.load(word("enough"), "i64")
+        is_left = fn.load(word("program"), "i64").lt(num_programs)
+        return is_left & fn.load(word("written"), "i64").lt(enough)
+
+    with fn.while_(goes_on):
+        append(low, [fn.const("i64", _MARK)])
+        fn.store(fn.const("i64", 0), word("count"))
+        program = fn.load(word("program"), "i64")
+        translate_program(low, program)
+        written = fn.load(word("written"), "i64")
+        with fn.if_else(written.le(fn.load(word("size"), "i64"))) as otherwise:
+            fn.store(program + stride, word("program"))
+            fn.store(written, word("complete"))
+            otherwise()
+            fn.store(fn.const("i64", 0), word("enough"))
     return finish(module, fn, low)
 
 
@@ -52,7 +75,7 @@ class TimeCode:
             f"time|{key}",
             isa,
             lambda: _write_llvm(kernel, isa),
-            (pointer, pointer, ctypes.c_int64, pointer, pointer),
+            (pointer, pointer, ctypes.c_int64, ctypes.c_int64, pointer, pointer),
         )
 
     def launch(self, grid: Sequence[int], args: Sequence[int | float]) -> Emitter:
@@ -64,33 +87,38 @@ class TimeCode:
 
 
 class Emitter:
-    """Emits the macro-instructions of any program of one launch."""
+    """Emits the macro-instructions of the programs of one launch."""
 
     def __init__(self, code: TimeCode, grid: Sequence[int], args: Sequence[int | float]) -> None:
+        self.num_programs = grid[0] * grid[1] * grid[2]
         self._code = code.code
         self._arguments = code.layout.pack(args)
         self._grid = (ctypes.c_int32 * 3)(*grid)
-        self._stream = (ctypes.c_int64 * STREAM_WORDS)()
-        self._buffer: npt.NDArray[Any] = np.empty(_FIRST_WORDS, np.int64)
+        self._buffer: npt.NDArray[Any] = np.empty(0, np.int64)
 
-    def emit(self, program: int) -> npt.NDArray[np.int64]:
-        """Return the records of one program (see `timing.py`); valid until the next call."""
+    def emit(
+        self, first: int, stride: int = 1, min_words: int = 1
+    ) -> tuple[npt.NDArray[np.int64], int]:
+        """Return the records of programs first, first + stride, ... and the next one after them.
+
+        Programs are taken until there are `min_words` words. Each begins with -1; records are
+        described in `timing.py`. The words are valid until the next call.
+        """
+        if self._buffer.size < 2 * min_words:
+            self._buffer = np.empty(2 * min_words, np.int64)
         while True:
-            written = self._run(program)
-            if written <= self._buffer.size:
-                return self._buffer[:written]
-            self._buffer = np.empty(2 * written, np.int64)
+            stream = self._run(first, stride, min_words)
+            if stream.complete or first >= self.num_programs:
+                return self._buffer[: stream.complete], stream.program
+            self._buffer = np.empty(2 * stream.written, np.int64)
 
-    def _run(self, program: int) -> int:
-        stream = self._stream
-        stream[0], stream[1], stream[2], stream[3] = (
-            self._buffer.ctypes.data,
-            self._buffer.size,
-            0,
-            0,
-        )
-        self._code.run(
-            ctypes.addressof(self._arguments), ctypes.addressof(self._grid), program,
-            ctypes.addressof(stream), scratch_area(self._code.scratch_bytes),
+    def _run(self, first: int, stride: int, min_words: int) -> Stream:
+        stream = Stream(
+            buffer=self._buffer.ctypes.data, size=self._buffer.size, enough=min_words,
+            program=first,
         )  # fmt: skip
-        return int(stream[2])
+        self._code.run(
+            ctypes.addressof(self._arguments), ctypes.addressof(self._grid), stride,
+            self.num_programs, ctypes.addressof(stream), scratch_area(self._code.scratch_bytes),
+        )  # fmt: skip
+        return stream

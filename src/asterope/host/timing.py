@@ -1,43 +1,71 @@
 """The time reading in generated code: append macro-instructions to a stream.
 
-A stream is four int64: the buffer's address, its size in words, the words written so far, and the
-number of instructions so far. A record is a header (instruction, numbers << 32, waits << 40), the
-numbers, and the instructions to wait for, counted from the start of the program; -1 is none.
-Words that do not fit are counted but not written, so the caller can come back with more room.
+A record is a header (instruction, numbers << 32, waits << 40), the numbers, and the instructions
+to wait for, counted from the start of the program; -1 is none. Words that do not fit are counted
+but not written, so the caller can come back with more room.
 """
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from asterope.ir import Op
+from asterope.native import Val
 
 if TYPE_CHECKING:
     from asterope.host.lower import Lowering
 
-__all__ = ["STREAM_WORDS", "issue", "signalled"]
+__all__ = ["Stream", "append", "issue", "signalled"]
 
-STREAM_WORDS = 4
-_BUFFER, _SIZE, _WRITTEN, _COUNT = (8 * i for i in range(STREAM_WORDS))
+
+class Stream(ctypes.Structure):
+    """A buffer of `size` words, and how far it is.
+
+    `written` counts words, `count` the instructions of the present program; `complete` words are
+    of programs that fit, and `program` is the one after them. No program is begun after `enough`
+    words.
+    """
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in ("buffer", "size", "written", "count", "complete", "program", "enough")
+    )
+    complete: int
+    program: int
+    written: int
+
+    @classmethod
+    def offset(cls, name: str) -> int:
+        """Return where a field lies, in bytes."""
+        return int(getattr(cls, name).offset)
+
+
+def append(low: Lowering, words: Sequence[Val]) -> None:
+    """Append words to the stream if they fit."""
+    fn, stream = low.fn, low.stream
+    assert stream is not None, "only a time reading issues"
+    written = stream.offset(Stream.offset("written"))
+    start = fn.load(written, "i64")
+    end = start + len(words)
+    fn.store(end, written)
+    with fn.if_(end.le(fn.load(stream.offset(Stream.offset("size")), "i64"))):
+        at = fn.load(stream.offset(Stream.offset("buffer")), "ptr").offset(start * 8)
+        for i, word in enumerate(words):
+            fn.store(word, at.offset(8 * i))
 
 
 def issue(low: Lowering, op: Op) -> None:
     """Append one macro-instruction; its semaphore is its number."""
-    fn, stream = low.fn, low.stream
-    assert stream is not None, "only a time reading issues"
+    assert low.stream is not None, "only a time reading issues"
+    fn, counter = low.fn, low.stream.offset(Stream.offset("count"))
     numbers = int(op.attrs["numbers"])
     waits = len(op.operands) - numbers
     header = op.attrs["instruction"] + (numbers << 32) + (waits << 40)
-    words = [fn.const("i64", header), *(low.scalar(v).sext("i64") for v in op.operands)]
-    start = fn.load(stream.offset(_WRITTEN), "i64")
-    end = start + len(words)
-    fn.store(end, stream.offset(_WRITTEN))
-    with fn.if_(end.le(fn.load(stream.offset(_SIZE), "i64"))):
-        at = fn.load(stream.offset(_BUFFER), "ptr").offset(start * 8)
-        for i, word in enumerate(words):
-            fn.store(word, at.offset(8 * i))
-    count = fn.load(stream.offset(_COUNT), "i64")
-    fn.store(count + 1, stream.offset(_COUNT))
+    append(low, [fn.const("i64", header), *(low.scalar(v).sext("i64") for v in op.operands)])
+    count = fn.load(counter, "i64")
+    fn.store(count + 1, counter)
     low.env[op.result] = count
 
 

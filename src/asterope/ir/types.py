@@ -96,6 +96,16 @@ class Type:
             return self.elem.elem
         raise IRError(f"{self} is not a pointer")
 
+    @property
+    def space(self) -> str:
+        """The memory an address points into.
+
+        Raises: IRError if the elements are not addresses.
+        """
+        if isinstance(self.elem, Ptr):
+            return self.elem.space
+        raise IRError(f"{self} is not a pointer")
+
     def with_shape(self, shape: tuple[int, ...]) -> Type:
         """Return the same element in another shape."""
         return Type(self.elem, shape)

@@ -209,12 +209,12 @@ def _start(s, m, p, table, tile, engine, ready, trace):  # type: ignore[no-untyp
     if t.blocked and ready > t.fetch_ps:
         _copy(t.control_path, path)
     if engine == _LOAD:
-        end = load(s, m, table, tile, ready, w, p.shared[index])
+        end = load(s, m, table, tile, ready, w, p.shared[index], p.space[index])
         s.channel[tile, t.next_channel] = number
         t.next_channel = t.next_channel + 1 if t.next_channel + 1 < m.channels else 0
         e.free_ps = ready
     elif engine == _STORE:
-        end = store(s, m, tile, ready, w)
+        end = store(s, m, tile, ready, w, p.space[index])
         e.free_ps = ready
     else:
         length = p.duration_ps[index]

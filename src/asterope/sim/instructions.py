@@ -12,7 +12,7 @@ __all__ = ["Instruction", "Product", "Transfer", "VectorWork", "Work"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transfer:
-    """A DMA between HBM and TSRAM.
+    """A DMA between a memory (`space`: hbm, csram of the tile's cluster, or tsram) and TSRAM.
 
     Each execution brings its own key (equal keys are the same bytes) and number of bytes; a gather
     instead brings the number of elements, each of which costs a granule. A transfer that is
@@ -22,6 +22,7 @@ class Transfer:
     element_bytes: int
     gather: bool
     shared: bool
+    space: str = "hbm"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -237,9 +237,10 @@ class _Lowering:
         size = max(1, value.type.bits // 8)
         gather = not tiled and bool(value.type.shape)
         root = self._root(op)
+        space = op.operands[1 if op.name == "store_tile" else 0].type.space
         constant = root is not None and root not in self.stored and None not in self.stored
-        shared = constant and not is_store and not gather
-        work = Transfer(element_bytes=size, gather=gather, shared=shared)
+        shared = constant and not is_store and not gather and space == "hbm"
+        work = Transfer(element_bytes=size, gather=gather, shared=shared, space=space)
         numbers = self._tile_numbers(op, is_store, size, b) if tiled else self._plain_numbers(op, b)
         waits = self._waits([value], b) if is_store else []
         waits += [t for v in op.operands for t in self.known_after.get(v, ()) if t not in waits]

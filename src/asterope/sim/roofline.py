@@ -50,7 +50,7 @@ def roofline_ps(program: TimeProgram, totals: Totals, chip: Chip) -> dict[str, i
     tensor_s = sum(
         flop / chip.peak_flop_per_s[name] for name, flop in flop_of(program, totals, chip).items()
     )
-    moved = totals.unique_loaded + totals.stored
+    moved = totals.hbm_bytes
     limits = {
         "tensor": tensor_s,
         "hbm": moved / chip.hbm.bandwidth_bytes_per_s,

@@ -10,6 +10,7 @@ import numpy as np
 
 from asterope.chips import Chip, Inside
 from asterope.errors import ConfigError
+from asterope.host import Emitter
 from asterope.sim import engine
 from asterope.sim import state as states
 from asterope.sim.costs import Cost, ceil_ps, cost_of, granule_bytes
@@ -17,7 +18,7 @@ from asterope.sim.instructions import Transfer
 from asterope.sim.macro import TimeProgram
 from asterope.sim.result import Event, Result
 from asterope.sim.roofline import flop_of, roofline_ps, vector_ops_of
-from asterope.sim.stream import Streams
+from asterope.sim.stream import streams_of
 from asterope.sim.totals import Totals, count_totals
 from asterope.sim.tsram import require_fit
 
@@ -53,7 +54,7 @@ def simulate_launch(
             where="fidelity",
             hint=f"use {' or '.join(FIDELITIES)}",
         )
-    streams = Streams(program, grid, args, has_memory=has_memory)
+    streams = streams_of(program, grid, args, has_memory=has_memory)
     totals = count_totals(program, streams)
     limits = roofline_ps(program, totals, chip)
     if fidelity == "roofline":
@@ -78,7 +79,7 @@ def _roofline_result(
         breakdown_ps={bound: time_ps},
         bound_by=bound,
         occupancy={name: ps / time_ps if time_ps else 0.0 for name, ps in limits.items()},
-        bytes={"hbm": totals.unique_loaded + totals.stored},
+        bytes={"hbm": totals.hbm_bytes},
         asked_bytes=totals.loaded + totals.stored,
         flop=flop_of(program, totals, chip),
         vector_ops=vector_ops_of(program, totals),
@@ -137,6 +138,7 @@ def _engine_program(program: TimeProgram, costs: Sequence[Cost], inside: Inside)
             [granule_bytes(t, inside) if t and t.gather else 0 for t in transfers], np.int64
         ),
         shared=np.array([bool(t and t.shared) for t in transfers], np.bool_),
+        space=np.array([states.SPACES.index(t.space) if t else 0 for t in transfers], np.int64),
     )
 
 
@@ -150,7 +152,7 @@ class _Play:
 
 
 def _play(
-    program: states.Program, machine: states.Machine, streams: Streams, max_events: int
+    program: states.Program, machine: states.Machine, streams: Emitter, max_events: int
 ) -> _Play:
     state = states.new_state(machine, program)
     table = states.new_table(len(state.cluster))
@@ -168,7 +170,7 @@ def _play(
             engine.grow(state, table, larger)
             table = larger
             continue
-        batch, following[stopped] = streams.batch(following[stopped], tiles, _REFILL_WORDS)
+        batch, following[stopped] = streams.emit(following[stopped], tiles, _REFILL_WORDS)
         if len(batch) > words.shape[1]:
             wider = np.zeros((tiles, 2 * len(batch)), np.int64)
             wider[:, : words.shape[1]] = words
@@ -181,7 +183,7 @@ def _play(
 
 def _tile_result(
     program: TimeProgram,
-    streams: Streams,
+    streams: Emitter,
     totals: Totals,
     bound_ps: int,
     chip: Chip,

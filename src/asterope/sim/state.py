@@ -13,6 +13,7 @@ __all__ = [
     "COUNTERS",
     "ENGINES",
     "RING",
+    "SPACES",
     "Machine",
     "Program",
     "State",
@@ -29,6 +30,7 @@ compiled = njit(cache=True, _nrt=False)
 atomic additions would take two thirds of its time."""
 
 ENGINES = ("load", "store", "tensor", "vector")
+SPACES = ("hbm", "csram", "tsram")
 CATEGORIES = ("issue", "tensor", "vector", "hbm", "csram", "noc", "tile port", "latency")
 COUNTERS = (
     "hbm_read",
@@ -77,6 +79,7 @@ class Program(NamedTuple):
     depth: Any  # [I] int64
     granule: Any  # [I] int64: bytes an element of a gather costs; 0 where bytes are given
     shared: Any  # [I] bool
+    space: Any  # [I] int64: which memory a transfer is with, an index of SPACES
 
 
 _I = np.int64

@@ -11,6 +11,7 @@ __all__ = ["find", "holder", "load", "store"]
 _C_HBM, _C_CSRAM, _C_NOC, _C_PORT, _C_LATENCY = 3, 4, 5, 6, 7
 _HBM_READ, _HBM_WRITTEN, _NOC, _CSRAM, _TSRAM_WRITTEN, _TSRAM_READ = range(6)
 _B_HBM, _B_CSRAM, _B_NOC, _B_INGEST, _B_EGRESS = range(5)
+_CSRAM_SPACE, _TSRAM_SPACE = 1, 2
 
 
 @compiled
@@ -63,18 +64,26 @@ def holder(s, table, at, cluster):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _from_sram(s, m, table, at, source, cluster, now, size):  # type: ignore[no-untyped-def]
-    """Read a tile from the CSRAM of a cluster; return when it is out, and what was slowest."""
-    there = s.cluster[source]
-    # Another tile asked first: the bytes may still be on their way to that CSRAM.
-    slowest, category = max(now, table.entry[at].ready_ps[source]), _C_HBM
+def _through_csram(s, m, cluster, now, size):  # type: ignore[no-untyped-def]
+    """Move bytes through the CSRAM port of a cluster; return when they are through."""
+    here = s.cluster[cluster]
     length = _duration(size, m.csram)
-    there.csram_free = max(now, there.csram_free) + length
+    here.csram_free = max(now, here.csram_free) + length
     s.busy_ps[_B_CSRAM] += length
     s.counters[_CSRAM] += size
-    if there.csram_free > slowest:
-        slowest, category = there.csram_free, _C_CSRAM
+    return here.csram_free
+
+
+@compiled
+def _from_sram(s, m, table, at, source, cluster, now, size):  # type: ignore[no-untyped-def]
+    """Read a tile from the CSRAM of a cluster; return when it is out, and what was slowest."""
+    # Another tile asked first: the bytes may still be on their way to that CSRAM.
+    slowest, category = max(now, table.entry[at].ready_ps[source]), _C_HBM
+    end = _through_csram(s, m, source, now, size)
+    if end > slowest:
+        slowest, category = end, _C_CSRAM
     if source != cluster:
+        there = s.cluster[source]
         length = _duration(size, m.noc)
         there.noc_out_free = max(now, there.noc_out_free) + length
         s.busy_ps[_B_NOC] += length
@@ -104,34 +113,35 @@ def _into_cluster(s, m, cluster, now, size, shared):  # type: ignore[no-untyped-
     s.counters[_NOC] += size
     if not shared:
         return here.noc_in_free, _C_NOC
-    length = _duration(size, m.csram)
-    here.csram_free = max(now, here.csram_free) + length
-    s.busy_ps[_B_CSRAM] += length
-    s.counters[_CSRAM] += size
-    if here.csram_free > here.noc_in_free:
-        return here.csram_free, _C_CSRAM
+    end = _through_csram(s, m, cluster, now, size)
+    if end > here.noc_in_free:
+        return end, _C_CSRAM
     return here.noc_in_free, _C_NOC
 
 
 @compiled
-def load(s, m, table, tile, now, entry, shared):  # type: ignore[no-untyped-def]
+def load(s, m, table, tile, now, entry, shared, space):  # type: ignore[no-untyped-def]
     """Move a tile of memory into TSRAM; return when it is there and add the way to the path.
 
     Each resource on the way is reserved from now on; the tile is there when the slowest is
     through, plus latency.
     """
     key, size, path = entry.key, entry.size, entry.path
-    if size == 0:
+    s.counters[_TSRAM_WRITTEN] += size
+    if size == 0 or space == _TSRAM_SPACE:
         path[_C_LATENCY] += m.dma_ps
         return now + m.dma_ps
     cluster = m.cluster_of[tile]
-    s.counters[_TSRAM_WRITTEN] += size
     source, at, latency = -1, 0, m.dma_ps
     if shared:
         at = find(table, key, size)
         if table.entry[at].size != 0:
             source = holder(s, table, at, cluster)
-    if source >= 0:
+    if space == _CSRAM_SPACE:
+        source = cluster
+        slowest, category = _through_csram(s, m, cluster, now, size), _C_CSRAM
+        latency += m.csram_latency_ps
+    elif source >= 0:
         slowest, category = _from_sram(s, m, table, at, source, cluster, now, size)
         latency += m.csram_latency_ps + abs(source - cluster) * m.hop_ps
     else:
@@ -155,25 +165,35 @@ def load(s, m, table, tile, now, entry, shared):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def store(s, m, tile, now, entry):  # type: ignore[no-untyped-def]
-    """Move bytes from TSRAM to HBM; return when they are through."""
+def store(s, m, tile, now, entry, space):  # type: ignore[no-untyped-def]
+    """Move bytes from TSRAM to a memory; return when they are through."""
     size, path = entry.size, entry.path
-    here, t, chip = s.cluster[m.cluster_of[tile]], s.tile[tile], s.chip[0]
     s.counters[_TSRAM_READ] += size
-    s.counters[_NOC] += size
-    s.counters[_HBM_WRITTEN] += size
-    egress, noc, hbm = _duration(size, m.egress), _duration(size, m.noc), _duration(size, m.hbm)
+    if size == 0 or space == _TSRAM_SPACE:
+        path[_C_LATENCY] += m.dma_ps
+        return now + m.dma_ps
+    cluster, t, chip = m.cluster_of[tile], s.tile[tile], s.chip[0]
+    egress = _duration(size, m.egress)
     t.egress_free = max(now, t.egress_free) + egress
-    here.noc_out_free = max(now, here.noc_out_free) + noc
-    chip.hbm_free = max(now, chip.hbm_free) + hbm
     s.busy_ps[_B_EGRESS] += egress
-    s.busy_ps[_B_NOC] += noc
-    s.busy_ps[_B_HBM] += hbm
     slowest, category = t.egress_free, _C_PORT
-    if here.noc_out_free > slowest:
-        slowest, category = here.noc_out_free, _C_NOC
-    if chip.hbm_free > slowest:
-        slowest, category = chip.hbm_free, _C_HBM
+    if space == _CSRAM_SPACE:
+        end = _through_csram(s, m, cluster, now, size)
+        if end > slowest:
+            slowest, category = end, _C_CSRAM
+    else:
+        here = s.cluster[cluster]
+        noc, hbm = _duration(size, m.noc), _duration(size, m.hbm)
+        here.noc_out_free = max(now, here.noc_out_free) + noc
+        chip.hbm_free = max(now, chip.hbm_free) + hbm
+        s.busy_ps[_B_NOC] += noc
+        s.busy_ps[_B_HBM] += hbm
+        s.counters[_NOC] += size
+        s.counters[_HBM_WRITTEN] += size
+        if here.noc_out_free > slowest:
+            slowest, category = here.noc_out_free, _C_NOC
+        if chip.hbm_free > slowest:
+            slowest, category = chip.hbm_free, _C_HBM
     path[category] += slowest - now
     path[_C_LATENCY] += m.dma_ps
     return slowest + m.dma_ps

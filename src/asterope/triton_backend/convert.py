@@ -39,7 +39,7 @@ _RENAMED = {
     "math.floor": "floor", "math.ceil": "ceil", "math.trunc": "trunc",
     "math.roundeven": "rint", "math.absf": "abs", "math.fma": "fma",
     "tt.splat": "broadcast", "tt.broadcast": "broadcast", "tt.reshape": "reshape",
-    "tt.join": "join", "tt.split": "split", "tt.addptr": "addptr",
+    "tt.unsplat": "reshape", "tt.join": "join", "tt.split": "split", "tt.addptr": "addptr",
 }  # fmt: skip
 _CONVERTED = {
     "arith.extsi": "sext", "arith.extui": "zext", "arith.trunci": "trunc",

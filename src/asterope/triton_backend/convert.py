@@ -10,7 +10,7 @@ from asterope.errors import UnsupportedError
 from asterope.ir import Block, Builder, Kernel, Op, Param, Ptr, Type, Value, verify
 from asterope.triton_backend.ttir import MlirBlock, MlirOp, MlirValue
 
-__all__ = ["convert_module"]
+__all__ = ["SUPPORTED_OPS", "convert_module"]
 
 _ELEMENTS = {
     "i1": "i1", "i8": "i8", "i16": "i16", "i32": "i32", "i64": "i64", "index": "i64",
@@ -75,7 +75,7 @@ def _unsupported(op: MlirOp, what: str, hint: str = "") -> UnsupportedError:
     return UnsupportedError(
         what,
         where=op.loc or "triton kernel",
-        hint=hint or "see docs/reference/triton.md for what is supported",
+        hint=hint or "see docs/triton.md for what is supported",
     )
 
 
@@ -339,6 +339,9 @@ _SPECIAL: dict[str, Callable[[_Converter, MlirOp, Builder], None]] = {
     "scf.condition": _Converter._yield,
     "tt.return": _Converter._yield,
 }
+
+
+SUPPORTED_OPS = tuple(sorted({*_RENAMED, *_CONVERTED, *_SPECIAL}))
 
 
 def convert_module(module: MlirOp, attrs: dict[str, Any] | None = None) -> Kernel:

@@ -71,7 +71,8 @@ class LoopAttempt:
                 yields.append(given[i])
                 continue
             after = self.inner.known.of(given[i])
-            if after is None or not self._follows(parts, after, self.plans[i]):
+            is_safe = after is not None and (after.exact or given[i].type.is_ptr)
+            if after is None or not is_safe or not self._follows(parts, after, self.plans[i]):
                 failed.append(i)
                 continue
             assert after.scalar is not None

@@ -5,6 +5,7 @@ v[i, j] = s + a[i] + b[j]. A mask is separable if it is a scalar and one vector 
 dimension: m[i, j] = c and p[i] and q[j].
 
 Address arithmetic is taken not to wrap around 32 bits: i32 sums are split before they are widened.
+Parts that rest on this are not `exact`, and never stand in for data.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ _SINGLE = (
 class Parts:
     """A separable block: an optional scalar and at most one vector a dimension.
 
-    Integers and pointers are the sum of the parts, i1 blocks their conjunction.
+    Integers and pointers are the sum of the parts, i1 blocks their conjunction. `exact` unless
+    that holds only because 32-bit sums are taken not to wrap.
     """
 
     rank: int
     scalar: Value | None = None
     along: dict[int, Value] = field(default_factory=dict)
+    exact: bool = True
 
     def same_vectors(self, other: Parts) -> bool:
         """Whether both have the very same vectors along the same dimensions."""
@@ -54,6 +57,9 @@ class Separable:
             return
         rule = _RULES.get(op.name)
         found = rule(self, op, b) if rule else None
+        if found is not None:
+            known = (self.parts.get(v) for v in op.operands)
+            found.exact = found.exact and all(p.exact for p in known if p is not None)
         if found is None and len(type_.shape) == 1 and not type_.is_ptr:
             found = Parts(1, None, {0: op.result})
         if found is not None:
@@ -186,14 +192,15 @@ class Separable:
         how, elem = op.attrs["how"], op.result.type.elem
         if found is None or op.operands[0].type.elem == "i1" or elem == "i1":
             return self._single(op, b)
-        if how not in ("sext", "trunc"):
+        wraps = how == "sext" and len(found.along) + (found.scalar is not None) > 1
+        if how not in ("sext", "trunc") or (wraps and op.operands[0].type.elem != "i32"):
             return self._single(op, b)
 
         def each(v: Value) -> Value:
             return b.value("convert", (v,), v.type.with_elem(elem), how=how)
 
         along = {d: each(v) for d, v in found.along.items()}
-        return Parts(found.rank, found.scalar and each(found.scalar), along)
+        return Parts(found.rank, found.scalar and each(found.scalar), along, exact=not wraps)
 
     def _single(self, op: Op, b: Builder) -> Parts | None:
         """Handle any op whose operands vary along one dimension together: compute it there."""

@@ -73,6 +73,7 @@ class TileFinder:
             for i, init in enumerate(operands[3:])
             if init.type.shape and (init.type.is_int or init.type.is_ptr) and init.type.elem != "i1"
             and (p := self.known.of(init)) is not None and p.scalar is not None
+            and (p.exact or init.type.is_ptr)
         }  # fmt: skip
         while True:
             inner = TileFinder()
@@ -135,7 +136,7 @@ class TileFinder:
         masks = self.known.of(mask) if mask is not None else Parts(len(shape))
         assert masks is not None
         dims = sorted(self.known.parts[pointer].along.keys() | masks.along.keys())
-        other = operands[-1] if op.attrs.get("other") else None
+        other = operands[-1] if op.attrs.get("other") and mask is not None else None
         filler = self._scalar_behind(other, b)
         # A single address is a tile of one element.
         over, sizes = (dims, shape) if dims else ([0], (1,))
@@ -148,8 +149,7 @@ class TileFinder:
         value = b.value("load_tile", rest, small, **attrs)
         value.hint = op.result.hint
         value = _stretch(value, dims, op.result.type, b)
-        if other is not None and filler is None:
-            assert mask is not None
+        if mask is not None and other is not None and filler is None:
             value = b.value("select", (mask, value, other), value.type)
         self._bind(op, [value])
         if value.type.is_int and len(shape) == 1:

@@ -68,9 +68,11 @@ def load_tile_chunk(low: Lowering, op: Op, at: At) -> Lane:
         mask = _both(place.row, place.lanes_on)
         return Lane(from_storage(_load_one(fn, place.address, mask, other), type_))
     if place.offsets is not None and not place.offsets.val.lanes and not place.offsets.step:
-        one = _load_one(fn, place.address, place.row, other)
         if place.lanes_on is None:
+            one = _load_one(fn, place.address, place.row, other)
             return Lane(from_storage(one, type_))
+        on = _both(place.row, place.lanes_on.any_lane())
+        one = _load_one(fn, place.address, on, other)
         return Lane(from_storage(place.lanes_on.where(one, other), type_))
     raw = _load_lanes(fn, place, kind, at.lanes, other)
     return Lane(from_storage(raw, type_))

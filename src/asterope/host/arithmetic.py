@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from asterope.formats import ELEMENTS, emit_decode, emit_encode
@@ -139,13 +140,26 @@ def _convert_float(op: Op, x: Val, source: Type, target: Type) -> Val:
     if target.elem == "fp64":
         return x.fext("f64")
     if source.elem == "fp64":
-        x = x.fext("f32")
+        x = _cut_to_f32(x) if toward_zero else x.fext("f32")
     if target.elem not in NARROW_FLOATS:
         return x
     if not toward_zero:
         return round_narrow(x, target)
     fmt = ELEMENTS[str(target.elem)]
-    return emit_decode(emit_encode(x, fmt, rounding="toward_zero"), fmt)
+    cut = emit_decode(emit_encode(x, fmt, rounding="toward_zero"), fmt)
+    if target.elem in ("fp16", "bf16"):
+        return apply_function("abs", x).eq(math.inf).where(x, cut)
+    return cut
+
+
+def _cut_to_f32(x: Val) -> Val:
+    """Round float64 to float32 toward zero: where nearest went away from zero, go back one."""
+    near = x.fext("f32")
+    grew = apply_function("abs", near.fext("f64")).cmp("ogt", apply_function("abs", x))
+    # Overflow grew too, from a finite number: the code below infinity is the largest.
+    grew = grew & apply_function("abs", x).cmp("olt", math.inf)
+    bits = near.bits_as("i32")
+    return grew.where(bits - 1, bits).bits_as("f32")
 
 
 def _bitcast(op: Op, v: list[Val]) -> Val:

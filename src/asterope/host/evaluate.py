@@ -16,7 +16,15 @@ from asterope.native import Val
 if TYPE_CHECKING:
     from asterope.host.lower import Lowering
 
-__all__ = ["LAZY", "constant_value", "cost_of", "evaluate", "lane_preference", "unit_dimension"]
+__all__ = [
+    "LAZY",
+    "constant_value",
+    "cost_of",
+    "evaluate",
+    "lane_preference",
+    "read_buffer",
+    "unit_dimension",
+]
 
 _FUNCTION_COST, _DIVISION_COST, _LOAD_COST = 20, 8, 4
 _COSTS = {

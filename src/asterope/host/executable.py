@@ -5,15 +5,18 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import itertools
+import operator
 import struct
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from asterope.errors import KernelError
 from asterope.host.lower import Lowering
-from asterope.host.values import register_kind
-from asterope.ir import Kernel, Type, print_kernel
+from asterope.host.values import NARROW_FLOATS, register_kind
+from asterope.ir import Kernel, Type, dtype_of, print_kernel
 from asterope.native import (
     Counter,
     Function,
@@ -193,20 +196,23 @@ class ArgumentLayout:
         self._name = kernel.name
         types = [v.type for v in kernel.body.args]
         self._integers = [(i, t.bits) for i, t in enumerate(types) if t.is_int]
+        self._narrow = [(i, dtype_of(t)) for i, t in enumerate(types) if t.elem in NARROW_FLOATS]
         self._packer = struct.Struct("<" + "".join(map(_letter, types)))
         self._count = len(types)
 
     def pack(self, args: Sequence[int | float]) -> ctypes.Array[ctypes.c_char]:
-        """Lay arguments out; integers wrap to their width, as the front end's types do.
+        """Lay arguments out; integers wrap to their width and floats round to their format.
 
         Raises: KernelError if the number of arguments is wrong or one does not fit its type.
         """
         if len(args) != self._count:
             raise KernelError(f"takes {self._count} arguments, got {len(args)}", where=self._name)
-        values = list(args)
+        values: list[Any] = list(args)
         try:
             for i, bits in self._integers:
-                values[i] = _wrapped(int(values[i]), bits)
+                values[i] = _wrapped(operator.index(values[i]), bits)
+            for i, dtype in self._narrow:
+                values[i] = float(np.float64(values[i]).astype(dtype))
             packed = self._packer.pack(*values)
         except (struct.error, TypeError, ValueError, OverflowError) as error:
             raise KernelError(f"an argument does not fit: {error}", where=self._name) from None

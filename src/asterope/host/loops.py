@@ -43,56 +43,51 @@ def _bind(low: Lowering, values: list[Value], places: list[Place]) -> None:
             low.env[value] = low.fn.load(place, register_kind(value.type))
 
 
-def _before(low: Lowering, op: Op) -> set[Value]:
-    """Settle what the blocks use from outside; return the values that outlive them."""
+def _settle_before(low: Lowering, op: Op) -> None:
+    """Put what the blocks use from outside, and would compute again and again, into buffers."""
     inner = {v for b in op.blocks for q in b.walk() for v in q.operands}
     low.settle(inner | set(op.operands))
     if any(OPS[q.name].has_effect for b in op.blocks for q in b.walk() if "store" in q.name):
         low.settle_loads()
-    return set(low.env)
 
 
 def for_(low: Lowering, op: Op) -> None:
     """Translate a counted loop."""
     fn, (body,) = low.fn, op.blocks
     lo, hi, step = (low.scalar(v) for v in op.operands[:3])
-    outer = _before(low, op)
+    _settle_before(low, op)
     places = _places(low, op.operands[3:])
     _put(low, places, op.operands[3:])
     with low.pinned(places):
-        with fn.loop(lo, hi, step, lo.kind) as counter, low.scope():
+        with fn.loop(lo, hi, step, lo.kind) as counter, low.inner():
             low.env[body.args[0]] = counter
             _bind(low, body.args[1:], places)
             low.block(body)
             _assign(low, places, body)
-            low.close(outer)
         _bind(low, op.results, places)
 
 
 def while_(low: Lowering, op: Op) -> None:
     """Translate a loop with a condition."""
     fn, (before, after) = low.fn, op.blocks
-    outer = _before(low, op)
+    _settle_before(low, op)
     places = _places(low, op.operands)
     passed = _places(low, op.results)
     _put(low, places, op.operands)
 
     def condition() -> Val:
-        with low.scope():
+        with low.inner():
             _bind(low, before.args, places)
             low.block(before)
             again, *values = before.terminator.operands
             _put(low, passed, values)
-            keep = low.scalar(again)
-            low.close(outer)
-        return keep
+            return low.scalar(again)
 
     with low.pinned([*places, *passed]):
-        with fn.while_(condition), low.scope():
+        with fn.while_(condition), low.inner():
             _bind(low, after.args, passed)
             low.block(after)
             _assign(low, places, after)
-            low.close(outer)
         _bind(low, op.results, passed)
     for place in places:
         if isinstance(place, Buffer):
@@ -102,17 +97,16 @@ def while_(low: Lowering, op: Op) -> None:
 def if_(low: Lowering, op: Op) -> None:
     """Translate a branch."""
     condition = low.scalar(op.operands[0])
-    outer = _before(low, op)
+    _settle_before(low, op)
     places = _places(low, op.results)
     with low.pinned(places):
         with low.fn.if_else(condition) as otherwise:
             for i, block in enumerate(op.blocks):
                 if i:
                     otherwise()
-                with low.scope():
+                with low.inner():
                     low.block(block)
                     _put(low, places, block.terminator.operands)
-                    low.close(outer)
         _bind(low, op.results, places)
 
 
@@ -125,15 +119,15 @@ def _assign(low: Lowering, places: list[Place], body: Block) -> None:
     ]
     pending = [(p, v) for p, v in zip(places, values, strict=True) if isinstance(p, Buffer)]
     pending = [(p, v) for p, v in pending if not _is_there(low, p, v)]
+    carried = {p.memory for p in places if isinstance(p, Buffer)}
     while pending:
-        ready = next((x for x in pending if _may_write(low, x, pending)), None)
+        ready = next((i for i in range(len(pending)) if _may_write(low, i, pending)), None)
         if ready is None:
-            # A cycle (two blocks swap): take one value out of the way.
-            _, value = pending[0]
+            # A cycle (two blocks swap): take a value that reads a carried one out of the way.
+            value = next(v for _, v in pending if reads(low, v) & carried)
             low.env[value] = _copied(low, value)
-            continue
-        pending.remove(ready)
-        low.fill(*ready)
+        else:
+            low.fill(*pending.pop(ready))
     for scalar, slot in scalars:
         low.fn.store(scalar, slot)
 
@@ -153,12 +147,11 @@ def _copied(low: Lowering, value: Value) -> Buffer:
     return buffer
 
 
-def _may_write(
-    low: Lowering, entry: tuple[Buffer, Value], pending: list[tuple[Buffer, Value]]
-) -> bool:
-    place, value = entry
-    others = [v for p, v in pending if v is not value or p is not place]
-    if any(place.memory in reads(low, v) for v in others if v is not value):
+def _may_write(low: Lowering, index: int, pending: list[tuple[Buffer, Value]]) -> bool:
+    """Whether no other pending value reads this place, and its own only where it is written."""
+    place, value = pending[index]
+    others = pending[:index] + pending[index + 1 :]
+    if any(place.memory in reads(low, v) for _, v in others):
         return False
     return not reads_elsewhere(low, value, place.memory)
 

@@ -56,6 +56,7 @@ class Lowering:
         self._base = scratch_base
         self._needed: list[set[Value]] = []
         self._pinned: set[Memory] = set()
+        self._around: list[dict[Value, State]] = []
 
     # -- blocks ---------------------------------------------------------------------------------
     def block(self, block: Block) -> None:
@@ -71,9 +72,22 @@ class Lowering:
             self._forget(self._closure(alive | created))
         self._needed.pop()
 
-    def close(self, outer: set[Value]) -> None:
-        """Forget what a finished inner block defined."""
-        self._forget(self._closure(outer))
+    @contextmanager
+    def inner(self) -> Iterator[None]:
+        """Translate an inner block; what it did to the values from around it is undone at its end.
+
+        Another branch, or what follows a loop that may not run at all, cannot use a buffer that
+        only this block has filled.
+        """
+        saved = self.env
+        self._around.append(saved)
+        self.env = dict(saved)
+        with self.scope():
+            yield
+        self._around.pop()
+        made = self._memories(set(self.env))
+        self.env = saved
+        self._release(made - self._memories(set(saved)))
 
     def _closure(self, roots: set[Value]) -> set[Value]:
         """Return the values that the given ones are still computed from, and themselves."""
@@ -92,8 +106,16 @@ class Lowering:
     def _forget(self, keep: set[Value]) -> None:
         before = self._memories(set(self.env))
         self.env = {v: s for v, s in self.env.items() if v in keep}
-        for memory in before - self._memories(keep) - self._pinned:
+        self._release(before - self._memories(keep))
+
+    def _release(self, memories: set[Memory]) -> None:
+        for memory in memories - self._pinned - self._memories_around():
             self.scratch.release(memory)
+
+    def _memories_around(self) -> set[Memory]:
+        """Return what values of the blocks around this one lie in, as they were at its start."""
+        states = (s for env in self._around for s in env.values())
+        return {s.memory for s in states if isinstance(s, Buffer)}
 
     @contextmanager
     def pinned(self, places: Iterable[object]) -> Iterator[None]:
@@ -109,7 +131,8 @@ class Lowering:
 
     def is_free(self, memory: Memory) -> bool:
         """Whether nothing needed after the current op lies in a piece of scratch memory."""
-        return memory not in self._memories(self._closure(self._needed[-1]))
+        needed = self._memories(self._closure(self._needed[-1]))
+        return memory not in needed | self._memories_around()
 
     # -- ops ------------------------------------------------------------------------------------
     def _op(self, op: Op) -> None:
@@ -122,7 +145,7 @@ class Lowering:
             self.env[op.result] = constant_value(self, op)
         elif op.name == "load":
             self.env[op.result] = LAZY["load"](self, op, At(())).val
-        elif op.name == "broadcast":
+        elif op.name in ("broadcast", "transpose"):
             self.env[op.result] = self.scalar(op.operands[0])
         elif op.name in ARITHMETIC:
             operands = [self.scalar(v) for v in op.operands]
@@ -267,9 +290,10 @@ def _store(low: Lowering, op: Op) -> None:
     is_tile = op.name == "store_tile"
     value, pointer = op.operands[:2] if is_tile else (op.operands[1], op.operands[0])
     low.settle_loads()
-    state = low.env[value]
-    if isinstance(state, Lazy) and state.has_load and not _fusible(low, state.op, pointer):
-        low.materialise(value)
+    for operand in op.operands:
+        state = low.env[operand]
+        if isinstance(state, Lazy) and state.has_load and not _fusible(low, state.op, pointer):
+            low.materialise(operand)
     store = access.store_tile_chunk if is_tile else access.store_chunk
     if not value.type.shape:
         store(low, op, low.scalar(value), At(()))

@@ -36,11 +36,11 @@ def dot(low: Lowering, op: Op) -> None:
     low.env[op.result] = target
 
 
-# Formats whose values, and products with power-of-two scales, are exact in bf16.
+# Formats whose values are exact in bf16, and so are most of their products with a scale.
 _BF16_EXACT = ("bf16", "e4m3", "e5m2", "e4m3fnuz", "e5m2fnuz", "e2m3", "e3m2", "e2m1")
 
 
-def _is_exact(op: Op) -> bool:
+def _suits_bf16(op: Op) -> bool:
     formats = [
         str(op.attrs.get(f"{side}_format", v.type.elem))
         for side, v in zip(("a", "b"), op.operands, strict=False)
@@ -49,16 +49,16 @@ def _is_exact(op: Op) -> bool:
 
 
 def _multiply(low: Lowering, op: Op, left: Buffer, right: Buffer, target: Buffer) -> None:
-    exact_in_bf16 = _is_exact(op) and left.kind == "f32" and target.kind == "f32"
+    in_f32 = {left.kind, right.kind, target.kind} == {"f32"}
     product = Product(
         m=left.type.shape[0], n=right.type.shape[1], k=left.type.shape[1],
         order=str(op.attrs.get("order", "pairs")),
-        operand=left.kind, total=target.kind,
+        a_kind=left.kind, b_kind=right.kind, total=target.kind,
         a_strides=(left.strides[0], left.strides[1]), b_stride=right.strides[0],
     )  # fmt: skip
     operands = (left.pointer, right.pointer, target.pointer)
-    tiled = low.fn.isa.has_tiles and product.order == "pairs" and exact_in_bf16
-    if not (tiled and fits_tiles(product)):
+    tiled = low.fn.isa.has_tiles and product.order == "pairs" and in_f32 and fits_tiles(product)
+    if not (tiled and _suits_bf16(op)):
         low.fn.call(emit_fma_product(low.fn.module, product), operands)
         return
     with low.temporaries() as temporary:
@@ -108,6 +108,10 @@ def dot_scaled(low: Lowering, op: Op) -> None:
     b_scale = scales.pop(0) if op.attrs.get("b_scale") else None
     depth = a.type.shape[1] * (2 if op.attrs["a_format"] == "e2m1" else 1)
     a_codes, b_codes = low.materialise(a), low.materialise(b)
+    if a_codes.strides[1] != 1:
+        a_codes = low.materialise(a, row_major=True)
+    if 1 not in b_codes.strides:
+        b_codes = low.materialise(b, row_major=True)
     with low.temporaries() as temporary:
         left = temporary(Type("fp32", (a.type.shape[0], depth)))
         right = temporary(Type("fp32", (depth, b.type.shape[1])))

@@ -24,7 +24,8 @@ class Product:
     n: int
     k: int
     order: str
-    operand: str
+    a_kind: str
+    b_kind: str
     total: str
     a_strides: tuple[int, int]
     b_stride: int
@@ -32,10 +33,9 @@ class Product:
     @property
     def name(self) -> str:
         """The name of the generated function."""
-        a0, a1 = self.a_strides
-        return (
-            f"dot_{self.order}_{self.operand}_{self.m}x{self.n}x{self.k}_{a0}_{a1}_{self.b_stride}"
-        )
+        kinds = f"{self.a_kind}_{self.b_kind}_{self.total}"
+        strides = f"{self.a_strides[0]}_{self.a_strides[1]}_{self.b_stride}"
+        return f"dot_{self.order}_{kinds}_{self.m}x{self.n}x{self.k}_{strides}"
 
     @property
     def lanes(self) -> int:
@@ -156,18 +156,19 @@ def _operands(
     fn: Function, p: Product, m: Val, n: Val, k: Val, rows: int, vectors: int
 ) -> tuple[list[Val], list[Val]]:
     """Load a column of A, one scalar a row, and a row of B, in the accumulator's kind."""
-    size = BITS[p.operand] // 8
+    a_bytes, b_bytes = BITS[p.a_kind] // 8, BITS[p.b_kind] // 8
     a_ptr, b_ptr = fn.args[0], fn.args[1]
 
     def widen(x: Val) -> Val:
         return x if x.kind == p.total else x.fext(p.total) if x.is_float else x.sext(p.total)
 
-    b_row = b_ptr.offset((k * p.b_stride + n) * size)
+    b_row = b_ptr.offset((k * p.b_stride + n) * b_bytes)
     b = [
-        widen(fn.load(b_row.offset(v * p.lanes * size), p.operand, p.lanes)) for v in range(vectors)
+        widen(fn.load(b_row.offset(v * p.lanes * b_bytes), p.b_kind, p.lanes))
+        for v in range(vectors)
     ]
     a = []
     for i in range(rows):
         at = (m + i) * p.a_strides[0] + k * p.a_strides[1]
-        a.append(widen(fn.load(a_ptr.offset(at * size), p.operand)).splat(p.lanes))
+        a.append(widen(fn.load(a_ptr.offset(at * a_bytes), p.a_kind)).splat(p.lanes))
     return a, b

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asterope.host.values import Buffer
+from asterope.host.evaluate import read_buffer
+from asterope.host.values import At, Buffer
 from asterope.ir import Op
 
 if TYPE_CHECKING:
@@ -17,19 +18,20 @@ def reshape(low: Lowering, op: Op) -> None:
     """Look at a row-major buffer in another shape."""
     source, target = op.operands[0], op.result.type
     if not source.type.shape:
+        if not target.shape:
+            low.env[op.result] = low.scalar(source)
+            return
         buffer = low.new_buffer(target)
         low.fn.store(low.scalar(source), buffer.pointer)
         low.env[op.result] = buffer
         return
     buffer = low.materialise(source, row_major=True)
-    if not target.shape:
-        low.env[op.result] = low.fn.load(buffer.pointer, buffer.kind)
-        return
     strides, stride = [], 1
     for size in reversed(target.shape):
         strides.append(stride)
         stride *= size
-    low.env[op.result] = Buffer(buffer.memory, buffer.pointer, target, tuple(reversed(strides)))
+    view = Buffer(buffer.memory, buffer.pointer, target, tuple(reversed(strides)))
+    low.env[op.result] = view if target.shape else read_buffer(view, At(()))
 
 
 def join(low: Lowering, op: Op) -> None:
@@ -57,7 +59,5 @@ def split(low: Lowering, op: Op) -> None:
     buffer = low.materialise(op.operands[0], row_major=True)
     for i, result in enumerate(op.results):
         pointer = buffer.pointer.offset(i * buffer.element_bytes)
-        if result.type.shape:
-            low.env[result] = Buffer(buffer.memory, pointer, result.type, buffer.strides[:-1])
-        else:
-            low.env[result] = low.fn.load(pointer, buffer.kind)
+        view = Buffer(buffer.memory, pointer, result.type, buffer.strides[:-1])
+        low.env[result] = view if result.type.shape else read_buffer(view, At(()))

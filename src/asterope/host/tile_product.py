@@ -1,9 +1,10 @@
 """Matrix products on AMX tile registers, in the `pairs` order that the instruction sums in.
 
-Operands come as fp32 whose values are exact in bf16. They are packed to bf16, A in rows, B in
-pairs of rows, and on the way the smallest exponents are noted. The instruction takes subnormals
-for zero; that changes nothing as long as all sums are multiples of 2^-126, which follows from the
-smallest exponents of A, B and C. Where it does not, the caller's fused multiply-adds run instead.
+Operands come as fp32 whose values should be exact in bf16. They are packed to bf16, A in rows, B
+in pairs of rows, and on the way the bits that bf16 drops and the smallest exponents are noted. The
+instruction takes subnormals for zero; that changes nothing as long as all sums are multiples of
+2^-126, which follows from the smallest exponents of A, B and C. Where it does not, or a bit was
+lost, fused multiply-adds run instead.
 """
 
 from __future__ import annotations
@@ -44,14 +45,13 @@ def emit_tile_product(module: Module, product: Product) -> str:
     a, b, c, pack = fn.args
     a_pack = pack.offset(_CONFIG_BYTES)
     b_pack = a_pack.offset(2 * product.k * product.m)
-    smallest = [fn.slot("i32", 16) for _ in range(3)]
-    for slot in smallest:
-        fn.store(fn.const("i32", _EXPONENT, 16), slot)
-    _pack_a(fn, product, a, a_pack, smallest[0])
-    _pack_b(fn, product, b, b_pack, smallest[1])
-    _note_c(fn, product, c, smallest[2])
-    ea, eb, ec = (_least(fn, slot) for slot in smallest)
-    safe = (ea + eb).ge(_MIN_SUM) & ec.ge(_MIN_C)
+    notes = [_Notes(fn) for _ in range(3)]
+    _pack_a(fn, product, a, a_pack, notes[0])
+    _pack_b(fn, product, b, b_pack, notes[1])
+    _note_c(fn, product, c, notes[2])
+    ea, eb, ec = (n.smallest_exponent() for n in notes)
+    exact = notes[0].lost_bits().eq(0) & notes[1].lost_bits().eq(0)
+    safe = exact & (ea + eb).ge(_MIN_SUM) & ec.ge(_MIN_C)
     with fn.if_else(safe) as otherwise:
         _multiply(fn, product, a_pack, b_pack, c, pack)
         otherwise()
@@ -60,19 +60,31 @@ def emit_tile_product(module: Module, product: Product) -> str:
     return name
 
 
-def _note(fn: Function, x: Val, slot: Val) -> None:
-    """Keep the smallest exponent of the elements that are not zero."""
-    bits = x.bits_as("i32")
-    exponent = (bits & 0x7FFF_FFFF).eq(0).where(bits.like(_EXPONENT), bits & _EXPONENT)
-    fn.store(fn.load(slot, "i32", 16).minimum("umin", exponent), slot)
+class _Notes:
+    """What was seen of a matrix: the smallest exponent but of zeros, and bits that bf16 drops."""
+
+    def __init__(self, fn: Function) -> None:
+        self.fn = fn
+        self.exponent, self.dropped = fn.slot("i32", 16), fn.slot("i32", 16)
+        fn.store(fn.const("i32", _EXPONENT, 16), self.exponent)
+        fn.store(fn.const("i32", 0, 16), self.dropped)
+
+    def add(self, x: Val) -> None:
+        fn, bits = self.fn, x.bits_as("i32")
+        exponent = (bits & 0x7FFF_FFFF).eq(0).where(bits.like(_EXPONENT), bits & _EXPONENT)
+        fn.store(fn.load(self.exponent, "i32", 16).minimum("umin", exponent), self.exponent)
+        fn.store(fn.load(self.dropped, "i32", 16) | (bits & 0xFFFF), self.dropped)
+
+    def smallest_exponent(self) -> Val:
+        found = self.fn.load(self.exponent, "i32", 16)
+        return self.fn.call("llvm.vector.reduce.umin.v16i32", (found,), "i32") >> 23
+
+    def lost_bits(self) -> Val:
+        found = self.fn.load(self.dropped, "i32", 16)
+        return self.fn.call("llvm.vector.reduce.or.v16i32", (found,), "i32")
 
 
-def _least(fn: Function, slot: Val) -> Val:
-    found = fn.load(slot, "i32", 16)
-    return fn.call("llvm.vector.reduce.umin.v16i32", (found,), "i32") >> 23
-
-
-def _pack_a(fn: Function, p: Product, a: Val, target: Val, slot: Val) -> None:
+def _pack_a(fn: Function, p: Product, a: Val, target: Val, notes: _Notes) -> None:
     """Write rows of bf16: element k of row m at 2 (m K + k)."""
     down, across = p.a_strides
     with fn.loop(0, p.m) as m, fn.loop(0, p.k, 16) as k:
@@ -82,25 +94,25 @@ def _pack_a(fn: Function, p: Product, a: Val, target: Val, slot: Val) -> None:
         else:
             steps = fn.iota("i64", 16) * (across * 4)
             x = fn.gather(at.offset(steps), fn.const("i1", 1, 16), fn.undef("f32", 16))
-        _note(fn, x, slot)
+        notes.add(x)
         codes = (x.bits_as("i32") >> 16).zext("i16")
         fn.store(codes, target.offset((m * p.k + k) * 2))
 
 
-def _pack_b(fn: Function, p: Product, b: Val, target: Val, slot: Val) -> None:
+def _pack_b(fn: Function, p: Product, b: Val, target: Val, notes: _Notes) -> None:
     """Write pairs of rows: for each pair the even element of a column below the odd one."""
     with fn.loop(0, p.k, 2) as k, fn.loop(0, p.n, 16) as n:
         at = b.offset((k * p.b_stride + n) * 4)
         even, odd = fn.load(at, "f32", 16), fn.load(at.offset(p.b_stride * 4), "f32", 16)
-        _note(fn, even, slot)
-        _note(fn, odd, slot)
+        notes.add(even)
+        notes.add(odd)
         pair = (even.bits_as("i32") >> 16) | (odd.bits_as("i32") & -65536)
         fn.store(pair, target.offset((k * p.n + n * 2) * 2))
 
 
-def _note_c(fn: Function, p: Product, c: Val, slot: Val) -> None:
+def _note_c(fn: Function, p: Product, c: Val, notes: _Notes) -> None:
     with fn.loop(0, p.m * p.n, 16) as i:
-        _note(fn, fn.load(c.offset(i * 4), "f32", 16), slot)
+        notes.add(fn.load(c.offset(i * 4), "f32", 16))
 
 
 def _multiply(fn: Function, p: Product, a: Val, b: Val, c: Val, area: Val) -> None:

@@ -67,7 +67,9 @@ def _strs(op: Op) -> str:
 def const(op: Op) -> None:
     """A constant holds one number, the same in every element."""
     count(op, 0)
-    require(isinstance(op.attrs.get("value"), (int, float, bool)), "has no number `value`")
+    value, t = op.attrs.get("value"), op.result.type
+    require(isinstance(value, (int, float)), "has no number `value`")
+    require(t.is_float or isinstance(value, int), f"{t} cannot be {value}")
 
 
 def compare(predicates: Sequence[str], elements: Sequence[str]) -> Check:
@@ -106,6 +108,9 @@ def convert(op: Op) -> None:
     sources, targets = _CONVERSIONS[str(how)]
     require(a.shape == t.shape, f"changes the shape of {a} to {t}")
     require(a.elem in sources and t.elem in targets, f"cannot convert {a} to {t} by {how}")
+    if how in ("sext", "zext"):
+        require(t.bits > a.bits, f"{how} of {a} to {t} does not widen")
+    require(how != "trunc" or t.bits < a.bits, f"trunc of {a} to {t} does not narrow")
     rounding = op.attrs.get("rounding", "nearest_even")
     require(rounding in ("nearest_even", "toward_zero"), f"has no rounding {rounding!r}")
 
@@ -160,7 +165,8 @@ def transpose(op: Op) -> None:
     count(op, 1)
     a, t = op.operands[0].type, op.result.type
     order = op.attrs.get("order", ())
-    require(sorted(order) == list(range(len(a.shape))), f"has no order {order}")
+    is_order = isinstance(order, tuple) and sorted(order) == list(range(len(a.shape)))
+    require(is_order, f"has no order {order}")
     require(t == a.with_shape(tuple(a.shape[i] for i in order)), f"gives {t} for {a} in {order}")
 
 
@@ -238,7 +244,8 @@ def _tile(op: Op, value: Type, operands: list[Type], other: bool) -> None:
     require(value.shape != () and value.elem == base.pointee, f"{value} does not fit {base}")
     rank = len(value.shape)
     dims = op.attrs.get("mask_dims", ())
-    require(all(d in range(rank) for d in dims), f"has no dimensions {dims}")
+    are_dims = isinstance(dims, tuple) and all(d in range(rank) for d in dims)
+    require(are_dims, f"has no dimensions {dims}")
     require(len(rest) == rank + len(dims) + other, "operands do not match mask_dims and other")
     for d, offset in enumerate(rest[:rank]):
         require(
@@ -285,6 +292,10 @@ def dot_scaled(op: Op) -> None:
     a, b, acc = _types(op)[:3]
     formats = [op.attrs.get(f"{side}_format") for side in ("a", "b")]
     require(all(f in DOT_FORMATS for f in formats), f"has no formats {formats}")
+    require(len(a.shape) == len(b.shape) == 2, f"multiplies {a} and {b}, not matrices")
+    for t, fmt in zip((a, b), formats, strict=True):
+        codes = ("i8",) if fmt in ("e2m1", "e2m3", "e3m2") else ("i8", fmt)
+        require(t.elem in (codes if fmt not in ("bf16", "fp16") else (fmt,)), f"{t} is no {fmt}")
     pack = [2 if f == "e2m1" else 1 for f in formats]
     depth = a.shape[1] * pack[0]
     require(depth == b.shape[0] * pack[1], f"{a} and {b} do not share K")

@@ -80,7 +80,7 @@ _TABLE = [
         checks.same(1, FLOATS), "the named function, correctly rounded here", "function",
     ),
     *_vector("select", checks.select, "a where the condition holds, else b"),
-    *_vector("convert", checks.convert, "`how`: sext zext trunc, float to float, integer and float; float to fp8 saturates, to integer saturates and NaN is 0"),
+    *_vector("convert", checks.convert, "`how`: sext zext trunc, float to float, integer and float; narrower floats than fp32 are reached through fp32; float to fp8 saturates, to integer saturates and NaN is 0"),
     *_vector("bitcast", checks.bitcast, "the same bits as another element", "free"),
     *_vector("ptr_to_int", checks.pointer_to_int, "an address as i64", "free"),
     *_vector("int_to_ptr", checks.int_to_pointer, "an i64 as an address", "free"),
@@ -99,11 +99,11 @@ _TABLE = [
     OpSpec(name="dot", engine=Engine.TENSOR, check=checks.dot, meaning="acc + a b in fp32 (fp64, i32), summed in `order`"),
     OpSpec(name="dot_scaled", engine=Engine.TENSOR, check=checks.dot_scaled, meaning="acc + (a times its block scales)(b times its block scales), in pairs order"),
     # -- memory ------------------------------------------------------------------------------
-    *_vector("addptr", checks.addptr, "addresses moved by elements", "free"),
+    *_vector("addptr", checks.addptr, "addresses moved by elements; offsets are signed, a set i1 is -1", "free"),
     OpSpec(name="load", engine=Engine.LOAD, check=checks.load, meaning="gather: elements at addresses, `other` or 0 where masked off"),
     OpSpec(name="store", engine=Engine.STORE, check=checks.store, meaning="scatter: elements to addresses, in order", has_effect=True),
     OpSpec(name="load_tile", engine=Engine.LOAD, check=checks.load_tile, meaning="elements at base + sum of offset_d[i_d], `other` or 0 where a mask_d is off"),
-    OpSpec(name="store_tile", engine=Engine.STORE, check=checks.store_tile, meaning="elements to base + sum of offset_d[i_d] where every mask_d is on", has_effect=True),
+    OpSpec(name="store_tile", engine=Engine.STORE, check=checks.store_tile, meaning="elements to base + sum of offset_d[i_d] where every mask_d is on; of several to one address, any stays", has_effect=True),
     # -- control -----------------------------------------------------------------------------
     *_control("program_id", checks.program_id, "which program of the grid this is, along `axis`"),
     *_control("num_programs", checks.program_id, "the grid's size along `axis`"),

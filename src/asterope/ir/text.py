@@ -26,15 +26,27 @@ from asterope.ir.types import Type, parse_type
 __all__ = ["parse_kernel", "print_kernel"]
 
 
+_HINT = re.compile(r"[A-Za-z_]\w*")
+
+
 # -- printing ---------------------------------------------------------------------------------
 class _Names:
+    """Names of values: their hints where they have them, else numbers; each once."""
+
     def __init__(self) -> None:
         self._of: dict[Value, str] = {}
+        self._used: set[str] = set()
 
-    def define(self, value: Value) -> str:
-        name = f"%{len(self._of)}"
-        self._of[value] = name
-        return name
+    def define(self, value: Value, name: str = "") -> str:
+        hint = name or (value.hint if _HINT.fullmatch(value.hint) else "")
+        count = len(self._of)
+        name = hint or str(count)
+        while name in self._used:
+            count += 1
+            name = f"{hint}_{count}" if hint else str(count)
+        self._used.add(name)
+        self._of[value] = f"%{name}"
+        return self._of[value]
 
     def __getitem__(self, value: Value) -> str:
         return self._of[value]
@@ -79,10 +91,8 @@ def print_kernel(kernel: Kernel) -> str:
     names = _Names()
     params = []
     for param, value in zip(kernel.params, kernel.body.args, strict=True):
-        names.define(value)
-        names._of[value] = f"%{param.name}"
         divisible = f" div {param.divisibility}" if param.divisibility != 1 else ""
-        params.append(f"%{param.name}: {value.type}{divisible}")
+        params.append(f"{names.define(value, param.name)}: {value.type}{divisible}")
     lines = [f"kernel @{kernel.name}({', '.join(params)}){_attributes(kernel.attrs)} {{"]
     _print_block(kernel.body, names, "  ", lines)
     return "\n".join([*lines, "}"]) + "\n"
@@ -90,33 +100,40 @@ def print_kernel(kernel: Kernel) -> str:
 
 # -- parsing ----------------------------------------------------------------------------------
 _TOKEN = re.compile(
-    r"""\s*(?:\#[^\n]*\n\s*)*(?P<t>
+    r"""\s*(?:\#[^\n]*(?:\n\s*|$))*(?P<t>
       "(?:[^"\\]|\\.)*" | %[\w.]+ | @[\w.$-]+ | [(){}\[\],:=<>]
     | [-+]?0x[0-9a-f.]+p[-+]?\d+ | [-+]?(?:inf|nan)\b | [-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)? | \w+ )""",
     re.X,
 )
+_SPACE = re.compile(r"\s*(?:#[^\n]*(?:\n\s*|$))*")
 _NUMBER = re.compile(r"[-+]?(?:0x|inf\b|nan\b|\d)")
 
 
 class _Parser:
+    """One token ahead: `token` is at `start`, the one before it ended at `taken_end`."""
+
     def __init__(self, text: str) -> None:
         self.text = text
         self.end = 0
+        self.token = ""
         self.values: dict[str, Value] = {}
         self.next()
 
     def next(self) -> str:
+        taken, self.taken_end = self.token, self.end
         match = _TOKEN.match(self.text, self.end)
-        taken = getattr(self, "token", "")
         self.token = match["t"] if match else ""
-        self.start = match.start("t") if match else len(self.text)
-        if match is None and self.text[self.end :].strip():
-            raise self.error(f"cannot read {self.text[self.end :].strip()[:20]!r}")
-        self.end = match.end() if match else len(self.text)
+        if match is None:
+            rest = _SPACE.match(self.text, self.end)
+            self.start = self.end = rest.end() if rest else self.end
+            if self.text[self.end :]:
+                raise self.error(f"cannot read {self.text[self.end :][:20]!r}")
+            return taken
+        self.start, self.end = match.span("t")
         return taken
 
-    def error(self, what: str) -> IRError:
-        line = self.text.count("\n", 0, getattr(self, "start", 0)) + 1
+    def error(self, what: str, at: int | None = None) -> IRError:
+        line = self.text.count("\n", 0, self.start if at is None else at) + 1
         return IRError(what, where=f"tile IR line {line}")
 
     def expect(self, token: str) -> None:
@@ -139,11 +156,10 @@ class _Parser:
         if self.token == "[":
             while not self.accept("]"):
                 self._skip_in_type()
-        text = self.text[begin : self.start].strip()
         try:
-            return parse_type(text)
+            return parse_type(self.text[begin : self.taken_end])
         except IRError as error:
-            raise self.error(error.what) from None
+            raise self.error(error.what, begin) from None
 
     def _skip_in_type(self) -> None:
         if not self.token:
@@ -151,7 +167,7 @@ class _Parser:
         self.next()
 
     def attribute(self) -> Any:
-        token = self.token
+        token, begin = self.token, self.start
         if token == "[":
             self.next()
             items = []
@@ -163,13 +179,17 @@ class _Parser:
         self.next()
         if token in ("true", "false"):
             return token == "true"
-        if token.startswith('"'):
-            return json.loads(token)
-        if not _NUMBER.match(token):
-            raise self.error(f"{token!r} is not a number, string, list, true or false")
-        if "0x" in token or "n" in token:
-            return float.fromhex(token)
-        return float(token) if "." in token or "e" in token else int(token)
+        try:
+            if token.startswith('"'):
+                return json.loads(token)
+            if not _NUMBER.match(token):
+                raise ValueError(token)
+            if "0x" in token or "n" in token:
+                return float.fromhex(token)
+            return float(token) if "." in token or "e" in token else int(token)
+        except ValueError:
+            what = f"{token!r} is not a number, string, list, true or false"
+            raise self.error(what, begin) from None
 
     def attributes(self) -> dict[str, Any]:
         attrs: dict[str, Any] = {}
@@ -182,10 +202,19 @@ class _Parser:
                 self.expect(",")
         return attrs
 
-    def define(self, name: str, value: Value) -> None:
-        if name in self.values:
-            raise self.error(f"{name} is defined twice")
-        self.values[name] = value
+    def name(self) -> tuple[str, int]:
+        """Take the name of a value; return it and where it stands."""
+        if not self.token.startswith("%"):
+            raise self.error(f"expected a name with %, found {self.token!r}")
+        begin = self.start
+        return self.next(), begin
+
+    def define(self, name: tuple[str, int], value: Value) -> None:
+        word, begin = name
+        if word in self.values:
+            raise self.error(f"{word} is defined twice", begin)
+        self.values[word] = value
+        value.hint = "" if word[1:].isdecimal() else word[1:]
 
     def kernel(self) -> Kernel:
         self.expect("kernel")
@@ -193,13 +222,14 @@ class _Parser:
         self.expect("(")
         params, body = [], Block()
         while not self.accept(")"):
-            param, value, divisibility = self.next(), Value(Type("i32")), 1
+            param = self.name()
             self.expect(":")
-            value.type = self.type()
+            value, divisibility = Value(self.type()), 1
             if self.accept("div"):
-                divisibility = int(self.next())
+                divisibility = self._whole()
             self.define(param, value)
-            params.append(Param(param.removeprefix("%"), divisibility))
+            value.hint = param[0][1:]
+            params.append(Param(param[0][1:], divisibility))
             body.args.append(value)
             if self.token != ")":
                 self.expect(",")
@@ -208,6 +238,11 @@ class _Parser:
         body.ops = self.ops()
         self.expect("}")
         return Kernel(name, params, body, attrs)
+
+    def _whole(self) -> int:
+        if not self.token.isdecimal():
+            raise self.error(f"{self.token!r} is not a whole number")
+        return int(self.next())
 
     def _has_attributes(self) -> bool:
         """Tell `{axis = 0}` and `{}` from a brace that opens blocks."""
@@ -222,9 +257,9 @@ class _Parser:
         return found
 
     def op(self) -> Op:
-        names: list[str] = []
+        names: list[tuple[str, int]] = []
         while self.token.startswith("%"):
-            names.append(self.next())
+            names.append(self.name())
             if not self.accept(","):
                 self.expect("=")
                 break
@@ -251,9 +286,9 @@ class _Parser:
         self.expect(bracket)
         operands = []
         while not self.accept(")"):
-            name = self.next()
+            name, begin = self.name()
             if name not in self.values:
-                raise self.error(f"{name} is not defined")
+                raise self.error(f"{name} is not defined", begin)
             operands.append(self.values[name])
             if self.token != ")":
                 self.expect(",")
@@ -263,7 +298,7 @@ class _Parser:
         block = Block()
         self.expect("(")
         while not self.accept(")"):
-            name = self.next()
+            name = self.name()
             self.expect(":")
             value = Value(self.type())
             self.define(name, value)

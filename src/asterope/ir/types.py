@@ -117,7 +117,7 @@ class Type:
 
 SEM = Type("sem")
 _TYPE = re.compile(
-    r"(?:ptr<(?P<to>\w+)(?:,\s*(?P<space>\w+))?>|(?P<elem>\w+))(?:\[(?P<shape>[\d,\s]+)\])?"
+    r"(?:ptr<(?P<to>\w+)(?:,\s*(?P<space>\w+))?>|(?P<elem>\w+))(?:\[(?P<shape>\s*\d+(?:\s*,\s*\d+)*)\s*\])?"
 )
 
 

@@ -16,6 +16,10 @@ def verify(kernel: Kernel) -> None:
     """
     if len(kernel.params) != len(kernel.body.args):
         raise IRError("parameters and body arguments differ in number", where=kernel.name)
+    names = [p.name for p in kernel.params]
+    for name in names:
+        if names.count(name) > 1:
+            raise IRError(f"two parameters are called {name}", where=kernel.name)
     if not kernel.body.ops or kernel.body.terminator.name != "return":
         raise IRError("body does not end with return", where=kernel.name)
     _verify_block(kernel, kernel.body, set())

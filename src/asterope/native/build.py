@@ -22,6 +22,7 @@ BITS = {
     "i16": 16,
     "i32": 32,
     "i64": 64,
+    "i128": 128,
     "f16": 16,
     "f32": 32,
     "f64": 64,
@@ -407,7 +408,9 @@ class Function:
         """Reserve a stack slot for a mutable value."""
         self._count += 1
         ref = f"%s{self._count}"
-        self._entry.append(f"  {ref} = alloca {type_text(kind, lanes)}, align 64")
+        # In memory, as `store` writes it, a mask has a byte an element.
+        held = type_text("i8" if kind == "i1" else kind, lanes)
+        self._entry.append(f"  {ref} = alloca {held}, align 64")
         return Val(self, ref, "ptr")
 
     def load(self, ptr: Val, kind: str, lanes: int = 0, *, align: int = 0) -> Val:

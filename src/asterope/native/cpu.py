@@ -120,7 +120,7 @@ def num_cores() -> int:
     text = os.environ.get("ASTEROPE_NUM_THREADS", "")
     if not text:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise ConfigError(
             f"{text!r} is not a number of threads",
             where="ASTEROPE_NUM_THREADS",

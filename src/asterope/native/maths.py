@@ -138,7 +138,8 @@ def _circular(x: Val, shift: int) -> Val:
     fn.store(near, result)
     with fn.if_(far.any_lane()):
         fn.store(far.where(_by_lane("cos" if shift else "sin")(x), near), result)
-    return fn.load(result, "f32", x.lanes)
+    y = fn.load(result, "f32", x.lanes)
+    return y if shift else x.eq(0.0).where(x, y)
 
 
 def _tanh(x: Val) -> Val:
@@ -146,7 +147,7 @@ def _tanh(x: Val) -> Val:
     large = _one_minus_two_over(_exp(size + size) + 1.0)
     z = x * x
     small = _poly(z, _TANH).fma(z * x, x)
-    return size.lt(0.625).where(small, large.minimum("copysign", x))
+    return size.lt(0.625).where(small, large).minimum("copysign", x)
 
 
 def _one_minus_two_over(x: Val) -> Val:

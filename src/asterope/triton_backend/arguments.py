@@ -20,28 +20,31 @@ def flatten(
 
     Raises: KernelError for a tensor that is not on the CPU, naming the parameter.
     """
-    return list(_flat(types, args, kernel))
+    names = (p.name for p in kernel.kernel.params)
+    return [_converted(t, a, next(names, "?"), kernel) for t, a in _flat(types, args)]
 
 
-def _flat(types: Sequence[Any], args: Sequence[Any], kernel: TileKernel) -> Iterator[Any]:
+def _flat(types: Sequence[Any], args: Sequence[Any]) -> Iterator[tuple[str, Any]]:
     for type_, arg in zip(types, args, strict=True):
         if type_ == "constexpr":
             continue
         if isinstance(type_, tuple):
-            yield from _flat(type_, arg, kernel)
-        elif type_.startswith("tensordesc"):
-            raise UnsupportedError(
-                "tensor descriptors are not supported yet",
-                where=kernel.name,
-                hint="use pointers and masks",
-            )
-        elif type_[0] == "*":
-            yield _array(arg, kernel)
+            yield from _flat(type_, arg)
         else:
-            yield arg
+            yield type_, arg
 
 
-def _array(arg: Any, kernel: TileKernel) -> Array:
+def _converted(type_: str, arg: Any, name: str, kernel: TileKernel) -> Array | int | float:
+    if type_.startswith("tensordesc"):
+        raise UnsupportedError(
+            f"the tensor descriptor {name} is not supported yet",
+            where=kernel.name,
+            hint="use pointers and masks",
+        )
+    return _array(arg, name, kernel) if type_[0] == "*" else arg
+
+
+def _array(arg: Any, name: str, kernel: TileKernel) -> Array:
     """Describe a pointer argument: a tensor, None, or a plain address."""
     if arg is None:
         return Array(0, 0, 0)
@@ -50,7 +53,7 @@ def _array(arg: Any, kernel: TileKernel) -> Array:
         return _meta_array(arg)
     if device is not None and device.type != "cpu":
         raise KernelError(
-            f"a tensor is on {device}, and kernels run on the CPU here",
+            f"the tensor {name} is on {device}, and kernels run on the CPU here",
             where=kernel.name,
             hint="move it: tensor.cpu()",
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import struct
+import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from asterope.errors import UnsupportedError
-from asterope.ir import Block, Builder, Kernel, Op, Param, Ptr, Type, Value, verify
+from asterope.ir import Block, Builder, Kernel, Op, Param, Ptr, Type, Value, dtype_of, verify
 from asterope.triton_backend.ttir import MlirBlock, MlirOp, MlirValue
 
 __all__ = ["SUPPORTED_OPS", "convert_module"]
@@ -91,8 +93,14 @@ def _convert_type(text: str, op: MlirOp | None = None) -> Type:
             return Type(Ptr(_ELEMENTS[target]), shape)
         raise _unsupported(op or MlirOp(""), f"pointers to {target} are not supported yet")
     if body not in _ELEMENTS:
-        raise _unsupported(op or MlirOp(""), f"values of type {text} are not supported yet")
+        hint = _HINTS["tt.make_tensor_descriptor"] if "tensordesc" in text else ""
+        raise _unsupported(op or MlirOp(""), f"values of type {text} are not supported yet", hint)
     return Type(_ELEMENTS[body], shape)
+
+
+def _stem(value: MlirValue) -> str:
+    """Return the user's name of a value without the number MLIR added, for people to read."""
+    return re.sub(r"_\d+$", "", value.name)
 
 
 def _split_dims(text: str) -> list[str]:
@@ -112,11 +120,8 @@ def _number(text: str, type_: Type) -> float | int | bool:
         return int(text, 0)
     if not text.startswith("0x"):
         return float(text)
-    code, raw = {"fp64": ("d", "Q"), "fp32": ("f", "I"), "fp16": ("e", "H")}.get(
-        str(type_.elem), ("f", "I")
-    )
-    bits = int(text, 16) << 16 if type_.elem == "bf16" else int(text, 16)
-    return float(struct.unpack(code, struct.pack(raw, bits))[0])
+    bits = int(text, 16).to_bytes(type_.bits // 8, "little")
+    return float(np.frombuffer(bits, dtype_of(Type(type_.elem)))[0])
 
 
 class _Converter:
@@ -141,7 +146,7 @@ class _Converter:
 
     # -- blocks ---------------------------------------------------------------------------------
     def _enter(self, source: MlirBlock, op: MlirOp) -> Block:
-        block = Block([Value(_convert_type(a.type, op), None, a.name) for a in source.args])
+        block = Block([Value(_convert_type(a.type, op), None, _stem(a)) for a in source.args])
         self.env.update(zip(source.args, block.args, strict=True))
         return block
 
@@ -180,7 +185,7 @@ class _Converter:
 
     def _name(self, op: MlirOp, values: list[Value]) -> None:
         for theirs, ours in zip(op.results, values, strict=True):
-            ours.hint = theirs.name
+            ours.hint = _stem(theirs)
             self.env[theirs] = ours
 
     def _convert(self, op: MlirOp, b: Builder) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
+from asterope.chips import maia200
 from asterope.runtime import TileKernel, launch
 from asterope.triton_backend.arguments import flatten
 from asterope.triton_backend.compiler import TARGET
@@ -24,11 +25,12 @@ class _Utils:
     """What Triton asks of a driver's native helper."""
 
     def get_device_properties(self, device: int) -> dict[str, int]:
-        """Describe the device: limits that Triton compares with, none of which applies here."""
+        """Describe the device: the chip's tiles and clock in kHz, and limits that do not apply."""
+        inside = maia200().inside()
         return {
             "max_shared_mem": 1 << 40,
-            "multiprocessor_count": 36,
-            "sm_clock_rate": 2_000_000,
+            "multiprocessor_count": inside.num_tiles,
+            "sm_clock_rate": int(inside.clock_hz / 1e3),
             "mem_clock_rate": 1,
             "mem_bus_width": 1,
             "max_num_regs": 1 << 16,

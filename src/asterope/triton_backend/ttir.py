@@ -64,7 +64,10 @@ def generic_text(module: Any) -> str:
 
 @dataclass(slots=True, eq=False)
 class MlirValue:
-    """An SSA value: its type as text, and the name the user gave it, if any."""
+    """An SSA value: its type as text, and the name the user gave it, if any.
+
+    MLIR adds `_1`, `_2` to names that occur more than once.
+    """
 
     type: str
     name: str
@@ -116,6 +119,8 @@ class _Parser:
     # -- tokens ---------------------------------------------------------------------------------
     def advance(self) -> str:
         taken = self.token
+        if self.start == len(self.text):
+            raise self.fail("more text")
         match = _TOKEN.match(self.text, self.end)
         self.token = match["t"] if match else ""
         self.start = match.start("t") if match else len(self.text)
@@ -149,7 +154,7 @@ class _Parser:
     def _skip_balanced(self, position: int) -> int:
         """Return the end of the bracket group that opens at `position`."""
         text, depth = self.text, 0
-        while True:
+        while position < len(text):
             char = text[position]
             if char == '"':
                 match = _STRING_RE.match(text, position)
@@ -162,6 +167,7 @@ class _Parser:
             position += 1
             if depth == 0:
                 return position
+        raise self.fail("a closing bracket")
 
     def group(self) -> str:
         """Take the bracket group that starts at the current token; return what is inside."""
@@ -191,7 +197,7 @@ class _Parser:
 
     # -- attributes -----------------------------------------------------------------------------
     def attribute(self) -> Any:
-        token = self.token
+        token = self.token or self.advance()
         special = _ATTRIBUTES.get(token if token.isalpha() else token[0])
         if special:
             return special(self)
@@ -307,6 +313,8 @@ class _Parser:
         for text in names:
             name, _, count = text.partition(":")
             for i in range(int(count or 1)):
+                if at == len(types):
+                    raise self.fail(f"{at + 1} result types")
                 value = MlirValue(types[at], _given_name(name))
                 op.results.append(value)
                 scope[f"{name}#{i}" if count else name] = value
@@ -360,7 +368,7 @@ _GENERATED_NAME = re.compile(r"%(?:\d+|arg\d+|cst(?:_\d+)?|c-?\d\w*)$")
 
 def _given_name(name: str) -> str:
     """Return the user's name of a value, or "" for one that MLIR made up."""
-    return "" if _GENERATED_NAME.match(name) else re.sub(r"_\d+$", "", name[1:])
+    return "" if _GENERATED_NAME.match(name) else name[1:]
 
 
 def user_location(text: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterope.formats import DotRule, dot, reference_decode, reference_unpack
-from asterope.ir.interpreter.elementwise import ELEMENTWISE, dtype_of, narrow
+from asterope.ir.interpreter.elementwise import ELEMENTWISE, dtype_of, fma, narrow
 from asterope.ir.program import Op, Value
 from asterope.ir.types import Type
 
@@ -71,9 +71,9 @@ def _dot(op: Op, a: Array, b: Array, acc: Array) -> Array:
     if acc.dtype == np.int32:
         return (a.astype(np.int64) @ b.astype(np.int64)).astype(np.int32) + acc
     if acc.dtype == np.float64:
-        result = acc.copy()
+        wide_a, wide_b, result = a.astype(np.float64), b.astype(np.float64), acc
         for k in range(a.shape[1]):
-            result += a[:, k : k + 1].astype(np.float64) * b[k : k + 1].astype(np.float64)
+            result = fma(*np.broadcast_arrays(wide_a[:, k : k + 1], wide_b[k : k + 1], result))
         return result
     return dot(
         a.astype(np.float32), b.astype(np.float32), acc, rule=DotRule(order=op.attrs["order"])

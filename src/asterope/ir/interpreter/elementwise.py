@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import ml_dtypes
@@ -18,7 +19,7 @@ from asterope.formats import fma32, reference_decode, reference_encode
 from asterope.ir.program import Op
 from asterope.ir.types import Type
 
-__all__ = ["ELEMENTWISE", "dtype_of"]
+__all__ = ["ELEMENTWISE", "dtype_of", "fma", "narrow", "signed"]
 
 Array = npt.NDArray[Any]
 
@@ -102,8 +103,8 @@ def _shift(kind: str) -> Callable[[Array, Array], Array]:
 
 def _mulhu(a: Array, b: Array) -> Array:
     width = a.dtype.itemsize * 8
-    exact = _unsigned(a).astype(object) * _unsigned(b).astype(object)
-    high = np.array([int(x) >> width for x in exact.reshape(-1)], dtype=f"u{a.dtype.itemsize}")
+    pairs = zip(_unsigned(a).reshape(-1).tolist(), _unsigned(b).reshape(-1).tolist(), strict=True)
+    high = np.array([x * y >> width for x, y in pairs], dtype=f"u{a.dtype.itemsize}")
     return high.reshape(a.shape).view(a.dtype)
 
 
@@ -158,9 +159,26 @@ def _function(f: Callable[[Array], Array]) -> Any:
     return run
 
 
-def _fma(a: Array, b: Array, c: Array) -> Array:
-    if a.dtype == np.float64:
+def _fma_one(a: float, b: float, c: float) -> float:
+    """Return a b + c of float64 numbers, rounded once."""
+    if not (math.isfinite(a) and math.isfinite(b) and math.isfinite(c)):
         return a * b + c
+    exact = Fraction(a) * Fraction(b) + Fraction(c)
+    if exact == 0:
+        return a * b + c  # the sign of a zero
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf
+
+
+_fma64 = np.vectorize(_fma_one, otypes=[np.float64])
+
+
+def fma(a: Array, b: Array, c: Array) -> Array:
+    """Return a b + c in fp64 if the operands are, else in fp32, rounded once."""
+    if a.dtype == np.float64:
+        return np.asarray(_fma64(a, b, c))
     return fma32(a, b, c)
 
 
@@ -184,7 +202,7 @@ _FLOAT: dict[str, Any] = {
     "fmax": _float(_extreme(np.greater, keep_nan=False)),
     "fminimum": _float(_extreme(np.less, keep_nan=True)),
     "fmaximum": _float(_extreme(np.greater, keep_nan=True)),
-    "fneg": lambda op, a: -a, "abs": lambda op, a: np.abs(a), "fma": _float(_fma),
+    "fneg": lambda op, a: -a, "abs": lambda op, a: np.abs(a), "fma": _float(fma),
     "floor": _float(np.floor), "ceil": _float(np.ceil), "trunc": _float(np.trunc),
     "rint": _float(np.rint), "sqrt": _float(np.sqrt),
     "exp": _function(np.exp), "exp2": _function(np.exp2), "log": _function(np.log),
@@ -242,16 +260,24 @@ def _to_int(a: Array, type_: Type, *, signed: bool) -> Array:
 
 def _convert_float(op: Op, a: Array) -> Array:
     target = op.result.type
-    if a.dtype == np.float64 and target.elem != "fp64":
-        a = a.astype(np.float32)  # rounded twice: to float32, then to the format
-    if op.attrs.get("rounding") == "toward_zero" and target.elem not in ("fp32", "fp64"):
-        codes = reference_encode(
-            _wide(a), str(target.elem), rounding="toward_zero", overflow="saturate"
-        )
-        return codes.view(dtype_of(target))
-    if target.elem in _FP8:
-        return narrow(a.astype(np.float32), target)
-    return a.astype(dtype_of(target))
+    if target.elem == "fp64":
+        return a.astype(np.float64)
+    toward_zero = op.attrs.get("rounding") == "toward_zero"
+    # Narrower formats are reached through float32.
+    x = _toward_zero32(a) if toward_zero else a.astype(np.float32)
+    if not toward_zero or target.elem == "fp32":
+        return narrow(x, target)
+    codes = reference_encode(x, str(target.elem), rounding="toward_zero", overflow="saturate")
+    cut = codes.view(dtype_of(target))
+    return cut if target.elem in _FP8 else np.where(np.isinf(x), narrow(x, target), cut)
+
+
+def _toward_zero32(a: Array) -> Array:
+    near = a.astype(np.float32)
+    if a.dtype != np.float64:
+        return near
+    grew = np.isfinite(a) & (np.abs(near.astype(np.float64)) > np.abs(a))
+    return np.where(grew, np.nextafter(near, np.float32(0)), near)
 
 
 def _convert(op: Op, a: Array) -> Array:
@@ -270,15 +296,9 @@ def _convert(op: Op, a: Array) -> Array:
     elif not signed:
         source = _unsigned(a)
     if how in ("from_signed", "from_unsigned"):
-        return narrow(_exact_float(source, target), target)
+        # Narrower formats are reached through float32.
+        return narrow(source.astype(np.float64 if target.elem == "fp64" else np.float32), target)
     return source.astype(dtype)
-
-
-def _exact_float(source: Array, target: Type) -> Array:
-    """Widen integers so that rounding to the target happens once."""
-    if target.elem in ("fp32", "fp64"):
-        return source.astype(dtype_of(target))
-    return source.astype(np.float32)
 
 
 def _bitcast(op: Op, a: Array) -> Array:
@@ -293,8 +313,15 @@ def decode_codes(codes: Array, fmt: str) -> Array:
     return codes.astype(np.float32)
 
 
+def signed(offset: Array) -> Array:
+    """Return integers of any width as int64, a set i1 as -1."""
+    wide = offset.astype(np.int64)
+    return -1 * wide if offset.dtype == np.bool_ else wide
+
+
 def _address(op: Op, pointer: Array, offset: Array) -> Array:
-    return pointer + offset.astype(np.int64) * dtype_of(Type(op.result.type.pointee)).itemsize
+    moved: Array = pointer + signed(offset) * dtype_of(Type(op.result.type.pointee)).itemsize
+    return moved
 
 
 ELEMENTWISE: dict[str, Any] = {

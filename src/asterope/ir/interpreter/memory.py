@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 from typing import Any
 
 import numpy as np
@@ -19,26 +18,26 @@ class Memory:
     """Arrays at their real addresses; an access outside of all of them is an error."""
 
     def __init__(self) -> None:
-        self._bases: list[int] = []
-        self._views: list[tuple[str, Array]] = []
+        self._arrays: list[tuple[str, int, Array]] = []
 
     def add(self, name: str, array: Array) -> int:
-        """Make a C-contiguous array addressable and return its address."""
+        """Make a C-contiguous array addressable and return its address.
+
+        Raises: KernelError for an array with gaps.
+        """
+        if not array.flags.c_contiguous:
+            raise KernelError("the array is not C-contiguous", where=name)
         raw = array.reshape(-1).view(np.uint8)
         base = int(raw.ctypes.data)
-        at = bisect.bisect_left(self._bases, base)
-        self._bases.insert(at, base)
-        self._views.insert(at, (name, raw))
+        self._arrays.append((name, base, raw))
         return base
 
     def _locate(self, address: int, size: int) -> tuple[Array, int]:
-        at = bisect.bisect_right(self._bases, address) - 1
-        if at >= 0:
-            _, raw = self._views[at]
-            offset = address - self._bases[at]
-            if offset + size <= raw.size:
-                return raw, offset
-        name = self._views[at][0] if at >= 0 else "any array"
+        for _, base, raw in self._arrays:
+            if base <= address and address + size <= base + raw.size:
+                return raw, address - base
+        below = [(base, name) for name, base, _ in self._arrays if base <= address]
+        name = max(below)[1] if below else "any array"
         raise KernelError(f"access of {size} bytes at {address:#x} lies outside of {name}")
 
     def read(self, addresses: Array, dtype: np.dtype[Any]) -> Array:
@@ -48,6 +47,8 @@ class Memory:
         for i, address in enumerate(addresses.reshape(-1).tolist()):
             raw, offset = self._locate(address, dtype.itemsize)
             raw_out[i] = raw[offset : offset + dtype.itemsize]
+        if dtype == np.bool_:
+            out = raw_out.reshape(-1) != 0
         return out.reshape(addresses.shape)
 
     def write(self, addresses: Array, values: Array) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from asterope.errors import KernelError
 from asterope.ir.interpreter.blocks import BLOCKS
-from asterope.ir.interpreter.elementwise import ELEMENTWISE, dtype_of
+from asterope.ir.interpreter.elementwise import ELEMENTWISE, dtype_of, signed
 from asterope.ir.interpreter.memory import Memory
 from asterope.ir.program import Block, Kernel, Op, Value
 from asterope.ir.types import Type
@@ -85,7 +85,9 @@ class _Program:
 
     def _for(self, op: Op, lo: Array, hi: Array, step: Array, *inits: Array) -> list[Array]:
         carried = list(inits)
-        for i in range(int(lo), int(hi), int(step)):
+        if lo < hi and step <= 0:
+            raise KernelError(f"a loop goes on for ever with a step of {step}", where=op.loc)
+        for i in range(int(lo), int(hi), int(step)) if lo < hi else ():
             carried = self.block(op.blocks[0], [np.array(i, lo.dtype), *carried])
         return carried
 
@@ -146,7 +148,7 @@ def _tile(op: Op, type_: Type, base: Array, rest: Sequence[Array]) -> tuple[Arra
     size = dtype_of(type_).itemsize
     addresses = np.broadcast_to(base, type_.shape)
     for d in range(rank):
-        addresses = addresses + along(rest[d].astype(np.int64), d) * size
+        addresses = addresses + along(signed(rest[d]), d) * size
     mask = np.ones(type_.shape, np.bool_)
     for d, m in zip(op.attrs.get("mask_dims", ()), rest[rank:], strict=False):
         mask = mask & along(m, d)

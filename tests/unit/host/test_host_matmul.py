@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import dataclasses
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from asterope.compiler import find_tiles, simplify
+from asterope.errors import UnsupportedError
+from asterope.host import HostKernel
+from asterope.ir import Type, dtype_of, parse_kernel, print_kernel
+from asterope.native import ISAS, available_isas, best_isa
+from ir_builder import Writer, assert_same_bits, describe, differing, interpreted, launched
+
+ISA_NAMES = available_isas()
+
+
+def tiled(kernel):
+    return simplify(find_tiles(simplify(parse_kernel(print_kernel(kernel)))))
+
+
+def matrix(rng, elem, shape):
+    if elem == "i8":
+        return rng.integers(-128, 128, shape, dtype=np.int8)
+    return rng.standard_normal(shape).astype(np.float32).astype(dtype_of(Type(elem)))
+
+
+def product(elem, m, k, n, *, order="pairs", turn="", total=None):
+    """A kernel y = c + a b; `turn` names operands that are read transposed."""
+    total = total or {"i8": "i32", "fp64": "fp64"}.get(elem, "fp32")
+    w = Writer(a=f"ptr<{elem}>", b=f"ptr<{elem}>", c=f"ptr<{total}>", y=f"ptr<{total}>")
+    strides = {"a": [1, m] if "a" in turn else None, "b": [1, k] if "b" in turn else None}
+    a, b = w.load("a", (m, k), strides=strides["a"]), w.load("b", (k, n), strides=strides["b"])
+    acc = w.load("c", (m, n))
+    w.store("y", w("dot", a, b, acc, to=acc.type, order=order))
+    return w.done()
+
+
+def operands(elem, m, k, n, seed=0):
+    rng = np.random.default_rng(seed)
+    total = {"i8": "i32", "fp64": "fp64"}.get(elem, "fp32")
+    c = rng.standard_normal((m, n)).astype(dtype_of(Type(total)))
+    return [matrix(rng, elem, (m, k)), matrix(rng, elem, (k, n)), c, np.zeros_like(c)]
+
+
+SIZES = [(1, 1, 1), (16, 16, 16), (5, 7, 3), (2, 33, 48), (17, 64, 1), (1, 40, 20), (32, 31, 16)]
+
+
+@pytest.mark.parametrize("isa", ISA_NAMES)
+@pytest.mark.parametrize(("m", "k", "n"), SIZES)
+@pytest.mark.parametrize("order", ["sequential", "pairs"])
+def test_any_size_is_summed_in_the_stated_order(isa, m, k, n, order):
+    for kernel in (product("fp32", m, k, n, order=order), product("bf16", m, k, n, order=order)):
+        elem = kernel.body.args[0].type.pointee
+        assert_same_bits(kernel, operands(elem, m, k, n), isa=isa)
+
+
+@pytest.mark.parametrize("turn", ["", "a", "b", "ab"])
+@pytest.mark.parametrize("elem", ["fp32", "fp16", "i8", "fp64"])
+@pytest.mark.parametrize(("m", "k", "n"), [(16, 32, 16), (3, 5, 6)])
+def test_operands_may_lie_in_either_order(turn, elem, m, k, n):
+    kernel = product(elem, m, k, n, turn=turn)
+    for reading in (kernel, tiled(kernel)):
+        assert_same_bits(reading, operands(elem, m, k, n))
+
+
+def test_products_of_one_shape_with_two_accumulators_are_two_functions():
+    w = Writer(x="ptr<fp32>", y="ptr<fp32>", z="ptr<fp64>")
+    x = w.load("x", (16, 16))
+    for name, total in (("y", "fp32"), ("z", "fp64")):
+        acc = w.const(f"{total}[16,16]", 0.0)
+        w.store(name, w("dot", x, x, acc, to=acc.type, order="sequential"))
+    x = np.random.default_rng(1).standard_normal((16, 16)).astype(np.float32)
+    assert_same_bits(w.done(), [x, np.zeros_like(x), np.zeros((16, 16))])
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "total"),
+    [("bf16", "fp16", "fp32"), ("e4m3", "e5m2", "fp32"), ("fp32", "bf16", "fp32"),
+     ("fp32", "fp64", "fp64"), ("fp64", "fp32", "fp64"), ("fp64", "fp64", "fp32")],
+)  # fmt: skip
+def test_operands_may_differ_in_element(left, right, total):
+    w = Writer(a=f"ptr<{left}>", b=f"ptr<{right}>", y=f"ptr<{total}>")
+    acc = w.const(f"{total}[8,8]", 0.5)
+    a, b = w.load("a", (8, 8)), w.load("b", (8, 8))
+    w.store("y", w("dot", a, b, acc, to=acc.type, order="sequential"))
+    rng = np.random.default_rng(2)
+    out = np.zeros((8, 8), dtype_of(Type(total)))
+    assert_same_bits(w.done(), [matrix(rng, left, (8, 8)), matrix(rng, right, (8, 8)), out])
+
+
+def test_a_matrix_times_itself_plus_itself():
+    w = Writer(x="ptr<fp32>")
+    x = w.load("x", (16, 16))
+    w.store("x", w("dot", x, x, x, to=x.type, order="pairs"))
+    x = np.random.default_rng(3).standard_normal((16, 16)).astype(np.float32)
+    assert_same_bits(w.done(), [x])
+
+
+# -- scaled ---------------------------------------------------------------------------------------
+FORMATS = {"e4m3": "e4m3", "e5m2": "e5m2", "e2m1": "i8", "bf16": "bf16", "fp16": "fp16"}
+
+
+def scaled(a_format, b_format, *, layout="plain", scale="i8", group=32, m=8, n=16, k=64):
+    depths = [k // 2 if f == "e2m1" else k for f in (a_format, b_format)]
+    kinds = [FORMATS[f] for f in (a_format, b_format)]
+    w = Writer(a=f"ptr<{kinds[0]}>", b=f"ptr<{kinds[1]}>", s=f"ptr<{scale}>", y="ptr<fp32>")
+    shapes = [(m, depths[0]), (depths[1], n)]
+    values = [operand(w, name, shape, layout) for name, shape in zip("ab", shapes, strict=True)]
+    groups = k // group
+    places = ((m, 0), (n, m * groups))
+    scales = [w.load("s", (rows, groups), start=start) for rows, start in places]
+    acc = w.const(Type("fp32", (m, n)), 0.0)
+    attrs = {"a_format": a_format, "b_format": b_format, "a_scale": True, "b_scale": True}
+    w.store("y", w("dot_scaled", *values, acc, *scales, to=acc.type, **attrs))
+    return w.done()
+
+
+def operand(w, name, shape, layout):
+    """Load a matrix as it lies, turned on the way, turned afterwards, or as half of a pair."""
+    if layout == "columns":
+        return w.load(name, shape, strides=[1, shape[0]])
+    if layout == "transposed":
+        other = w.load(name, shape[::-1])
+        w("fneg" if other.type.is_float else "iabs", other)  # a second use: it gets a buffer
+        return w("transpose", other, to=other.type.with_shape(shape), order=(1, 0))
+    if layout == "half":
+        both = w.load(name, (*shape, 2))
+        to = both.type.with_shape(shape)
+        return w.op("split", both, to=[to, to]).results[1]
+    return w.load(name, shape)
+
+
+def codes(elem, count, seed):
+    rng = np.random.default_rng(seed)
+    if elem == "i8":
+        return rng.integers(-128, 128, count, dtype=np.int8)
+    return (rng.standard_normal(count) * 4).astype(np.float32).astype(dtype_of(Type(elem)))
+
+
+def scale_codes(scale, count, seed):
+    rng = np.random.default_rng(seed)
+    if scale == "i8":
+        return rng.integers(120, 134, count, dtype=np.uint8).view(np.int8)
+    return rng.uniform(0.25, 4, count).astype(np.float32).astype(ml_dtypes.float8_e4m3fn)
+
+
+def scaled_arguments(kernel, *, seed=0):
+    a, b, s = (v.type.pointee for v in kernel.body.args[:3])
+    return [
+        codes(a, 2048, seed), codes(b, 4096, seed + 1), scale_codes(s, 1024, seed + 2),
+        np.zeros((8, 16), np.float32),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["plain", "columns", "transposed", "half"])
+@pytest.mark.parametrize("formats", [("e4m3", "e5m2"), ("e2m1", "e2m1"), ("bf16", "e2m1")])
+def test_scaled_operands_may_lie_in_any_order(layout, formats):
+    kernel = scaled(*formats, layout=layout)
+    for reading in (kernel, tiled(kernel)):
+        assert_same_bits(reading, scaled_arguments(kernel))
+
+
+@pytest.mark.parametrize("scale", ["i8", "e4m3"])
+@pytest.mark.parametrize("group", [64, 32, 16, 8, 2])
+def test_scales_hold_for_groups_along_k(scale, group):
+    kernel = scaled("e2m1", "e2m1", scale=scale, group=group)
+    assert_same_bits(kernel, scaled_arguments(kernel, seed=3))
+
+
+def test_scales_of_every_exponent_and_nan():
+    kernel = scaled("e4m3", "e4m3")
+    arguments = scaled_arguments(kernel, seed=4)
+    arguments[2] = np.arange(1024).astype(np.uint8).view(np.int8)[::-1].copy()
+    assert_same_bits(kernel, arguments)
+
+
+def test_a_scale_group_that_is_no_power_of_two_is_refused_with_its_line():
+    w = Writer(a="ptr<e4m3>", s="ptr<i8>", y="ptr<fp32>")
+    a, b = w.load("a", (4, 48)), w.load("a", (48, 4))
+    acc = w.const("fp32[4,4]", 0.0)
+    w.builder.loc = "user.py:3:9"
+    attrs = {"a_format": "e4m3", "b_format": "e4m3", "a_scale": True, "b_scale": False}
+    scale = w.load("s", (4, 2))
+    w.store("y", w("dot_scaled", a, b, acc, scale, to=acc.type, **attrs))
+    kernel = w.done()
+    arguments = [codes("e4m3", 192, 5), scale_codes("i8", 8, 6), np.zeros((4, 4), np.float32)]
+    with pytest.raises(UnsupportedError, match=r"^user\.py:3:9: scale groups of 24 are not"):
+        launched(kernel, arguments)
+
+
+# -- AMX tiles, emulated --------------------------------------------------------------------------
+EMULATED = dataclasses.replace(
+    best_isa() if not best_isa().has_tiles else ISAS["avx512"],
+    name="amx-emulated", has_tiles=True, emulates_tiles=True,
+)  # fmt: skip
+
+
+def assert_tiles_agree(kernel, arguments):
+    """Compare native code with emulated tile registers with the interpreter."""
+    copies = [a.copy() for a in arguments]
+    HostKernel(kernel, EMULATED).launch((1, 1, 1), [a.ctypes.data for a in copies])
+    for got, expected in zip(copies, interpreted(kernel, arguments), strict=True):
+        differ = differing(got, expected)
+        assert not differ.any(), describe(got, expected, differ)
+
+
+@pytest.mark.parametrize("elem", ["bf16", "e4m3", "e5m2fnuz"])
+@pytest.mark.parametrize("turn", ["", "a", "b"])
+@pytest.mark.parametrize(("m", "k", "n"), [(16, 32, 16), (32, 64, 32), (3, 32, 48), (48, 96, 16)])
+def test_tiles_sum_in_the_order_of_pairs(elem, turn, m, k, n):
+    assert_tiles_agree(product(elem, m, k, n, turn=turn), operands(elem, m, k, n, seed=7))
+
+
+SPECIALS = {
+    "infinities and NaN": [np.inf, -np.inf, np.nan, 0.0, -0.0],
+    "subnormals": [1e-40, -1e-40, 9.2e-41, 0.0],
+    "tiny": [1e-20, 2e-19, -3e-25, 1.2e-38],
+    "huge": [3e38, -3e38, 1e30, 65536.0],
+    "subnormals and huge": [1e-40, -2e-40, 3e38, 1e30],
+}
+
+
+@pytest.mark.parametrize("left", SPECIALS)
+@pytest.mark.parametrize("right", SPECIALS)
+def test_tiles_keep_special_values(left, right):
+    rng = np.random.default_rng(8)
+    a, b, c, y = operands("bf16", 16, 32, 16, seed=9)
+    a = np.where(rng.random(a.shape) < 0.5, rng.choice(SPECIALS[left], a.shape), a).astype(a.dtype)
+    b = rng.choice(SPECIALS[right], b.shape).astype(b.dtype)
+    assert_tiles_agree(product("bf16", 16, 32, 16), [a, b, c, y])
+
+
+def test_a_nan_whose_payload_does_not_fit_bf16_stays_one():
+    w = Writer(x="ptr<fp32>", b="ptr<bf16>", y="ptr<fp32>")
+    a = w.convert(w.load("x", (16, 32)), "bf16")
+    acc = w.const("fp32[16,16]", 0.0)
+    w.store("y", w("dot", a, w.load("b", (32, 16)), acc, to=acc.type, order="pairs"))
+    x = np.ones((16, 32), np.float32)
+    x.view(np.uint32)[3, 5] = 0x7F80_0001
+    b = np.ones((32, 16), ml_dtypes.bfloat16)
+    assert_tiles_agree(w.done(), [x, b, np.zeros((16, 16), np.float32)])
+
+
+@pytest.mark.parametrize("formats", [("e4m3", "e4m3"), ("e2m1", "e5m2"), ("bf16", "bf16")])
+@pytest.mark.parametrize("scale", ["i8", "e4m3"])
+def test_scaled_operands_on_tiles_are_as_exact_as_elsewhere(formats, scale):
+    kernel = scaled(*formats, scale=scale, group=32, m=8, n=16, k=64)
+    assert_tiles_agree(kernel, scaled_arguments(kernel, seed=10))
+
+
+@pytest.mark.parametrize("exponents", [(0, 254), (1, 200), (0, 127), (20, 120), (254, 254)])
+def test_scales_that_make_subnormals_do_not_lose_bits_on_tiles(exponents):
+    kernel = scaled("e4m3", "e4m3")
+    arguments = scaled_arguments(kernel, seed=11)
+    scales = arguments[2].view(np.uint8)
+    scales[:16], scales[16:] = exponents
+    assert_tiles_agree(kernel, arguments)

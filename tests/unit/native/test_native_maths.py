@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from native_call import lanewise
+
+from asterope.native import FUNCTIONS, apply_function, available_isas
+
+ISAS = available_isas()
+EXACT = {
+    "sqrt": np.sqrt, "abs": np.abs, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc,
+    "rint": np.rint,
+}  # fmt: skip
+TRUE = {
+    "exp": np.exp, "exp2": np.exp2, "log": np.log, "log2": np.log2, "log10": np.log10,
+    "log1p": np.log1p, "expm1": np.expm1, "sin": np.sin, "cos": np.cos, "tanh": np.tanh,
+    "erf": np.vectorize(math.erf, otypes=[np.float64]), "rsqrt": lambda x: 1 / np.sqrt(x),
+}  # fmt: skip
+LIBRARY = {
+    "exp": math.exp, "exp2": math.exp2, "log": math.log, "log2": math.log2, "log10": math.log10,
+    "log1p": math.log1p, "expm1": math.expm1, "sin": math.sin, "cos": math.cos,
+    "tanh": math.tanh, "erf": math.erf,
+}  # fmt: skip
+INF, NAN = np.inf, np.nan
+SPECIALS = {
+    "exp": [(0.0, 1.0), (-0.0, 1.0), (INF, INF), (-INF, 0.0), (NAN, NAN), (89.0, INF)],
+    "exp2": [(0.0, 1.0), (10.0, 1024.0), (INF, INF), (-INF, 0.0), (NAN, NAN), (-149.0, 1e-45)],
+    "log": [(1.0, 0.0), (0.0, -INF), (-0.0, -INF), (-1.0, NAN), (INF, INF), (NAN, NAN)],
+    "log2": [(1.0, 0.0), (8.0, 3.0), (0.0, -INF), (-INF, NAN), (INF, INF), (1e-45, -149.0)],
+    "log10": [(1.0, 0.0), (1000.0, 3.0), (0.0, -INF), (-1.0, NAN), (INF, INF), (NAN, NAN)],
+    "log1p": [(0.0, 0.0), (-0.0, -0.0), (-1.0, -INF), (-2.0, NAN), (INF, INF), (NAN, NAN)],
+    "expm1": [(0.0, 0.0), (-0.0, -0.0), (-INF, -1.0), (INF, INF), (NAN, NAN)],
+    "sin": [(0.0, 0.0), (-0.0, -0.0), (INF, NAN), (-INF, NAN), (NAN, NAN), (1e-45, 1e-45)],
+    "cos": [(0.0, 1.0), (-0.0, 1.0), (INF, NAN), (-INF, NAN), (NAN, NAN), (1e-45, 1.0)],
+    "tanh": [(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (NAN, NAN), (-40.0, -1.0)],
+    "erf": [(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (NAN, NAN)],
+    "rsqrt": [(4.0, 0.5), (0.0, INF), (-0.0, -INF), (INF, 0.0), (-1.0, NAN), (NAN, NAN)],
+}
+
+
+def every_exponent(seed, per_exponent=256):
+    """Float32 of both signs with each of the 255 finite exponents, subnormals among them."""
+    rng = np.random.default_rng(seed)
+    exponents = np.repeat(np.arange(255, dtype=np.uint32), per_exponent)
+    bits = (exponents << 23) | rng.integers(0, 1 << 23, exponents.size, dtype=np.uint32)
+    bits |= rng.integers(0, 2, exponents.size, dtype=np.uint32) << 31
+    return bits.view(np.float32)
+
+
+def usual_arguments(seed, count=1 << 15):
+    rng = np.random.default_rng(seed)
+    near_one = 1 + rng.uniform(-0.3, 0.3, count) ** 3
+    return np.concatenate([rng.uniform(-110, 110, count), near_one]).astype(np.float32)
+
+
+def ulps(got, exact):
+    """Distance from the float64 truth in units of float32's last place there."""
+    with np.errstate(all="ignore"):
+        place = np.spacing(np.minimum(np.abs(exact), np.finfo(np.float32).max).astype(np.float32))
+        distance = np.abs(got.astype(np.float64) - exact) / place
+    overflows = np.abs(exact) >= 2.0**128
+    distance[overflows & np.isinf(got) & (np.sign(got) == np.sign(exact))] = 0
+    distance[np.isnan(got) & np.isnan(exact) | (got == exact)] = 0
+    return distance
+
+
+def compute(isa, name, x, lanes=16):
+    return lanewise(isa, lanes, lambda v: apply_function(name, v), x)
+
+
+@pytest.mark.parametrize("name", sorted(TRUE))
+def test_functions_are_within_one_and_a_half_ulp_over_all_exponents(name):
+    x = np.concatenate([every_exponent(1), usual_arguments(2)])
+    with np.errstate(all="ignore"):
+        exact = TRUE[name](x.astype(np.float64))
+    error = ulps(compute(ISAS[0], name, x), exact)
+    worst = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
+    assert error[worst] <= 1.5, f"{name}({x[worst]!r}): {error[worst]} ulp"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted({"exp", "exp2", "log", "log2", "sin", "cos", "tanh"}))
+def test_functions_are_within_one_and_a_half_ulp_on_every_64th_float(name):
+    for start in range(0, 2**32, 2**28):
+        x = np.arange(start + 17, start + 2**28, 64, dtype=np.uint32).view(np.float32)
+        x = x[np.isfinite(x)]
+        x = x[: x.size // 16 * 16]
+        with np.errstate(all="ignore"):
+            exact = TRUE[name](x.astype(np.float64))
+        assert ulps(compute(ISAS[0], name, x), exact).max(initial=0) <= 1.5
+
+
+@pytest.mark.parametrize("name", sorted(EXACT))
+def test_exact_functions_are_correctly_rounded(name):
+    x = np.concatenate([every_exponent(3, 64), np.array([0.0, -0.0, INF, -INF] * 4, np.float32)])
+    with np.errstate(all="ignore"):
+        expected = EXACT[name](x)
+    for isa in ISAS:
+        got = compute(isa, name, x)
+        np.testing.assert_array_equal(got, expected)
+        keep = ~np.isnan(expected)
+        np.testing.assert_array_equal(np.signbit(got)[keep], np.signbit(expected)[keep])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_instruction_set_and_width_gives_the_same_bits(name):
+    specials = np.array([0.0, -0.0, INF, -INF, 1e6, -1e6, 3e38, 1e-45] * 2, np.float32)
+    x = np.concatenate([every_exponent(4, 16), usual_arguments(5, 512), specials])
+    reference = compute("portable", name, x)
+    nan = np.isnan(reference)
+    for isa in ISAS:
+        for lanes in (0, 1, 8, 16):
+            got = compute(isa, name, x, lanes)
+            np.testing.assert_array_equal(np.isnan(got), nan, err_msg=f"{isa} {lanes}")
+            same = got.view(np.uint32) == reference.view(np.uint32)
+            assert (same | nan).all(), f"{isa} with {lanes} lanes: {x[~(same | nan)][:4]}"
+
+
+@pytest.mark.parametrize("name", sorted(SPECIALS))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_specials_zeros_and_poles(name, dtype):
+    pairs = [p for p in SPECIALS[name] if dtype == np.float32 or abs(p[0]) not in (1e-45, 89.0)]
+    pairs = [p for p in pairs if dtype == np.float32 or p != (-149.0, 1e-45)]
+    x = np.array([p[0] for p in pairs], dtype)
+    expected = np.array([p[1] for p in pairs], dtype)
+    for isa in ISAS:
+        got = compute(isa, name, x, lanes=0)
+        np.testing.assert_array_equal(got, expected)
+        numbers = ~np.isnan(expected)
+        np.testing.assert_array_equal(np.signbit(got)[numbers], np.signbit(expected)[numbers])
+
+
+@pytest.mark.parametrize("name", sorted(LIBRARY))
+def test_float64_functions_are_those_of_the_c_library(name):
+    rng = np.random.default_rng(6)
+    x = np.concatenate([rng.uniform(0.001, 30, 500), rng.uniform(0.99, 1.01, 500)])
+    expected = [LIBRARY[name](v) for v in x]
+    for isa in ISAS:
+        got = compute(isa, name, np.array(x), lanes=4)
+        assert np.max(np.abs(got - expected) / np.spacing(np.abs(expected))) <= 1
+
+
+def test_functions_of_the_table_are_those_tested_here():
+    assert set(FUNCTIONS) == {*EXACT, *TRUE}

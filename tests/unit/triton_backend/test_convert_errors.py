@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import inspect
+import re
+
+import pytest
+
+pytest.importorskip("triton")
+
+import triton
+import triton.language as tl
+from triton.language.extra import libdevice
+from triton_to_tiles import tile_ir
+
+from asterope.errors import UnsupportedError
+
+
+def line_of(fn, text):
+    """Return the line of this file on which a kernel says something."""
+    lines, first = inspect.getsourcelines(fn.fn)
+    return first + next(i for i, line in enumerate(lines) if text in line)
+
+
+# -- locations ------------------------------------------------------------------------------------
+@triton.jit
+def helper(x):
+    return x * x  # in a helper
+
+
+@triton.jit
+def located(x, o, n, B: tl.constexpr):
+    i = tl.arange(0, B)
+    v = tl.load(x + i, mask=i < n)  # the load
+    w = helper(v)
+    s = tl.sum(tl.sigmoid(w), 0)  # through tl
+    total = 0.0
+    for k in range(n):  # the loop
+        total += tl.load(x + k)  # inside
+    tl.store(o, s + total)  # the store
+
+
+@pytest.mark.parametrize(
+    ("op", "text"),
+    [("load", "# the load"), ("reduce", "# through tl"), ("exp", "# through tl"),
+     ("fdiv", "# through tl"), ("for", "# the loop"), ("store", "# the store")],
+)  # fmt: skip
+def test_ops_know_the_line_of_the_users_kernel(op, text):
+    kernel = tile_ir(located, "*fp32 *fp32 i32", {"B": 16})
+    found = next(q for q in kernel.walk() if q.name == op)
+    assert re.fullmatch(rf"{re.escape(__file__)}:{line_of(located, text)}:\d+", found.loc)
+
+
+def test_ops_of_a_users_helper_know_its_line():
+    kernel = tile_ir(located, "*fp32 *fp32 i32", {"B": 16})
+    product = next(q for q in kernel.walk() if q.name == "fmul" and q.result.type.shape)
+    assert product.loc.startswith(f"{__file__}:{line_of(helper, '# in a helper')}:")
+
+
+def test_ops_inside_a_loop_know_their_line():
+    kernel = tile_ir(located, "*fp32 *fp32 i32", {"B": 16})
+    (loop,) = (q for q in kernel.walk() if q.name == "for")
+    (load,) = (q for q in loop.blocks[0].ops if q.name == "load")
+    assert load.loc.startswith(f"{__file__}:{line_of(located, '# inside')}:")
+
+
+def test_values_keep_the_users_names():
+    kernel = tile_ir(located, "*fp32 *fp32 i32", {"B": 16})
+    assert next(q for q in kernel.walk() if q.name == "load").result.hint == "v"
+    assert [p.name for p in kernel.params] == ["x", "o", "n"]
+
+
+# -- what is not supported ------------------------------------------------------------------------
+@triton.jit
+def returns_early(x, n):
+    if tl.program_id(0) >= n:  # here
+        return
+    tl.store(x, 1.0)
+
+
+@triton.jit(noinline=True)
+def called(a):
+    return a + 1
+
+
+@triton.jit
+def calls(x):
+    tl.store(x, called(tl.load(x)))  # here
+
+
+@triton.jit
+def assembles(x, B: tl.constexpr):
+    v = tl.load(x + tl.arange(0, B))
+    v = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [v], tl.float32, True, 1)  # here
+    tl.store(x + tl.arange(0, B), v)
+
+
+@triton.jit
+def describes(x, n):
+    d = tl.make_tensor_descriptor(x, shape=[n, n], strides=[n, 1], block_shape=[16, 16])  # here
+    d.store([0, 0], d.load([0, 0]) * 2)
+
+
+@triton.jit
+def adds_atomically(x, B: tl.constexpr):
+    tl.atomic_add(x + tl.arange(0, B), 1.0)  # here
+
+
+@triton.jit
+def swaps_atomically(x):
+    tl.atomic_cas(x, 0, 1)  # here
+
+
+@triton.jit
+def combine(a, b):
+    return a * 2 + b
+
+
+@triton.jit
+def scans(x, B: tl.constexpr):
+    i = tl.arange(0, B)
+    tl.store(x + i, tl.associative_scan(tl.load(x + i), 0, combine))  # here
+
+
+@triton.jit
+def reduces_its_own_way(x, B: tl.constexpr):
+    tl.store(x, tl.reduce(tl.load(x + tl.arange(0, B)), 0, combine))  # here
+
+
+@triton.jit
+def finds_the_place(x, o, B: tl.constexpr):
+    tl.store(o, tl.argmax(tl.load(x + tl.arange(0, B)), 0))  # here
+
+
+@triton.jit
+def counts(x, o, B: tl.constexpr):
+    tl.store(o + tl.arange(0, 16), tl.histogram(tl.load(x + tl.arange(0, B)), 16))  # here
+
+
+@triton.jit
+def gathers(x, B: tl.constexpr):
+    i = tl.arange(0, B)
+    tl.store(x + i, tl.gather(tl.load(x + i), i // 2, 0))  # here
+
+
+@triton.jit
+def prints(x):
+    tl.device_print("x", tl.load(x))  # here
+
+
+@triton.jit
+def raises_to_a_power(x):
+    v = tl.load(x)
+    tl.store(x, libdevice.pow(v, v))  # here
+
+
+@triton.jit
+def multiplies_batches(x, o, B: tl.constexpr):
+    b, i = tl.arange(0, 2), tl.arange(0, B)
+    at = b[:, None, None] * B * B + i[None, :, None] * B + i[None, None, :]
+    tl.store(o + at, tl.dot(tl.load(x + at), tl.load(x + at)))  # here
+
+
+@triton.jit
+def follows_pointers(x):
+    p = tl.load(x).to(tl.pointer_type(tl.pointer_type(tl.float32)))  # here
+    tl.store(tl.load(p), 1.0)
+
+
+B16 = {"B": 16}
+UNSUPPORTED = [
+    (returns_early, "*fp32 i32", {}, "returning early", "under `if`"),
+    (calls, "*fp32", {}, "tt.call", "noinline"),
+    (assembles, "*fp32", B16, "tt.elementwise_inline_asm", "inline assembly"),
+    (describes, "*fp32 i32", {}, "tt.make_tensor_descriptor", "pointers and masks"),
+    (adds_atomically, "*fp32", B16, "tt.atomic_rmw", "docs/"),
+    (swaps_atomically, "*i32", {}, "tt.atomic_cas", "docs/"),
+    (scans, "*fp32", B16, "tt.scan", "docs/"),
+    (reduces_its_own_way, "*fp32", B16, "a reduction with this combine", "sum, product, min"),
+    (finds_the_place, "*fp32 *i32", B16, "a reduction with this combine", "sum, product, min"),
+    (counts, "*i32 *i32", B16, "tt.histogram", "docs/"),
+    (gathers, "*fp32", B16, "tt.gather", "docs/"),
+    (prints, "*fp32", {}, "tt.print", "docs/"),
+    (raises_to_a_power, "*fp32", {}, "__nv_powf", "docs/"),
+    (multiplies_batches, "*fp16 *fp32", B16, "a dot of", "docs/"),
+    (follows_pointers, "*i64", {}, "pointers to|type !tt.ptr", "docs/"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fn", "signature", "constants", "what", "hint"),
+    UNSUPPORTED,
+    ids=[case[0].__name__ for case in UNSUPPORTED],
+)
+def test_unsupported_names_the_op_the_users_line_and_a_hint(fn, signature, constants, what, hint):
+    with pytest.raises(UnsupportedError) as caught:
+        tile_ir(fn, signature, constants)
+    error = caught.value
+    assert re.search(what, error.what)
+    assert re.fullmatch(rf"{re.escape(__file__)}:{line_of(fn, '# here')}:\d+", error.where)
+    assert hint in error.hint

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +15,8 @@ from asterope.runtime.kernel import TileKernel
 __all__ = ["Array", "Launch", "Listener", "launch", "listen", "stop_listening"]
 
 Grid = tuple[int, int, int]
+# No launch of so many programs comes back, and counts of them stay far from 64 bits.
+_MAX_PROGRAMS = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,26 +70,53 @@ def stop_listening(listener: Listener) -> None:
     _listeners().remove(listener)
 
 
-def launch(kernel: TileKernel, grid: Grid, args: Sequence[Array | int | float]) -> None:
-    """Run a kernel over a grid.
-
-    Raises: KernelError for a grid with a negative or too large size, or arrays without memory
-    where values are wanted.
-    """
+def _check_grid(kernel: TileKernel, grid: Grid) -> None:
     for axis, size in zip("xyz", grid, strict=True):
         if not 0 <= size < 1 << 31:
             raise KernelError(
                 f"grid size {size} along {axis} is outside 0..2^31 - 1", where=kernel.name
             )
+    count = math.prod(grid)
+    if count > _MAX_PROGRAMS:
+        raise KernelError(
+            f"a grid of {' x '.join(map(str, grid))} is {count} programs, more than 2^40",
+            where=kernel.name,
+        )
+
+
+def _check_arguments(kernel: TileKernel, args: Sequence[Array | int | float]) -> None:
+    """Refuse an argument of another type by its parameter's name."""
+    places = zip(kernel.kernel.params, kernel.kernel.body.args, args, strict=False)
+    for param, place, arg in places:
+        if place.type.is_float:
+            fits = isinstance(arg, numbers.Real)
+        else:
+            fits = isinstance(arg, numbers.Integral) or (place.type.is_ptr and type(arg) is Array)
+        if not fits:
+            raise KernelError(
+                f"argument {param.name} is {arg!r}, which does not fit {place.type}",
+                where=kernel.name,
+            )
+
+
+def launch(kernel: TileKernel, grid: Grid, args: Sequence[Array | int | float]) -> None:
+    """Run a kernel over a grid.
+
+    Raises: KernelError for a grid with a negative or too large size, an argument that its
+    parameter cannot take, or arrays without memory where values are wanted.
+    """
+    _check_grid(kernel, grid)
+    _check_arguments(kernel, args)
     listeners = _listeners()
     for listener in listeners:
         listener.on_launch(Launch(kernel, grid, tuple(args)))
     if listeners and not all(listener.wants_values for listener in listeners):
         return
-    numbers, extents = [], []
+    values: list[int | float] = []
+    extents: list[tuple[int, int]] = []
     for i, arg in enumerate(args):
         if not isinstance(arg, Array):
-            numbers.append(arg)
+            values.append(arg)
             continue
         if not arg.exists:
             raise KernelError(
@@ -93,6 +124,6 @@ def launch(kernel: TileKernel, grid: Grid, args: Sequence[Array | int | float]) 
                 where=kernel.name,
                 hint="meta tensors can be timed: with asterope.simulate(chip, values=False)",
             )
-        numbers.append(arg.address)
+        values.append(arg.address)
         extents.append((arg.start, arg.end))
-    kernel.host.launch(grid, numbers, extents)
+    kernel.host.launch(grid, values, extents)

@@ -1,7 +1,7 @@
 """Traces that ui.perfetto.dev opens: the JSON form of the Trace Event Format.
 
-One process a launch list, one thread an engine of a tile; semaphores are flows. Times are
-microseconds, as the format asks.
+One process a launch list, one thread an engine of a tile, more where its transfers overlap;
+semaphores are flows. Times are microseconds, as the format asks.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ __all__ = ["trace_events", "write_trace"]
 _ENGINES = ("load", "store", "tensor", "vector")
 _LAUNCHES, _TILES = 1, 2
 _PS_PER_US = 1e6
+_MAX_LANES = 1 << 10
+# A viewer works in whole nanoseconds, and takes a flow that begins where a slice ends for the next.
+_BEFORE_END_PS = 1000
 
 
 def _name(
@@ -38,40 +41,68 @@ def trace_events(
     yield from _name("process", _LAUNCHES, 0, f"{chip.name}:{chip.profile}")
     yield from _name("thread", _LAUNCHES, 0, "launches")
     yield from _name("process", _TILES, 0, "tiles", 1)
-    threads: set[int] = set()
+    lanes = _Lanes()
     for index, (name, start_ps, result) in enumerate(launches):
         yield {
             "ph": "X", "pid": _LAUNCHES, "tid": 0, "name": name,
             "ts": start_ps / _PS_PER_US, "dur": result.time_ps / _PS_PER_US,
             "args": {"bound by": result.bound_by, "hbm bytes": result.hbm_bytes},
         }  # fmt: skip
-        yield from _instructions(index, start_ps, result, threads)
+        yield from _instructions(index, start_ps, result, lanes)
+
+
+class _Lanes:
+    """Threads of the trace: transfers of one engine that overlap in time need several.
+
+    `free_ps` has for each tile and engine when each of its lanes is free; lanes are numbered in
+    order of appearance.
+    """
+
+    def __init__(self) -> None:
+        self.free_ps: dict[tuple[int, int], list[int]] = {}
+        self.threads: dict[tuple[int, int, int], int] = {}
+
+    def place(self, tile: int, engine: int, start_ps: int, end_ps: int) -> tuple[int, int, bool]:
+        """Return the lane a slice goes to, its thread, and whether that is new."""
+        free = self.free_ps.setdefault((tile, engine), [])
+        lane = next((i for i, ps in enumerate(free) if ps <= start_ps), len(free))
+        if lane == len(free):
+            free.append(0)
+        # Of two slices that begin at one moment, a viewer could not tell which is meant.
+        free[lane] = max(end_ps, start_ps + 1)
+        key = (tile, engine, lane)
+        is_new = key not in self.threads
+        return lane, self.threads.setdefault(key, len(self.threads)), is_new
 
 
 def _instructions(
-    index: int, start_ps: int, result: Result, threads: set[int]
+    index: int, start_ps: int, result: Result, lanes: _Lanes
 ) -> Iterator[dict[str, Any]]:
-    ends: dict[tuple[int, int], tuple[int, int]] = {}
+    signals: dict[tuple[int, int], tuple[float, int]] = {}
     for event in result.events:
-        thread = event.tile * len(_ENGINES) + _ENGINES.index(event.engine)
-        if thread not in threads:
-            threads.add(thread)
-            yield from _name("thread", _TILES, thread, f"tile {event.tile} {event.engine}", thread)
+        engine = _ENGINES.index(event.engine)
+        begin_ps, end_ps = start_ps + event.start_ps, start_ps + event.end_ps
+        lane, thread, is_new = lanes.place(event.tile, engine, begin_ps, end_ps)
+        if is_new:
+            name = f"tile {event.tile} {event.engine}" + (f" {lane + 1}" if lane else "")
+            order = (event.tile * len(_ENGINES) + engine) * _MAX_LANES + lane
+            yield from _name("thread", _TILES, thread, name, order)
         base = {"pid": _TILES, "tid": thread}
-        begin = (start_ps + event.start_ps) / _PS_PER_US
+        begin = begin_ps / _PS_PER_US
         yield {
             **base, "ph": "X", "name": event.label, "ts": begin,
-            "dur": (event.end_ps - event.start_ps) / _PS_PER_US,
+            "dur": (end_ps - begin_ps) / _PS_PER_US,
             "args": {"line": event.loc, "bytes": event.bytes, "number": event.number},
         }  # fmt: skip
-        ends[event.tile, event.number] = (event.end_ps, thread)
+        signal_ps = max(begin_ps, end_ps - _BEFORE_END_PS)
+        signals[event.tile, event.number] = (signal_ps / _PS_PER_US, thread)
         for awaited in event.waits:
-            if (event.tile, awaited) not in ends:
+            if (event.tile, awaited) not in signals:
                 continue
-            end_ps, source = ends[event.tile, awaited]
+            signal, source = signals[event.tile, awaited]
             flow = {"name": "semaphore", "cat": "semaphore", "pid": _TILES,
                     "id": f"{index}.{event.tile}.{awaited}.{event.number}"}  # fmt: skip
-            yield {**flow, "ph": "s", "tid": source, "ts": (start_ps + end_ps) / _PS_PER_US}
+            yield {**flow, "ph": "s", "tid": source, "ts": signal}
             yield {**flow, "ph": "f", "bp": "e", "tid": thread, "ts": begin}
 
 

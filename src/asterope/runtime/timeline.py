@@ -12,7 +12,7 @@ from asterope.chips import Chip
 from asterope.errors import ConfigError
 from asterope.runtime.launch import Array, Launch, listen, stop_listening
 from asterope.runtime.perfetto import write_trace
-from asterope.sim import FIDELITIES, Fidelity, Result, simulate_launch
+from asterope.sim import FIDELITIES, Fidelity, Result, own_memory_error, simulate_launch
 from asterope.units import PS_PER_S
 
 __all__ = ["TimedLaunch", "Timeline", "simulate"]
@@ -66,6 +66,7 @@ class Timeline:
         program = launch.kernel.time_program
         exists = all(a.exists for a in launch.args if isinstance(a, Array))
         if program.reads_memory:
+            _refuse_overlap(launch)
             args = [a.address if isinstance(a, Array) else a for a in launch.args]
             return self._simulate(launch, args, has_memory=exists)
         args = _canonical(launch)
@@ -113,6 +114,26 @@ class Timeline:
         Raises: OutputError if the file cannot be written.
         """
         write_trace(Path(path), self.chip, [(t.name, t.start_ps, t.result) for t in self.launches])
+
+
+def _refuse_overlap(launch: Launch) -> None:
+    """Refuse a launch whose way depends on an array that it writes under another name.
+
+    Raises: KernelError with the line of the load that decides.
+    """
+    program = launch.kernel.time_program
+    for reads, line in program.deciding.items():
+        for writes in program.written:
+            if min(reads, writes) < 0:
+                continue
+            a, b = launch.args[reads], launch.args[writes]
+            if (
+                isinstance(a, Array)
+                and isinstance(b, Array)
+                and a.start < b.end
+                and b.start < a.end
+            ):
+                raise own_memory_error(line)
 
 
 def _canonical(launch: Launch) -> list[int | float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from asterope.sim.macro import TimeProgram, to_macro_instructions
 from asterope.sim.result import Event, Result
 from asterope.sim.simulate import FIDELITIES, Fidelity, simulate_launch
+from asterope.sim.stream import own_memory_error
 
 __all__ = [
     "FIDELITIES",
@@ -12,6 +13,7 @@ __all__ = [
     "Fidelity",
     "Result",
     "TimeProgram",
+    "own_memory_error",
     "simulate_launch",
     "to_macro_instructions",
 ]

@@ -10,10 +10,10 @@ from asterope.chips import Chip, Inside
 from asterope.errors import ChipError
 from asterope.formats import ELEMENTS
 from asterope.ir import Engine
-from asterope.sim.instructions import Instruction, Product, Transfer, VectorWork
+from asterope.sim.instructions import Instruction, Product, VectorWork
 from asterope.units import PS_PER_S
 
-__all__ = ["Cost", "ceil_ps", "cost_of", "rate_format"]
+__all__ = ["Cost", "ceil_ps", "cost_of", "rate_format", "vector_cycles", "vector_work"]
 
 # Integers have no rate of their own on the chip: int8 values are exact in bf16.
 _RATES = {
@@ -66,14 +66,18 @@ def cost_of(instruction: Instruction, chip: Chip) -> Cost:
     """Return the cost of one execution; a transfer's time depends on what else is moving."""
     inside = chip.inside()
     work = instruction.work
-    if isinstance(work, Product):
-        if instruction.engine is Engine.TENSOR:
-            return _tensor(work, inside)
-        macs = work.m * work.n * work.k
-        return _vector(VectorWork(counts={"op32": macs}), inside)
-    if isinstance(work, VectorWork):
-        return _vector(work, inside)
-    return Cost()
+    if isinstance(work, Product) and instruction.engine is Engine.TENSOR:
+        return _tensor(work, inside)
+    on_vector = vector_work(instruction)
+    return _vector(on_vector, inside) if on_vector is not None else Cost()
+
+
+def vector_work(instruction: Instruction) -> VectorWork | None:
+    """Return what an instruction asks of the vector engine; wide products run there too."""
+    work = instruction.work
+    if isinstance(work, Product) and instruction.engine is Engine.VECTOR:
+        return VectorWork(counts={"op32": work.m * work.n * work.k})
+    return work if isinstance(work, VectorWork) else None
 
 
 def _tensor(work: Product, inside: Inside) -> Cost:
@@ -94,9 +98,21 @@ def _tensor(work: Product, inside: Inside) -> Cost:
 
 
 def _vector(work: VectorWork, inside: Inside) -> Cost:
+    unit, counts = inside.tile.vector, work.counts
+    cycles = math.ceil(vector_cycles(work, inside)) + unit.startup_cycles
+    return Cost(
+        duration_ps=ceil_ps(cycles / inside.clock_hz),
+        vector_ops_16bit=counts.get("op16", 0) + counts.get("move16", 0),
+        vector_ops_32bit=counts.get("op32", 0) + counts.get("move32", 0),
+        transcendental_ops=counts.get("function16", 0) + counts.get("function32", 0),
+    )
+
+
+def vector_cycles(work: VectorWork, inside: Inside) -> float:
+    """Return the cycles of a vector engine and its reshaper for the work alone."""
     unit, reshaper = inside.tile.vector, inside.tile.reshaper
     counts = work.counts
-    cycles = (
+    return (
         counts.get("op16", 0) / (unit.lanes_16bit * unit.ops_per_lane_cycle)
         + counts.get("op32", 0) / (unit.lanes_32bit * unit.ops_per_lane_cycle)
         + counts.get("function16", 0) / (unit.lanes_16bit * unit.transcendental_ops_per_lane_cycle)
@@ -104,14 +120,3 @@ def _vector(work: VectorWork, inside: Inside) -> Cost:
         + counts.get("move16", 0) / reshaper.lanes_float
         + counts.get("move32", 0) / reshaper.lanes_fp32
     )
-    return Cost(
-        duration_ps=ceil_ps((math.ceil(cycles) + unit.startup_cycles) / inside.clock_hz),
-        vector_ops_16bit=counts.get("op16", 0) + counts.get("move16", 0),
-        vector_ops_32bit=counts.get("op32", 0) + counts.get("move32", 0),
-        transcendental_ops=counts.get("function16", 0) + counts.get("function32", 0),
-    )
-
-
-def granule_bytes(work: Transfer, inside: Inside) -> int:
-    """Return the bytes one gathered element costs."""
-    return max(work.element_bytes, inside.tile.dma.gather_granule_bytes)

@@ -5,10 +5,15 @@ Compiled by Numba; time is integer picoseconds; the same input gives the same ou
 Each tile has a control processor that reads its stream in order and enqueues into four in-order
 queues (load, store, tensor, vector), running ahead until a queue is full. An instruction starts
 when its engine is free, it has been issued, and the instructions it waits for have signalled; the
-engines' signals are in order, so a wait is on one count an engine. A result slot may be written
+engines' signals are in order, so a wait is on one count an engine. As many programs as fit share
+the scratchpad of a tile, so that one loads while another computes; a result slot may be written
 again when its readers are done. Shared resources (HBM, each cluster's NoC port and CSRAM port,
 each tile's ingest and egress) serve requests first come, first served, at their rate; a transfer
 occupies all resources on its way at once and arrives when the slowest is through, plus latency.
+
+The latest instructions of a tile are kept in a window, which lets go of one only when nobody can
+have to wait for it any more. Behind a very long instruction the control processor waits for that;
+this is no property of the chip.
 
 A tile that some tile of the cluster has loaded before, and that is still in the cluster's CSRAM (a
 ring buffer), comes from there; one that another cluster holds comes over the NoC; otherwise HBM.
@@ -86,17 +91,22 @@ def _fetch(s, m, p, words, fill, ended, tile, now):  # type: ignore[no-untyped-d
         header = words[tile, at]
         if header < 0:
             t.base = t.following
+            t.program += 1
+            t.share = t.share + 1 if t.share + 1 < p.at_once else 0
             t.position = at + 1
             continue
         index = header & 0xFFFFFFFF
         engine, number = p.engine[index], t.following
         e, w = s.engine[tile, engine], s.window[tile, number & m.window_mask]
-        if e.tail - e.head >= m.queue_depth or (number >= m.window and w.end_ps < 0):
+        if e.tail - e.head >= m.queue_depth or (number >= m.window and _is_needed(s, m, tile, w)):
             t.blocked = 1
             return False
         if t.blocked:
             t.blocked = 0
             t.fetch_ps = max(t.fetch_ps, now)
+        if number >= m.window and w.end_ps > t.fetch_ps:
+            t.fetch_ps = w.end_ps
+            _copy(t.control_path, w.path)
         t.fetch_ps += m.issue_ps
         t.control_path[_ISSUE] += m.issue_ps
         numbers, waits = (header >> 32) & 0xFF, header >> 40
@@ -104,17 +114,43 @@ def _fetch(s, m, p, words, fill, ended, tile, now):  # type: ignore[no-untyped-d
         _copy(w.path, t.control_path)
         w.key = words[tile, at + 1] if numbers == 2 else 0
         w.size = words[tile, at + 2] if numbers == 2 else 0
-        if p.granule[index]:
-            w.size *= p.granule[index]
+        if p.gather[index]:
+            w.size *= max(w.key, m.granule)
+        t.following = number + 1
         _dependencies(
             s, m, p, words[tile, at + 1 + numbers : at + 1 + numbers + waits], tile, number
         )
         s.queue[tile, engine, e.tail & m.queue_mask] = number
         e.tail += 1
-        t.following = number + 1
         t.position = at + 1 + numbers + waits
         s.counters[_COUNT] += 1
         _try(s, m, tile, engine)
+
+
+@compiled
+def _is_forgotten(s, m, tile, number):  # type: ignore[no-untyped-def]
+    """Whether an instruction has left the window, having signalled before any queued was issued."""
+    return number < s.tile[tile].following - m.window
+
+
+@compiled
+def _is_needed(s, m, tile, w):  # type: ignore[no-untyped-def]
+    """Whether a queued instruction may have to wait for one that would be forgotten."""
+    t = s.tile[tile]
+    if w.end_ps < 0:
+        return True
+    if w.end_ps <= t.settled_ps:
+        return False
+    t.settled_ps = t.fetch_ps
+    for i in range(4):
+        e = s.engine[tile, i]
+        if e.head != e.tail:
+            head = s.queue[tile, i, e.head & m.queue_mask]
+            issued = s.window[tile, head & m.window_mask].issued_ps
+            t.settled_ps = min(t.settled_ps, issued)
+            if issued < w.end_ps:
+                return True
+    return False
 
 
 @compiled
@@ -127,14 +163,17 @@ def _dependencies(s, m, p, tokens, tile, number):  # type: ignore[no-untyped-def
         w.waits[e] = -1
     for token in tokens:
         producer = s.tile[tile].base + token
-        if token < 0 or producer <= number - m.window:
+        if token < 0 or _is_forgotten(s, m, tile, producer):
             continue
         source = s.window[tile, producer & m.window_mask]
         of = p.engine[source.instruction]
         w.waits[of] = max(w.waits[of], producer)
         s.readers[tile, source.instruction, source.slot, engine] = number
-    w.slot = s.next_slot[tile, index]
-    s.next_slot[tile, index] = w.slot + 1 if w.slot + 1 < p.depth[index] else 0
+    slot, depth = s.slot[tile, index], p.depth[index]
+    if slot.program != s.tile[tile].program:
+        slot.program, slot.next = s.tile[tile].program, 0
+    w.slot = s.tile[tile].share * depth + slot.next
+    slot.next = slot.next + 1 if slot.next + 1 < depth else 0
     for e in range(4):
         reader = s.readers[tile, index, w.slot, e]
         if reader != number:
@@ -157,7 +196,7 @@ def _try(s, m, tile, engine):  # type: ignore[no-untyped-def]
     ready = max(e.free_ps, w.issued_ps)
     for i in range(4):
         awaited = w.waits[i]
-        if awaited < 0 or awaited <= number - m.window:
+        if awaited < 0 or _is_forgotten(s, m, tile, awaited):
             continue
         end = s.window[tile, awaited & m.window_mask].end_ps
         if end < 0:
@@ -166,7 +205,7 @@ def _try(s, m, tile, engine):  # type: ignore[no-untyped-def]
         ready = max(ready, end)
     if engine == _LOAD:
         oldest = s.channel[tile, s.tile[tile].next_channel]
-        if oldest >= 0 and oldest > number - m.window:
+        if oldest >= 0 and not _is_forgotten(s, m, tile, oldest):
             ready = max(ready, s.window[tile, oldest & m.window_mask].end_ps)
     e.pushed = 1
     _push(s, ready, tile * 4 + engine)
@@ -181,7 +220,7 @@ def _cause(s, m, tile, engine, number, ready, path):  # type: ignore[no-untyped-
         return
     for i in range(4):
         awaited = w.waits[i]
-        if awaited >= 0 and awaited > number - m.window:
+        if awaited >= 0 and not _is_forgotten(s, m, tile, awaited):
             source = s.window[tile, awaited & m.window_mask]
             if source.end_ps == ready:
                 _copy(path, source.path)
@@ -224,7 +263,7 @@ def _start(s, m, p, table, tile, engine, ready, trace):  # type: ignore[no-untyp
         e.free_ps = end
     # Signals of an engine come in order.
     before = s.window[tile, e.last & m.window_mask]
-    if e.last > number - m.window and e.last >= 0 and before.end_ps > end:
+    if e.last >= 0 and before.end_ps > end and not _is_forgotten(s, m, tile, e.last):
         end = before.end_ps
         _copy(path, before.path)
     e.last = number

@@ -15,11 +15,11 @@ class Transfer:
     """A DMA between a memory (`space`: hbm, csram of the tile's cluster, or tsram) and TSRAM.
 
     Each execution brings its own key (equal keys are the same bytes) and number of bytes; a gather
-    instead brings the number of elements, each of which costs a granule. A transfer that is
-    `shared` reads memory that this kernel never writes, so tiles may pass it on to each other.
+    instead brings the bytes of a piece and the number of pieces, each of which costs a granule at
+    least. A transfer that is `shared` reads memory that this kernel never writes, so tiles may
+    pass it on to each other; only such a one has a key.
     """
 
-    element_bytes: int
     gather: bool
     shared: bool
     space: str = "hbm"
@@ -53,8 +53,8 @@ Work = Transfer | Product | VectorWork
 class Instruction:
     """One kind of macro-instruction of a program.
 
-    `depth` is how many results exist at once: the next execution may start while that many earlier
-    results are still being read. `bytes` is the TSRAM that one result takes.
+    `depth` is how many results one program has at once: its next execution may start while that
+    many earlier results are still being read. `bytes` is the TSRAM that one result takes.
     """
 
     engine: Engine

@@ -9,18 +9,22 @@ stored, happen in the DMA on the way.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from asterope.compiler import simplify
 from asterope.host import TimeCode
-from asterope.ir import OPS, SEM, Block, Builder, Engine, Kernel, Op, Roots, Type, Value, verify
+from asterope.ir import OPS, SEM, Block, Builder, Engine, Kernel, Op, Type, Value, verify
+from asterope.sim.access import TileAccess, address_numbers, block_numbers, piece_numbers
 from asterope.sim.instructions import Instruction, Product, Transfer, VectorWork, Work
+from asterope.sim.origins import Origins, grows_by_one, masks_of, offsets_of, pointer_of
 from asterope.sim.slices import control_values
 from asterope.sim.tsram import Need, tsram_need
 
-__all__ = ["TimeProgram", "to_macro_instructions"]
+__all__ = ["ELSEWHERE", "TimeProgram", "to_macro_instructions"]
 
-_HASH = (0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F)
+ELSEWHERE = -1
+
 _ON_THE_WAY = ("convert", "bitcast", "transpose")
 _WIDE_PRODUCT_BITS = 32
 
@@ -29,15 +33,22 @@ _WIDE_PRODUCT_BITS = 32
 class TimeProgram:
     """The time reading of a kernel: control flow in tile IR, and what its instructions are.
 
-    `reads_memory` is the source line of a load that decides about control flow, "" if there is
-    none: without such a load the program can be timed with no data at all.
+    `deciding` maps the parameters through which control flow, addresses or masks are read from
+    memory to the source line of such a load; `written` are those through which memory is written.
+    A pointer that is no parameter's counts as `ELSEWHERE`.
     """
 
     kernel: Kernel
     instructions: tuple[Instruction, ...]
-    reads_memory: str
+    deciding: Mapping[int, str]
+    written: frozenset[int]
     need: Need
     num_stages: int
+
+    @property
+    def reads_memory(self) -> str:
+        """The source line of a load that decides where the program goes, "" if there is none."""
+        return next(iter(self.deciding.values()), "")
 
     @functools.cached_property
     def code(self) -> TimeCode:
@@ -71,9 +82,8 @@ class _Lowering:
         self.ready: dict[Value, _Ready] = {}
         self.group: _Group | None = None
         self.loop_depth = 0
-        self.reads_memory = ""
-        self.roots = Roots(kernel)
-        self.stored = {self._root(op) for op in kernel.walk() if "store" in op.name}
+        self.origins = Origins(kernel)
+        self.deciding: dict[int, str] = {}
         self.known_after: dict[Value, tuple[Value, ...]] = {}
         self.always: Value
 
@@ -87,7 +97,12 @@ class _Lowering:
         kernel = simplify(Kernel(self.source.name, list(self.source.params), body))
         verify(kernel)
         need = tsram_need(self.source, self.control)
-        return TimeProgram(kernel, tuple(self.instructions), self.reads_memory, need, self.stages)
+        written = frozenset(map(self._index, self.origins.stored))
+        instructions = tuple(self.instructions)
+        return TimeProgram(kernel, instructions, self.deciding, written, need, self.stages)
+
+    def _index(self, parameter: Value | None) -> int:
+        return ELSEWHERE if parameter is None else self.source.body.args.index(parameter)
 
     # -- blocks ---------------------------------------------------------------------------------
     def _fill(self, source: Block, b: Builder) -> None:
@@ -114,7 +129,8 @@ class _Lowering:
 
     def _copy(self, op: Op, b: Builder) -> None:
         if op.name in ("load", "load_tile"):
-            self.reads_memory = self.reads_memory or op.loc or self.source.name
+            for origin in self.origins.of(pointer_of(op)):
+                self.deciding.setdefault(self._index(origin), op.loc or self.source.name)
         operands = [self.env[v] for v in op.operands]
         new = b.op(op.name, operands, [r.type for r in op.results], op.attrs)
         self.env.update(zip(op.results, new.results, strict=True))
@@ -225,28 +241,21 @@ class _Lowering:
         num_bytes = op.result.type.num_bytes
         self.ready[op.result] = self._issue(b, engine, work, op.name, op.loc, num_bytes, [], waits)
 
-    def _root(self, op: Op) -> Value | None:
-        """Return the parameter an access goes through, or None if that is not known."""
-        return self.roots.root(op.operands[1 if op.name == "store_tile" else 0])
-
     # -- transfers ------------------------------------------------------------------------------
     def _transfer(self, op: Op, b: Builder) -> None:
-        is_store = "store" in op.name
-        tiled = "tile" in op.name
-        value = op.operands[0 if tiled else 1] if is_store else op.result
-        size = max(1, value.type.bits // 8)
-        gather = not tiled and bool(value.type.shape)
-        root = self._root(op)
-        space = op.operands[1 if op.name == "store_tile" else 0].type.space
-        constant = root is not None and root not in self.stored and None not in self.stored
-        shared = constant and not is_store and not gather and space == "hbm"
-        work = Transfer(element_bytes=size, gather=gather, shared=shared, space=space)
-        numbers = self._tile_numbers(op, is_store, size, b) if tiled else self._plain_numbers(op, b)
+        is_store = op.name in ("store", "store_tile")
+        value = op.operands[1 if op.name == "store" else 0] if is_store else op.result
+        space = pointer_of(op).type.space
+        origins = self.origins.of(pointer_of(op))
+        gather = self.origins.is_gather(op)
+        shared = not is_store and not gather and space == "hbm" and self._is_constant(origins)
+        work = Transfer(gather=gather, shared=shared, space=space)
+        numbers = self._numbers(op, work, b)
         waits = self._waits([value], b) if is_store else []
         waits += [t for v in op.operands for t in self.known_after.get(v, ()) if t not in waits]
-        engine = Engine.STORE if is_store else Engine.LOAD
-        name = root.hint if root is not None and root.hint else ""
+        name = next((o.hint for o in origins if o is not None), "") if len(origins) == 1 else ""
         label = f"{'store' if is_store else 'load'} {name}".strip()
+        engine = Engine.STORE if is_store else Engine.LOAD
         token = self._issue(b, engine, work, label, op.loc, value.type.num_bytes, numbers, waits)
         if is_store:
             return
@@ -254,47 +263,29 @@ class _Lowering:
         if value in self.control:
             self.known_after[value] = (token,)
 
-    def _tile_numbers(self, op: Op, is_store: bool, size: int, b: Builder) -> list[Value]:
-        """Compute a tile's key (base and all offsets) and its bytes (what the masks leave on)."""
-        operands = [self.env[v] for v in op.operands[is_store:] if v in self.env]
-        type_ = op.operands[0].type if is_store else op.result.type
-        rank, i64 = len(type_.shape), Type("i64")
-        key = b.value("ptr_to_int", (operands[0],), i64)
-        for d, offset in enumerate(operands[1 : 1 + rank]):
-            wide = offset
-            if offset.type.elem != "i64":
-                wide = b.value("convert", (offset,), offset.type.with_elem("i64"), how="sext")
-            total = b.value("reduce", (wide,), i64, axis=0, combine="add")
-            scaled = b.value("mul", (total, b.const(i64, _HASH[d % len(_HASH)])), i64)
-            key = b.value("add", (key, scaled), i64)
-        num_bytes = b.const(i64, size)
-        dims = op.attrs.get("mask_dims", ())
-        masks = dict(zip(dims, operands[1 + rank :], strict=False))
-        for d, length in enumerate(type_.shape):
-            count = b.const(i64, length)
-            if d in masks:
-                on = b.value("popcount", (masks[d],), Type("i32"))
-                count = b.value("convert", (on,), i64, how="sext")
-            num_bytes = b.value("mul", (num_bytes, count), i64)
-        return [key, num_bytes]
+    def _is_constant(self, origins: set[Value | None]) -> bool:
+        """Whether memory of these origins is surely not written by this kernel."""
+        stored = self.origins.stored
+        return None not in origins | stored and origins.isdisjoint(stored)
 
-    def _plain_numbers(self, op: Op, b: Builder) -> list[Value]:
-        """Give a scalar's address and bytes, or how many elements a gather touches."""
-        i64 = Type("i64")
-        pointer = self.env[op.operands[0]]
-        type_ = op.operands[0].type
-        mask = op.operands[1 if op.name == "load" else 2] if op.attrs.get("mask") else None
-        count = b.const(i64, type_.num_elements)
-        if mask is not None:
-            on = b.value("popcount", (self.env[mask],), Type("i32"))
-            count = b.value("convert", (on,), i64, how="sext")
-        if type_.shape:
-            return [b.const(i64, 0), count]
-        size = max(1, Type(type_.pointee).bits // 8)
-        return [
-            b.value("ptr_to_int", (pointer,), i64),
-            b.value("mul", (count, b.const(i64, size)), i64),
-        ]
+    def _numbers(self, op: Op, work: Transfer, b: Builder) -> list[Value]:
+        """Compute what each execution brings: key and bytes, or bytes of a piece and pieces."""
+        size = max(1, Type(pointer_of(op).type.pointee).bits // 8)
+        if op.name in ("load", "store"):
+            mask = op.operands[1 if op.name == "load" else 2] if op.attrs.get("mask") else None
+            on = self.env[mask] if mask is not None else None
+            return address_numbers(self.env[pointer_of(op)], on, size, b)
+        offsets = offsets_of(op)
+        access = TileAccess(
+            base=self.env[pointer_of(op)],
+            offsets=[self.env[v] for v in offsets],
+            masks={d: self.env[v] for d, v in masks_of(op).items()},
+            element_bytes=size,
+        )
+        if not work.gather:
+            return block_numbers(access, b, keyed=work.shared)
+        regular = [d for d, v in enumerate(offsets) if grows_by_one(v)]
+        return piece_numbers(access, regular[0] if regular else None, b)
 
     # -- control flow ---------------------------------------------------------------------------
     def _for(self, op: Op, b: Builder) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Container
 
-from asterope.chips import Chip
+from asterope.chips import Chip, Inside
 from asterope.ir import Engine
-from asterope.sim.costs import ceil_ps, rate_format
-from asterope.sim.instructions import Product, VectorWork
+from asterope.sim.costs import ceil_ps, rate_format, vector_cycles, vector_work
+from asterope.sim.instructions import Product
 from asterope.sim.macro import TimeProgram
 from asterope.sim.totals import Totals
 from asterope.units import PS_PER_S
@@ -34,32 +34,40 @@ def vector_ops_of(program: TimeProgram, totals: Totals) -> int:
     """Add up the vector engines' operations."""
     ops = 0
     for instruction, count in zip(program.instructions, totals.executions, strict=True):
-        work = instruction.work
-        if isinstance(work, VectorWork):
+        work = vector_work(instruction)
+        if work is not None:
             ops += count * sum(work.counts.values())
-        elif isinstance(work, Product) and instruction.engine is Engine.VECTOR:
-            ops += count * work.m * work.n * work.k
     return ops
+
+
+def _vector_s(program: TimeProgram, totals: Totals, inside: Inside) -> float:
+    """Return the least time of the vector engines, all of them busy."""
+    cycles = 0.0
+    for instruction, count in zip(program.instructions, totals.executions, strict=True):
+        work = vector_work(instruction)
+        if work is not None:
+            cycles += count * vector_cycles(work, inside)
+    return cycles / (inside.num_tiles * inside.clock_hz)
+
+
+def _flop_per_s(chip: Chip, name: str) -> float:
+    """Return the faster of the maker's peak and what its tiles multiply out to."""
+    return max(chip.peak_flop_per_s[name], 2 * chip.macs_per_s(name))
 
 
 def roofline_ps(program: TimeProgram, totals: Totals, chip: Chip) -> dict[str, int]:
     """Return the least time each limit asks for: tensor rates, vector rate, memory bandwidth.
 
-    Peaks and bandwidth are the maker's, and equal tiles of memory are read once.
+    Peaks and bandwidth are the maker's (a peak may be rounded: the tiles' own rate counts where it
+    is higher), and equal tiles of memory are read once.
     """
-    tensor_s = sum(
-        flop / chip.peak_flop_per_s[name] for name, flop in flop_of(program, totals, chip).items()
-    )
-    moved = totals.hbm_bytes
+    flop = flop_of(program, totals, chip)
     limits = {
-        "tensor": tensor_s,
-        "hbm": moved / chip.hbm.bandwidth_bytes_per_s,
+        "tensor": sum(count / _flop_per_s(chip, name) for name, count in flop.items()),
+        "hbm": totals.hbm_bytes / chip.hbm.bandwidth_bytes_per_s,
     }
     if chip.tile is not None:
-        inside = chip.inside()
-        lanes = inside.tile.vector.lanes_16bit * inside.tile.vector.ops_per_lane_cycle
-        rate = lanes * inside.num_tiles * inside.clock_hz
-        limits["vector"] = vector_ops_of(program, totals) / rate
+        limits["vector"] = _vector_s(program, totals, chip.inside())
     return {
         name: ceil_ps(seconds) if seconds * PS_PER_S > 0 else 0 for name, seconds in limits.items()
     }

@@ -8,12 +8,12 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from asterope.chips import Chip, Inside
+from asterope.chips import Chip, Inside, Tile
 from asterope.errors import ConfigError
 from asterope.host import Emitter
 from asterope.sim import engine
 from asterope.sim import state as states
-from asterope.sim.costs import Cost, ceil_ps, cost_of, granule_bytes
+from asterope.sim.costs import Cost, ceil_ps, cost_of
 from asterope.sim.instructions import Transfer
 from asterope.sim.macro import TimeProgram
 from asterope.sim.result import Event, Result
@@ -102,7 +102,7 @@ def machine_of(chip: Chip) -> states.Machine:
         return ceil_ps(count / inside.clock_hz)
 
     window = 256
-    while window < 4 * tile.control.queue_depth + 2 * tile.dma.channels + 64:
+    while window < 16 * tile.control.queue_depth:
         window *= 2
     return states.Machine(
         num_tiles=inside.num_tiles,
@@ -120,6 +120,7 @@ def machine_of(chip: Chip) -> states.Machine:
         hop_ps=cycles(noc.hop_cycles),
         dma_ps=cycles(tile.dma.latency_cycles),
         csram_bytes=cluster.csram_bytes,
+        granule=tile.dma.gather_granule_bytes,
         window=window,
         window_mask=window - 1,
         queue_mask=(1 << (tile.control.queue_depth - 1).bit_length()) - 1,
@@ -127,18 +128,17 @@ def machine_of(chip: Chip) -> states.Machine:
     )
 
 
-def _engine_program(program: TimeProgram, costs: Sequence[Cost], inside: Inside) -> states.Program:
+def _engine_program(program: TimeProgram, costs: Sequence[Cost], tile: Tile) -> states.Program:
     table = program.instructions
     transfers = [i.work if isinstance(i.work, Transfer) else None for i in table]
     return states.Program(
         engine=np.array([states.ENGINES.index(i.engine.value) for i in table], np.int64),
         duration_ps=np.array([c.duration_ps for c in costs], np.int64),
         depth=np.array([i.depth for i in table], np.int64),
-        granule=np.array(
-            [granule_bytes(t, inside) if t and t.gather else 0 for t in transfers], np.int64
-        ),
+        gather=np.array([bool(t and t.gather) for t in transfers], np.bool_),
         shared=np.array([bool(t and t.shared) for t in transfers], np.bool_),
         space=np.array([states.SPACES.index(t.space) if t else 0 for t in transfers], np.int64),
+        at_once=program.need.programs_at_once(tile),
     )
 
 
@@ -195,7 +195,7 @@ def _tile_result(
     )
     costs = [cost_of(i, chip) for i in program.instructions]
     machine = machine_of(chip)
-    run = _play(_engine_program(program, costs, inside), machine, streams, max_events)
+    run = _play(_engine_program(program, costs, inside.tile), machine, streams, max_events)
     state = run.state
     overhead_ps = _overhead_ps(chip)
     time_ps = int(state.chip[0]["finish"]) + overhead_ps

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from asterope.ir import Kernel, Op, Value
 
-__all__ = ["control_values"]
+__all__ = ["control_values", "loop_sources"]
 
 _ACCESS = ("load", "store", "load_tile", "store_tile")
 
 
 def control_values(kernel: Kernel) -> set[Value]:
     """Return the values that control flow and addresses depend on."""
-    sources = _sources(kernel)
+    sources = loop_sources(kernel)
     found: set[Value] = set()
     stack = [v for op in kernel.walk() for v in _seeds(op)]
     while stack:
@@ -46,7 +46,7 @@ def _seeds(op: Op) -> list[Value]:
     return operands
 
 
-def _sources(kernel: Kernel) -> dict[Value, list[Value]]:
+def loop_sources(kernel: Kernel) -> dict[Value, list[Value]]:
     """Map what blocks and loops define to what it is set from."""
     sources: dict[Value, list[Value]] = {}
 

@@ -65,6 +65,7 @@ class Machine(NamedTuple):
     hop_ps: int
     dma_ps: int
     csram_bytes: int
+    granule: int  # bytes that a gathered piece costs at least
     window: int  # instructions remembered a tile: a power of two
     window_mask: int
     queue_mask: int  # of the queues' rings: a power of two, less one
@@ -76,10 +77,11 @@ class Program(NamedTuple):
 
     engine: Any  # [I] int64
     duration_ps: Any  # [I] int64
-    depth: Any  # [I] int64
-    granule: Any  # [I] int64: bytes an element of a gather costs; 0 where bytes are given
+    depth: Any  # [I] int64: results that one program has at once
+    gather: Any  # [I] bool: key and size are the bytes of a piece and the number of pieces
     shared: Any  # [I] bool
     space: Any  # [I] int64: which memory a transfer is with, an index of SPACES
+    at_once: int  # programs that a tile has in its scratchpad at once
 
 
 _I = np.int64
@@ -87,6 +89,9 @@ _PATH = ("i8", (len(CATEGORIES),))
 _TILE = np.dtype(
     [(name, _I) for name in (
         "position",  # next word of the stream
+        "settled_ps",  # what signalled by then may be forgotten: no queued instruction is older
+        "program",  # how many programs were begun
+        "share",  # which share of the scratchpad the current program has, below `at_once`
         "base",  # number of the current program's first instruction
         "following",  # number of the next instruction
         "fetch_ps",  # when the control processor is free
@@ -108,6 +113,7 @@ _ENTRY = np.dtype(
     [(name, _I) for name in ("instruction", "key", "size", "slot", "issued_ps", "end_ps")]
     + [("waits", "i8", (len(ENGINES),)), ("path", *_PATH)]
 )
+_SLOT = np.dtype([("program", _I), ("next", _I)])
 _CLUSTER = np.dtype(
     [(name, _I) for name in (
         "csram_free", "noc_in_free", "noc_out_free",
@@ -127,8 +133,8 @@ class State(NamedTuple):
     window: Any  # [T, W] the latest instructions
     queue: Any  # [T, E, Q] instruction numbers
     channel: Any  # [T, channels] numbers of the loads in flight
-    next_slot: Any  # [T, I] which result slot is written next
-    readers: Any  # [T, I, depth, E] latest reader of each result slot
+    slot: Any  # [T, I] the program that wrote last, and which of its result slots is next
+    readers: Any  # [T, I, at_once * depth, E] latest reader of each result slot
     heap: Any  # [T * E]
     cluster: Any  # [C]
     ring_bytes: Any  # [C, R] bytes of staged tiles by serial number
@@ -156,14 +162,15 @@ def new_state(machine: Machine, program: Program) -> State:
     tiles, engines = machine.num_tiles, len(ENGINES)
     clusters = machine.num_clusters
     count = len(program.engine)
+    slots = program.at_once * int(program.depth.max(initial=1))
     state = State(
         tile=np.zeros(tiles, _TILE),
         engine=np.zeros((tiles, engines), _ENGINE),
         window=np.zeros((tiles, machine.window), _ENTRY),
         queue=np.zeros((tiles, engines, machine.queue_mask + 1), np.int64),
         channel=np.full((tiles, machine.channels), -1, np.int64),
-        next_slot=np.zeros((tiles, count), np.int64),
-        readers=np.full((tiles, count, int(program.depth.max(initial=1)), engines), -1, np.int64),
+        slot=np.zeros((tiles, count), _SLOT),
+        readers=np.full((tiles, count, slots, engines), -1, np.int64),
         heap=np.zeros(tiles * engines, _READY),
         cluster=np.zeros(clusters, _CLUSTER),
         ring_bytes=np.zeros((clusters, RING), np.int64),
@@ -171,6 +178,7 @@ def new_state(machine: Machine, program: Program) -> State:
         counters=np.zeros(len(COUNTERS), np.int64),
         busy_ps=np.zeros(len(BUSY), np.int64),
     )
+    state.tile["share"] = -1
     state.engine["last"] = -1
     state.engine["awaited"] = -1
     return state

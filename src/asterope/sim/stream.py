@@ -8,7 +8,7 @@ from asterope.errors import KernelError
 from asterope.host import Emitter
 from asterope.sim.macro import TimeProgram
 
-__all__ = ["streams_of"]
+__all__ = ["own_memory_error", "streams_of"]
 
 
 def streams_of(
@@ -17,8 +17,12 @@ def streams_of(
 ) -> Emitter:  # fmt: skip
     """Bind a time reading to a launch.
 
-    Raises: KernelError if control flow depends on memory that is not there.
+    Raises: KernelError if control flow depends on memory that is not there, or that the kernel
+    writes itself.
     """
+    own = min(program.deciding.keys() & program.written, default=None)
+    if own is not None:
+        raise own_memory_error(program.deciding[own])
     if program.reads_memory and not has_memory:
         raise KernelError(
             "where this kernel goes depends on values in memory, and its arrays have none",
@@ -26,3 +30,12 @@ def streams_of(
             hint="give it real tensors to time it",
         )
     return program.code.launch(grid, args)
+
+
+def own_memory_error(where: str) -> KernelError:
+    """Make the error for a kernel whose way depends on what it may have written itself."""
+    return KernelError(
+        "where this kernel goes depends on memory that it also writes, and timing writes nothing",
+        where=where,
+        hint="split it into two launches, or read what decides from an array it does not write",
+    )

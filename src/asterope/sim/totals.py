@@ -23,7 +23,7 @@ class Totals:
     """What all programs of a launch do together.
 
     `executions` counts each instruction. `loaded` and `stored` are the bytes asked for, a gathered
-    element counting itself. `hbm_bytes` is the least that HBM must move: what is stored there, and
+    piece counting itself. `hbm_bytes` is the least that HBM must move: what is stored there, and
     each tile of memory that is only read, once.
     """
 
@@ -46,7 +46,7 @@ def _kind(instruction: Instruction) -> int:
 
 
 @njit(cache=True)
-def _count(words, kind, element_bytes, in_hbm, executions, sums, seen):  # type: ignore[no-untyped-def]
+def _count(words, kind, gather, in_hbm, executions, sums, seen):  # type: ignore[no-untyped-def]
     at = 0
     while at < len(words):
         header = words[at]
@@ -56,7 +56,9 @@ def _count(words, kind, element_bytes, in_hbm, executions, sums, seen):  # type:
         index = header & 0xFFFFFFFF
         executions[index] += 1
         if kind[index] != _NONE:
-            key, size = words[at], words[at + 1] * element_bytes[index]
+            key, size = words[at], words[at + 1]
+            if gather[index]:
+                size *= key
             sums[1 if kind[index] == _STORE else 0] += size
             is_first = kind[index] != _SHARED or (key, size) not in seen
             if kind[index] == _SHARED and is_first:
@@ -71,17 +73,14 @@ def count_totals(program: TimeProgram, streams: Emitter) -> Totals:
     table = program.instructions
     transfers = [i.work if isinstance(i.work, Transfer) else None for i in table]
     kind = np.array([_kind(i) for i in table], np.int64)
-    # A gather brings its number of elements, a tile its bytes.
-    element_bytes = np.array(
-        [t.element_bytes if t and t.gather else 1 for t in transfers], np.int64
-    )
+    gather = np.array([bool(t and t.gather) for t in transfers], np.bool_)
     in_hbm = np.array([bool(t and t.space == "hbm") for t in transfers], np.bool_)
     executions, sums = np.zeros(len(table), np.int64), np.zeros(3, np.int64)
     seen = Dict.empty(types.UniTuple(types.int64, 2), types.boolean)
     following = 0
     while following < streams.num_programs:
         words, following = streams.emit(following, 1, _BATCH_WORDS)
-        _count(words, kind, element_bytes, in_hbm, executions, sums, seen)
+        _count(words, kind, gather, in_hbm, executions, sums, seen)
     return Totals(
         executions=tuple(int(n) for n in executions),
         loaded=int(sums[0]),

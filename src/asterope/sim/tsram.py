@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from asterope.chips import Tile
 from asterope.errors import CapacityError
 from asterope.ir import OPS, Block, Engine, Kernel, Value
 
@@ -18,6 +19,15 @@ class Need:
     largest: str
     largest_bytes: int
     loc: str
+
+    def programs_at_once(self, tile: Tile) -> int:
+        """Return how many programs a tile has in TSRAM at once: what fits, up to one a DMA channel.
+
+        The next program's loads may then start while this one computes. That compilers for the
+        chip use its TSRAM so is an assumption; it is sized for loads that are long under way.
+        """
+        room = tile.tsram.capacity_bytes // max(1, self.num_bytes)
+        return max(1, min(room, tile.dma.channels))
 
 
 def tsram_need(kernel: Kernel, control: set[Value]) -> Need:

@@ -1,0 +1,137 @@
+"""Small calls of every kernel of the library: name, and what runs it and returns its outputs.
+
+Inputs come from a seed; with `device="meta"` they have shapes only, for what times them.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from asterope.kernels import (
+    ACTIVATION_FORMATS,
+    ScaledOperand,
+    attention,
+    linear,
+    quantize_rows,
+    rms_norm,
+    rotate_and_cache,
+    scaled_linear,
+    silu_mul,
+)
+from asterope.runtime import listen, stop_listening
+
+__all__ = ["CALLS", "Recorder", "as_bytes", "random", "recorded", "scaled_weight"]
+
+
+def random(*shape, seed=0, dtype=torch.float32, device="cpu", scale=1.0):
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
+    return values.to(dtype).to(device)
+
+
+def as_bytes(tensors):
+    """Return the bytes of tensors of any type."""
+    return b"".join(t.contiguous().view(torch.uint8).numpy().tobytes() for t in tensors)
+
+
+def scaled_weight(fmt, n, k, device="cpu", seed=1):
+    """Return a weight of a block format; that of `mxfp6` and `mxfp4_e1m2` is stored as e4m3."""
+    return quantize_rows(random(n, k, seed=seed, dtype=torch.bfloat16, device=device), fmt)
+
+
+def _linear(device, dtype, m=37, n=70, k=130, bias=True):
+    x, w = (random(r, k, seed=r, dtype=dtype, device=device) for r in (m, n))
+    out = torch.float32 if dtype.itemsize == 1 else None
+    scales = {}
+    if dtype.itemsize == 1:
+        scales = {
+            "x_scale": random(m, seed=3, device=device).abs(),
+            "weight_scale": random(n, seed=4, device=device).abs(),
+        }
+    given = random(n, seed=5, dtype=torch.float32, device=device) if bias else None
+    return [linear(x, w, bias=given, out_dtype=out, **scales)]
+
+
+def _scaled_linear(device, weights, activations):
+    x = random(21, 192, dtype=torch.bfloat16, device=device)
+    operand = ScaledOperand(codes=x, format="bf16")
+    if activations != "bf16":
+        operand = quantize_rows(x, activations)
+    return [scaled_linear(operand, scaled_weight(weights, 50, 192, device))]
+
+
+def _quantize(device, fmt):
+    made = quantize_rows(random(9, 160, dtype=torch.bfloat16, device=device, scale=3.0), fmt)
+    return [t for t in (made.codes, made.scales, made.row_scale) if t is not None]
+
+
+def _rms_norm(device):
+    x, residual = (random(11, 100, seed=s, device=device) for s in (0, 1))
+    y = rms_norm(x, random(100, seed=2, device=device), 1e-5, residual)
+    return [y, residual]
+
+
+def _silu_mul(device):
+    return [silu_mul(random(7, 2 * 90, dtype=torch.float16, device=device))]
+
+
+def _rotate_and_cache(device):
+    batch, tokens, q_heads, kv_heads, dim, capacity = 2, 5, 6, 2, 24, 16
+    qkv = random(batch * tokens, (q_heads + 2 * kv_heads) * dim, device=device)
+    k_cache, v_cache = (torch.zeros(batch, kv_heads, capacity, dim, device=device) for _ in "kv")
+    cos, sin = (random(capacity, dim // 2, seed=s, device=device) for s in (1, 2))
+    gains = [random(dim, seed=s, device=device) for s in (3, 4)]
+    q = rotate_and_cache(
+        qkv, k_cache, v_cache, cos, sin, q_heads=q_heads, past=3, q_norm=gains[0], k_norm=gains[1]
+    )
+    return [q, k_cache, v_cache]
+
+
+def _attention(device, window):
+    batch, tokens, q_heads, kv_heads, dim, past = 2, 9, 6, 2, 24, 70
+    q = random(batch * tokens, q_heads, dim, device=device)
+    k, v = (random(batch, kv_heads, 96, dim, seed=s, device=device) for s in (1, 2))
+    return [attention(q, k, v, past=past, scale=dim**-0.5, window=window)]
+
+
+CALLS = {
+    "linear fp32": lambda device="cpu": _linear(device, torch.float32),
+    "linear bf16": lambda device="cpu": _linear(device, torch.bfloat16),
+    "linear fp8": lambda device="cpu": _linear(device, torch.float8_e4m3fn),
+    "linear bf16 of one row": lambda device="cpu": _linear(device, torch.bfloat16, m=1, bias=False),
+    "rms_norm": lambda device="cpu": _rms_norm(device),
+    "silu_mul": lambda device="cpu": _silu_mul(device),
+    "rotate_and_cache": lambda device="cpu": _rotate_and_cache(device),
+    "attention": lambda device="cpu": _attention(device, None),
+    "attention with a window": lambda device="cpu": _attention(device, 20),
+    **{
+        f"quantize_rows {fmt}": lambda device="cpu", fmt=fmt: _quantize(device, fmt)
+        for fmt in ACTIVATION_FORMATS
+    },
+    **{
+        f"scaled_linear {w} x {a}": lambda device="cpu", w=w, a=a: _scaled_linear(device, w, a)
+        for w, a in [("mxfp8", "mxfp8"), ("mxfp4", "mxfp4"), ("nvfp4", "nvfp4"), ("mxfp4", "bf16"),
+                     ("mxfp4", "fp8"), ("mxfp6", "mxfp8")]
+    },
+}  # fmt: skip
+
+
+class Recorder:
+    """Keep the launches of a thread."""
+
+    def __init__(self, wants_values):
+        self.wants_values = wants_values
+        self.launches = []
+
+    def on_launch(self, launch):
+        self.launches.append(launch)
+
+
+def recorded(call):
+    """Return the launches of a call that computes nothing: its tensors are on the meta device."""
+    recorder = Recorder(wants_values=False)
+    listen(recorder)
+    try:
+        call("meta")
+    finally:
+        stop_listening(recorder)
+    return recorder.launches

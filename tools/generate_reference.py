@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import triton
 import triton.language as tl
 import typer
+import typer.main
 from rich.console import Console
 
 from asterope import chips
 from asterope.chips import Chip
+from asterope.cli import app
 from asterope.formats import BLOCKS, DOT_RULES, ELEMENTS, BlockFormat, ElementFormat, ScaleRule
 from asterope.ir import ELEMENT_BITS, OPS, Engine
 from asterope.llm import count_parameters, published_config, published_model, published_names
@@ -63,6 +65,11 @@ What Asterope converts. For what this means for `tl` functions, see [triton.md](
 CHIPS = """\
 Dense rates, without sparsity. `asterope chips show NAME` prints every figure with its source;
 `asterope chips show NAME --toml` a description to change."""
+
+CLI = """\
+Data goes to standard output, words and progress to standard error. Exit codes: 0 done; 1 a mistake
+in Asterope; 2 wrong input, explained in one line and a hint; 130 interrupted. `asterope --debug
+COMMAND` shows the traceback of an error too."""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -230,8 +237,53 @@ def ttir_page() -> str:
     )
 
 
+def _commands(group: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """List the commands in the order of the help, a group before what is in it."""
+    for name, command in group.commands.items():
+        yield f"{path} {name}", command
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{path} {name}")
+
+
+def _usage(path: str, command: Any) -> str:
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    words = [p.name.upper() if p.required else f"[{p.name.upper()}]" for p in arguments]
+    if hasattr(command, "commands"):
+        words.append(f"[{' | '.join(command.commands)}]")
+    return f"```\n{' '.join([path, *words, '[OPTIONS]'])}\n```"
+
+
+def _default(parameter: Any) -> str:
+    value = parameter.default
+    if parameter.required:
+        return "required"
+    return "" if value is None or value is False or value == "" else code(value)
+
+
+def _parameters(command: Any) -> str:
+    """Describe arguments and options, those of a panel together as in the help."""
+    rows = []
+    for p in command.params:
+        is_option = p.param_type_name == "option"
+        name = ", ".join(p.opts) if is_option else p.name.upper()
+        kind = (p.metavar or "") if is_option else ""
+        rows.append([code(f"{name} {kind}".strip()), _default(p), p.help or ""])
+    return table(["argument or option", "default", "meaning"], rows)
+
+
+def cli_page() -> str:
+    """Describe every command, from the application's own help."""
+    program = typer.main.get_command(app)
+    parts = ["# Command line", CLI]
+    for path, command in _commands(program, "asterope"):
+        text = "\n\n".join(" ".join(part.split()) for part in (command.help or "").split("\n\n"))
+        parts += [f"## {path}", text, _usage(path, command), _parameters(command)]
+    return "\n\n".join(parts)
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "chips": chips_page,
+    "cli": cli_page,
     "formats": formats_page,
     "models": models_page,
     "tile_ir": tile_ir_page,

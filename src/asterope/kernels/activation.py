@@ -6,6 +6,9 @@ import torch
 import triton
 import triton.language as tl
 
+from asterope.errors import ShapeError
+from asterope.kernels.operands import check_rows
+
 __all__ = ["silu_mul", "silu_mul_reference"]
 
 _BLOCK = 2048
@@ -26,10 +29,14 @@ def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
     """Return silu(gate) * up for the two halves of each row.
 
     Shapes: gate_up [M, 2 I]; result [M, I].
+    Raises: ShapeError if they do not fit.
     """
+    check_rows("silu_mul", gate_up=gate_up)
+    if gate_up.shape[1] % 2:
+        raise ShapeError(f"rows of {gate_up.shape[1]} have no two halves", where="silu_mul")
     rows, width = gate_up.shape[0], gate_up.shape[1] // 2
     y = torch.empty((rows, width), dtype=gate_up.dtype, device=gate_up.device)
-    if rows:
+    if rows and width:
         block = min(_BLOCK, triton.next_power_of_2(width))
         _silu_mul_kernel[(rows, triton.cdiv(width, block))](
             gate_up, y, width, gate_up.stride(0), y.stride(0), BLOCK=block

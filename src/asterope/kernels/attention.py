@@ -6,6 +6,9 @@ import torch
 import triton
 import triton.language as tl
 
+from asterope.errors import ShapeError
+from asterope.kernels.operands import check_cache
+
 __all__ = ["attention", "attention_reference"]
 
 _LOG2E = 1.4426950408889634
@@ -77,13 +80,20 @@ def attention(
 
     Shapes: q [B T, Hq, D]; caches [B, Hkv, S, D] with rows 0 .. past + T filled; result
     [B T, Hq D].
+    Raises: ShapeError if they do not fit.
     """
     batch, kv_heads, _, dim = k_cache.shape
     rows, q_heads, _ = q.shape
     out = torch.empty((rows, q_heads * dim), dtype=q.dtype, device=q.device)
     if rows == 0:
         return out
-    tokens, share = rows // batch, q_heads // kv_heads
+    tokens = check_cache("attention", k_cache, v_cache, rows=rows, past=past)
+    share = q_heads // kv_heads
+    if q_heads % kv_heads or q.shape[2] != dim or not q.is_contiguous():
+        raise ShapeError(
+            f"q {list(q.shape)} does not fit {kv_heads} key heads of {dim}, contiguous",
+            where="attention",
+        )
     block = min(_MAX_ROWS, triton.next_power_of_2(tokens * share))
     _attention_kernel[(triton.cdiv(tokens * share, block), batch * kv_heads)](
         q, k_cache, v_cache, out, scale * _LOG2E, tokens, past, window or 0,

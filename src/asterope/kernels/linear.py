@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 
 from asterope.errors import ShapeError
+from asterope.kernels.operands import check_product_types, check_rows, check_vectors
 from asterope.kernels.tiling import choose_blocks
 
 __all__ = ["linear", "linear_reference"]
@@ -83,8 +84,7 @@ def check_linear(x: torch.Tensor, weight: torch.Tensor, in_features: int) -> Non
             where="linear",
             hint="x is [tokens, in], weight [out, in]",
         )
-    if x.stride(1) != 1 or weight.stride(1) != 1:
-        raise ShapeError("rows are not contiguous", where="linear", hint="call .contiguous()")
+    check_rows("linear", x=x, weight=weight)
 
 
 def linear(
@@ -98,16 +98,19 @@ def linear(
 ) -> torch.Tensor:
     """Return x W^T, times the scales of x's rows and of W's rows, plus the bias.
 
-    x and weight are fp32, bf16, fp16 or fp8 (e4m3, e5m2); a narrower weight is widened to x's type
+    x and weight are both fp32, bf16, fp16 or fp8 (e4m3, e5m2); an fp8 weight is widened to x's type
     on its way in. Sums are fp32.
 
     Shapes: x [M, K]; weight [N, K]; bias [N]; x_scale [M]; weight_scale [N]; result [M, N].
-    Raises: ShapeError if they do not fit.
+    Raises: ShapeError if they do not fit; KernelError for other types.
     """
     check_linear(x, weight, weight.shape[1] if weight.dim() == 2 else -1)
+    check_product_types("linear", x, weight)
     (m, k), n = x.shape, weight.shape[0]
+    check_vectors("linear", n, bias=bias, weight_scale=weight_scale)
+    check_vectors("linear", m, x_scale=x_scale)
     y = torch.empty((m, n), dtype=out_dtype or x.dtype, device=x.device)
-    if m == 0:
+    if m == 0 or n == 0:
         return y
     blocks = choose_blocks(m, n, k, 8 * x.element_size(), 8 * weight.element_size())
     grid = (triton.cdiv(m, blocks.m) * triton.cdiv(n, blocks.n),)

@@ -6,19 +6,23 @@ import torch
 import triton
 import triton.language as tl
 
+from asterope.errors import ShapeError
+from asterope.kernels.operands import check_rows, check_vectors
+
 __all__ = ["rms_norm", "rms_norm_reference"]
 
 
 @triton.jit
 def _rms_norm_kernel(
-    x, residual, weight, y, K, eps, stride_x, stride_y, RESIDUAL: tl.constexpr, BLOCK: tl.constexpr
-):
+    x, residual, weight, y, K, eps, stride_x, stride_residual, stride_y,
+    RESIDUAL: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0)
     offs = tl.arange(0, BLOCK)
     on = offs < K
     value = tl.load(x + row * stride_x + offs, mask=on, other=0.0).to(tl.float32)
     if RESIDUAL:
-        sum_at = residual + row * stride_x + offs
+        sum_at = residual + row * stride_residual + offs
         added = value + tl.load(sum_at, mask=on, other=0.0).to(tl.float32)
         rounded = added.to(residual.dtype.element_ty)
         tl.store(sum_at, rounded, mask=on)
@@ -35,12 +39,20 @@ def rms_norm(
     """Return x / rms(x) * weight for each row; with a residual, x is first added to it in place.
 
     Shapes: x, residual and result [M, K]; weight [K].
+    Raises: ShapeError if they do not fit.
     """
+    added = x if residual is None else residual
+    check_rows("rms_norm", x=x, residual=added)
     rows, k = x.shape
-    y = torch.empty_like(x)
+    check_vectors("rms_norm", k, weight=weight)
+    if added.shape != x.shape:
+        raise ShapeError(
+            f"residual {list(added.shape)} does not fit x {list(x.shape)}", where="rms_norm"
+        )
+    y = torch.empty((rows, k), dtype=x.dtype, device=x.device)
     if rows:
         _rms_norm_kernel[(rows,)](
-            x, residual, weight, y, k, eps, x.stride(0), y.stride(0),
+            x, residual, weight, y, k, eps, x.stride(0), added.stride(0), y.stride(0),
             RESIDUAL=residual is not None, BLOCK=triton.next_power_of_2(k),
         )  # fmt: skip
     return y

@@ -14,6 +14,7 @@ from asterope.kernels.scaled_linear import ScaledOperand
 __all__ = ["ACTIVATION_FORMATS", "quantize_rows"]
 
 ACTIVATION_FORMATS = ("fp8", "mxfp8", "mxfp6", "mxfp4", "mxfp4_e1m2", "nvfp4")
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MANTISSA_BITS = 23
 _MANTISSA = (1 << _MANTISSA_BITS) - 1
 
@@ -24,7 +25,10 @@ def _fp8_kernel(x, codes, scales, K, stride_x, BLOCK: tl.constexpr):
     offs = tl.arange(0, BLOCK)
     on = offs < K
     value = tl.load(x + row * stride_x + offs, mask=on, other=0.0).to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(value), axis=0) / 448.0, 1.1754943508222875e-38)
+    # The largest magnitude as bits, of which NaN and infinity have the largest.
+    amax = tl.max(tl.abs(value).to(tl.int32, bitcast=True), axis=0)
+    scale = tl.maximum(amax.to(tl.float32, bitcast=True) / 448.0, 1.1754943508222875e-38)
+    scale = tl.where(amax >= 0x7F800000, float("nan"), scale)
     tl.store(scales + row, scale)
     tl.store(codes + row * K + offs, (value / scale).to(tl.float8e4nv), mask=on)
 
@@ -131,14 +135,21 @@ def quantize_rows(x: torch.Tensor, fmt: str, rule: ScaleRule | str | None = None
     E8M0 scale for 32 elements by rule floor, even or rceil; `nvfp4` has an E4M3 scale for 16, under
     a float32 scale a row by rule two_level, alone by rule amax. `rule` left out is the format's
     default. Codes of mxfp6 and mxfp4_e1m2 are stored as the e4m3 codes of the same numbers.
-    A block with NaN or infinity has a NaN scale.
+    A block or row with NaN or infinity has a NaN scale.
 
     Shapes: x [M, K], float32, bf16 or fp16.
-    Raises: FormatError for another format or rule; ShapeError if the block does not divide K.
+    Raises: FormatError for another format, rule or type of x; ShapeError if the block does not
+    divide K.
     """
     if fmt not in ACTIVATION_FORMATS:
         raise FormatError(
             f"activations cannot be {fmt!r}", hint=f"use {', '.join(ACTIVATION_FORMATS)} or bf16"
+        )
+    if x.dtype not in _DTYPES:
+        raise FormatError(
+            f"activations of {str(x.dtype).removeprefix('torch.')} cannot be quantized",
+            where=fmt,
+            hint="convert them to float32, bfloat16 or float16",
         )
     form = block("fp8_row" if fmt == "fp8" else fmt)
     rule = _check_rule(form, rule)

@@ -6,6 +6,9 @@ import torch
 import triton
 import triton.language as tl
 
+from asterope.errors import ShapeError
+from asterope.kernels.operands import check_cache, check_rows, check_vectors
+
 __all__ = ["rotate_and_cache"]
 
 
@@ -91,16 +94,39 @@ def rotate_and_cache(
 
     Shapes: qkv [B T, (Hq + 2 Hkv) D]; caches [B, Hkv, S, D]; cos, sin [S, D / 2] float32;
     result [B T, Hq, D]. Rows past .. past + T of the caches are written.
+    Raises: ShapeError if they do not fit.
     """
-    batch, kv_heads, _, dim = k_cache.shape
+    check_rows("rotate_and_cache", qkv=qkv, cos=cos, sin=sin)
+    _, kv_heads, _, dim = k_cache.shape
     rows = qkv.shape[0]
+    check_vectors("rotate_and_cache", dim, q_norm=q_norm, k_norm=k_norm)
     q = torch.empty((rows, q_heads, dim), dtype=qkv.dtype, device=qkv.device)
     if rows:
+        tokens = check_cache("rotate_and_cache", k_cache, v_cache, rows=rows, past=past)
+        _check_widths(qkv, cos, sin, (q_heads + 2 * kv_heads) * dim, past + tokens)
         _rotate_and_cache_kernel[(rows,)](
-            qkv, q, k_cache, v_cache, cos, sin, q_norm, k_norm, eps, rows // batch, past,
+            qkv, q, k_cache, v_cache, cos, sin, q_norm, k_norm, eps, tokens, past,
             qkv.stride(0), k_cache.stride(0), k_cache.stride(1),
             Q_HEADS=q_heads, KV_HEADS=kv_heads, HALF=dim // 2, NORM=q_norm is not None,
             Q_BLOCK=triton.next_power_of_2(q_heads), KV_BLOCK=triton.next_power_of_2(kv_heads),
             WIDTH=triton.next_power_of_2(dim // 2),
         )  # fmt: skip
     return q
+
+
+def _check_widths(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, width: int, places: int
+) -> None:
+    if qkv.shape[1] != width:
+        raise ShapeError(
+            f"qkv {list(qkv.shape)} is not {width} wide, as the heads are", where="rotate_and_cache"
+        )
+    if (
+        cos.shape != sin.shape
+        or len(cos) < places
+        or not (cos.is_contiguous() and sin.is_contiguous())
+    ):
+        raise ShapeError(
+            f"angles of {len(cos)} and {len(sin)} positions are not those of {places}",
+            where="rotate_and_cache",
+        )

@@ -10,6 +10,7 @@ import triton.language as tl
 
 from asterope.errors import ShapeError
 from asterope.kernels.linear import block_place, check_linear, store_output
+from asterope.kernels.operands import check_rows, check_vectors
 from asterope.kernels.tiling import choose_blocks
 
 __all__ = ["ScaledOperand", "scaled_linear"]
@@ -100,8 +101,18 @@ def scaled_linear(
         raise ShapeError(
             f"x has scales of {x.group} elements, the weight of {weight.group}", where="linear"
         )
+    for name, operand in (("x", x), ("weight", weight)):
+        if operand.scales is not None:
+            check_rows("linear", **{f"{name}_scales": operand.scales})
+            if len(operand.scales) != len(operand.codes):
+                raise ShapeError(
+                    f"{name}_scales have {len(operand.scales)} rows, not {len(operand.codes)}",
+                    where="linear",
+                )
+    check_vectors("linear", n, bias=bias, weight_row_scale=weight.row_scale)
+    check_vectors("linear", m, x_row_scale=x.row_scale)
     y = torch.empty((m, n), dtype=out_dtype, device=x.codes.device)
-    if m == 0:
+    if m == 0 or n == 0:
         return y
     bits = {"e2m1": 4, "bf16": 16, "fp16": 16}
     blocks = choose_blocks(

@@ -6,12 +6,13 @@ import functools
 import math
 from dataclasses import dataclass
 
-from asterope.chips import maia200
+from asterope.chips import Inside, maia200
 
 __all__ = ["Blocks", "choose_blocks"]
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-_DEPTH_BYTES = 128
+_DEPTHS_BYTES = (512, 256, 128)
+_GROUP = 8
 _STAGES = 3
 
 
@@ -30,43 +31,56 @@ class Blocks:
 def choose_blocks(m: int, n: int, k: int, a_bits: int, b_bits: int, k_step: int = 32) -> Blocks:
     """Return blocks for [m, k] x [k, n] with elements of so many bits.
 
-    Every combination is costed as waves of programs over the tiles: each program takes the longer
-    of its tensor cycles and the cycles to bring its operands in, all of them no less than the time
-    to read the operands once from HBM, plus issue and latency. `k_step` divides the K block.
+    Every combination is costed as waves of programs over the tiles: each program takes the longest
+    of its tensor cycles, the cycles to bring its operands in, those to issue, and those that the
+    steps wait for HBM with as many of them in flight as there are stages; all of it no less than
+    the time to read HBM. `k_step` divides the K block.
     """
+    depths = {_depth(k, max(a_bits, b_bits), k_step, size): None for size in _DEPTHS_BYTES}
     candidates = [
-        (_cycles(m, n, k, bm, bn, bk, a_bits, b_bits), -bm * bn, Blocks(bm, bn, bk, 8, _STAGES))
+        (_cycles(m, n, k, blocks, a_bits, b_bits), -blocks.m * blocks.n, blocks)
         for bm in _SIZES
         if bm < 2 * max(m, 1)
         for bn in _SIZES[4:]
         if bn < 2 * max(n, 16)
-        for bk in [_depth(k, max(a_bits, b_bits), k_step)]
+        for blocks in (Blocks(bm, bn, bk, _GROUP, _STAGES) for bk in depths)
     ]
     return min(candidates, key=lambda c: c[:2])[2]
 
 
-def _depth(k: int, bits: int, k_step: int) -> int:
-    """Take 128 bytes of the wider operand along K, as many whole scale groups, at most K."""
-    depth = max(_DEPTH_BYTES * 8 // bits, k_step)
+def _depth(k: int, bits: int, k_step: int, num_bytes: int) -> int:
+    """Take so many bytes of the wider operand along K, as many whole scale groups, at most K."""
+    depth = max(num_bytes * 8 // bits, k_step)
     while depth > k_step and depth >= 2 * k:
         depth //= 2
     return depth
 
 
-def _cycles(
-    m: int, n: int, k: int, bm: int, bn: int, bk: int, a_bits: int, b_bits: int
-) -> float:  # fmt: skip
+def _cycles(m: int, n: int, k: int, blocks: Blocks, a_bits: int, b_bits: int) -> float:
     chip = maia200()
     inside = chip.inside()
-    unit, dma = inside.tile.tensor, inside.tile.dma
+    unit = inside.tile.tensor
     rate = {4: "fp4", 8: "fp8"}.get(max(a_bits, b_bits), "bf16")
-    programs = math.ceil(m / bm) * math.ceil(n / bn)
-    waves = math.ceil(programs / inside.num_tiles)
-    steps = math.ceil(k / bk)
-    blocks = math.ceil(bm / unit.rows) * math.ceil(bn / unit.cols)
-    tensor = steps * (blocks * math.ceil(bk / unit.depth_per_cycle[rate]) + unit.startup_cycles)
-    operands = (bm * a_bits + bn * b_bits) * k / 8 / dma.ingest_bytes_per_cycle
-    issue = 3 * steps * inside.tile.control.issue_cycles
+    num_m, num_n = math.ceil(m / blocks.m), math.ceil(n / blocks.n)
+    waves = math.ceil(num_m * num_n / inside.num_tiles)
+    steps = math.ceil(k / blocks.k)
+    squares = math.ceil(blocks.m / unit.rows) * math.ceil(blocks.n / unit.cols)
+    step = squares * math.ceil(blocks.k / unit.depth_per_cycle[rate]) + unit.startup_cycles
+    operands = (blocks.m * a_bits + blocks.n * b_bits) * k / 8
+    program = max(
+        steps * step,
+        operands / _ingest_bytes_per_cycle(inside, num_m * num_n),
+        3 * steps * inside.tile.control.issue_cycles,
+        steps * inside.hbm_latency_cycles / (blocks.stages - 1),
+    )
+    # Programs of a group of rows share the columns they read; the next group reads them again.
+    rounds = math.ceil(num_m / blocks.group)
     hbm_rate = chip.hbm_effective_bytes_per_s / inside.clock_hz
-    hbm = (m * k * a_bits + n * k * b_bits) / 8 / hbm_rate
-    return max(waves * max(tensor, operands, issue), hbm) + waves * inside.hbm_latency_cycles
+    hbm = (m * k * a_bits + n * k * b_bits * rounds) / 8 / hbm_rate
+    return max(waves * program, hbm) + waves * inside.hbm_latency_cycles
+
+
+def _ingest_bytes_per_cycle(inside: Inside, programs: int) -> float:
+    """Return what a tile takes in while its cluster's other tiles, if busy, do the same."""
+    busy = min(math.ceil(programs / inside.clusters), inside.tiles_per_cluster)
+    return min(inside.tile.dma.ingest_bytes_per_cycle, inside.cluster.csram_bytes_per_cycle / busy)

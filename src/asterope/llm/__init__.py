@@ -1,13 +1,14 @@
-"""Language models: configurations, checkpoints, the forward pass, generation, evaluation."""
+"""Language models: configurations, checkpoints, the forward pass, generation, evaluation.
+
+Configurations are read without torch; what needs it is imported when it is asked for.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from asterope.llm.config import FAMILIES, ModelConfig, Rope, read_config
-from asterope.llm.evaluate import Quality, evaluate
-from asterope.llm.generate import Sampling, generate, sample
-from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
-from asterope.llm.load import load_model, model_from_config
-from asterope.llm.model import Model
 from asterope.llm.parameters import ParameterCount, count_parameters
 from asterope.llm.published import (
     PublishedModel,
@@ -15,8 +16,15 @@ from asterope.llm.published import (
     published_model,
     published_names,
 )
-from asterope.llm.tensors import TensorFiles, open_tensors
-from asterope.llm.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
+    from asterope.llm.load import load_model, model_from_config, projections
+    from asterope.llm.model import Model
+    from asterope.llm.quality import Quality, evaluate
+    from asterope.llm.sampling import Sampling, generate, sample
+    from asterope.llm.tensors import TensorFiles, open_tensors
+    from asterope.llm.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = [
     "FAMILIES",
@@ -40,9 +48,32 @@ __all__ = [
     "load_tokenizer",
     "model_from_config",
     "open_tensors",
+    "projections",
     "published_config",
     "published_model",
     "published_names",
     "read_config",
     "sample",
 ]
+
+_MODULE_OF = {
+    name: module
+    for module, names in {
+        "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),
+        "load": ("load_model", "model_from_config", "projections"),
+        "model": ("Model",),
+        "quality": ("Quality", "evaluate"),
+        "sampling": ("Sampling", "generate", "sample"),
+        "tensors": ("TensorFiles", "open_tensors"),
+        "tokenizer": ("Tokenizer", "load_tokenizer"),
+    }.items()
+    for name in names
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value

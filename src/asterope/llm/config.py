@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import reprlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from asterope.errors import CheckpointError
 __all__ = ["FAMILIES", "ModelConfig", "Rope", "read_config"]
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+ROPES = ("default", "linear", "llama3")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,137 +98,179 @@ class ModelConfig:
 
         Raises: CheckpointError naming the field that is missing, wrong or not supported.
         """
-        return _Reader(raw, where).config()
+        return _Reader(raw=raw, where=f"{where}: ").config()
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What a field may hold, and what is said of a value that it may not."""
+
+    accepts: Callable[[Any], bool]
+    complaint: str
+
+
+def _whole(low: int, high: int) -> _Kind:
+    return _Kind(
+        lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high,
+        f"is not a whole number from {low} to {high}",
+    )
+
+
+def _list_of(item: _Kind, what: str) -> _Kind:
+    return _Kind(
+        lambda v: isinstance(v, list) and all(item.accepts(each) for each in v),
+        f"is not a list of {what}",
+    )
+
+
+def _one_of(*values: str) -> _Kind:
+    return _Kind(lambda v: isinstance(v, str) and v in values, "is not supported")
+
+
+_LAYERS = _whole(1, 10_000)
+_HEADS = _whole(1, 2**16)
+_SIZE = _whole(1, 2**24)
+_CONTEXT = _whole(1, 2**31 - 1)
+_TOKEN = _whole(0, 2**24)
+_POSITIVE = _Kind(
+    # Beyond these float32, in which models compute, has zero and infinity.
+    lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and 1e-30 < v < 1e30,
+    "is not a number above 0",
+)
+_FLAG = _Kind(lambda v: isinstance(v, bool), "is neither true nor false")
+_NAME = _Kind(lambda v: isinstance(v, str), "is not a name")
+_TABLE = _Kind(lambda v: isinstance(v, Mapping), "is not a table")
+_LAYER_KINDS = ("full_attention", "sliding_attention")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Reader:
-    """Reads fields with the checks that a good error needs."""
+    """Reads fields of a table, each by the kind of value that it may hold."""
 
-    def __init__(self, raw: Mapping[str, Any], where: str) -> None:
-        self.raw = raw
-        self.where = where
+    raw: Mapping[str, Any]
+    where: str
 
     def fail(self, what: str, field: str, hint: str = "") -> CheckpointError:
-        return CheckpointError(what, where=f"{self.where}: {field}", hint=hint)
+        return CheckpointError(what, where=f"{self.where}{field}", hint=hint)
 
-    def size(self, field: str, default: int | None = None) -> int:
+    def get(self, field: str, kind: _Kind, default: Any = None, *, hint: str = "") -> Any:
+        """Return a field, or the default where it is absent or null.
+
+        Raises: CheckpointError for a value of another kind; if there is no default, for none.
+        """
         value = self.raw.get(field)
         value = default if value is None else value
         if value is None:
             raise self.fail("is missing", field)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 1 << 31:
-            raise self.fail(f"{value!r} is not a positive whole number", field)
+        if not kind.accepts(value):
+            raise self.fail(f"{reprlib.repr(value)} {kind.complaint}", field, hint)
         return value
 
-    def number(self, field: str, default: float) -> float:
-        value = self.raw.get(field)
-        value = default if value is None else value
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, (int, float))
-            or not math.isfinite(value)
-        ):
-            raise self.fail(f"{value!r} is not a number", field)
-        return float(value)
-
-    def flag(self, field: str, default: bool) -> bool:
-        value = self.raw.get(field)
-        value = default if value is None else value
-        if not isinstance(value, bool):
-            raise self.fail(f"{value!r} is neither true nor false", field)
-        return value
+    def has(self, field: str) -> bool:
+        return self.raw.get(field) is not None
 
     def family(self) -> str:
+        hint = f"supported are dense causal models of type {', '.join(FAMILIES)}"
+        names = self.get("architectures", _list_of(_NAME, "names"), [])
+        named = f" ({reprlib.repr(names[0])})" if names else ""
         family = self.raw.get("model_type")
-        names = self.raw.get("architectures") or [""]
-        if family in FAMILIES and str(names[0]).endswith(("ForCausalLM", "")):
-            return str(family)
-        raise self.fail(
-            f"architecture {names[0] or family!r} is not supported",
-            "model_type",
-            f"supported are dense models of type {', '.join(FAMILIES)}",
-        )
+        if family not in FAMILIES:
+            what = f"architecture {reprlib.repr(family)}{named} is not supported"
+            raise self.fail(what, "model_type", hint)
+        if names and not names[0].endswith("ForCausalLM"):
+            raise self.fail(f"{reprlib.repr(names[0])} is not supported", "architectures", hint)
+        return str(family)
 
     def rope(self) -> Rope:
-        given = self.raw.get("rope_parameters") or self.raw.get("rope_scaling") or {}
-        if not isinstance(given, Mapping):
-            raise self.fail(f"{given!r} is not a table", "rope_parameters")
-        kind = str(given.get("rope_type") or given.get("type") or "default")
-        if kind not in ("default", "linear", "llama3"):
-            raise self.fail(f"rope type {kind!r} is not supported", "rope_parameters.rope_type",
-                            "supported are default, linear and llama3")  # fmt: skip
-        theta = given.get("rope_theta") or self.raw.get("rope_theta") or 10000.0
-        inner = _Reader(given, f"{self.where}: rope_parameters")
+        """Read the rotary embedding, in the spelling of transformers 5 or the older one."""
+        field = "rope_parameters" if self.has("rope_parameters") else "rope_scaling"
+        given = self.get(field, _TABLE, {})
+        inner = _Reader(raw=given, where=f"{self.where}{field}.")
+        key = "rope_type" if inner.has("rope_type") else "type"
+        kind = inner.get(key, _one_of(*ROPES), "default", hint=f"supported are {', '.join(ROPES)}")
+        for reader in (self, inner):
+            if reader.get("partial_rotary_factor", _POSITIVE, 1.0) != 1:
+                what = f"{reader.raw['partial_rotary_factor']} is not supported"
+                raise reader.fail(what, "partial_rotary_factor", "only whole heads are rotated")
+        theta = (inner if inner.has("rope_theta") else self).get("rope_theta", _POSITIVE, 1e4)
+        if kind == "default":
+            return Rope(theta=float(theta))
+        if kind == "linear":
+            return Rope(theta=float(theta), kind=kind, factor=float(inner.get("factor", _POSITIVE)))
+        context = inner.get("original_max_position_embeddings", _CONTEXT)
+        low, high = (inner.get(f"{end}_freq_factor", _POSITIVE) for end in ("low", "high"))
+        if low >= high:
+            raise inner.fail(f"{low} is not below high_freq_factor {high}", "low_freq_factor")
         return Rope(
-            theta=float(theta),
-            kind=kind,
-            factor=inner.number("factor", 1.0),
-            low_freq_factor=inner.number("low_freq_factor", 1.0),
-            high_freq_factor=inner.number("high_freq_factor", 4.0),
-            original_context=int(inner.number("original_max_position_embeddings", 0)),
-        )
+            theta=float(theta), kind=kind, factor=float(inner.get("factor", _POSITIVE)),
+            low_freq_factor=float(low), high_freq_factor=float(high), original_context=context,
+        )  # fmt: skip
 
     def windows(self, family: str, layers: int) -> tuple[int | None, ...]:
         """Return each layer's sliding window, None for full attention."""
-        window = self.raw.get("sliding_window")
-        if not window:
+        kinds = self.get("layer_types", _list_of(_one_of(*_LAYER_KINDS), " or ".join(_LAYER_KINDS)),
+                         [])  # fmt: skip
+        if self.has("layer_types") and len(kinds) != layers:
+            raise self.fail(f"has {len(kinds)} entries for {layers} layers", "layer_types")
+        chosen = self.get("use_sliding_window", _FLAG, bool(kinds))
+        if family == "llama" or not self.has("sliding_window"):
             return (None,) * layers
-        kinds = self.raw.get("layer_types")
-        if kinds:
-            return tuple(int(window) if k == "sliding_attention" else None for k in kinds)
+        window = self.get("sliding_window", _CONTEXT)
         if family == "mistral":
-            return (int(window),) * layers
-        if not self.raw.get("use_sliding_window", False):
+            return (window,) * layers
+        if not chosen:
             return (None,) * layers
-        first = int(self.raw.get("max_window_layers") or layers)
-        return tuple(int(window) if i >= first else None for i in range(layers))
+        if kinds:
+            return tuple(window if k == "sliding_attention" else None for k in kinds)
+        first = self.get("max_window_layers", _whole(0, 2**31 - 1), 28)
+        return tuple(window if i >= first else None for i in range(layers))
 
     def eos_ids(self) -> tuple[int, ...]:
-        eos = self.raw.get("eos_token_id")
-        if eos is None:
-            return ()
-        return tuple(eos) if isinstance(eos, list) else (int(eos),)
+        if isinstance(self.raw.get("eos_token_id"), list):
+            return tuple(self.get("eos_token_id", _list_of(_TOKEN, "token ids")))
+        return (self.get("eos_token_id", _TOKEN),) if self.has("eos_token_id") else ()
+
+    def heads(self, hidden: int) -> tuple[int, int, int]:
+        """Return the heads of queries, those of keys, and the width of each."""
+        heads = self.get("num_attention_heads", _HEADS)
+        kv_heads = self.get("num_key_value_heads", _HEADS, heads)
+        if heads % kv_heads:
+            raise self.fail(f"{kv_heads} does not divide {heads} heads", "num_key_value_heads")
+        if not self.has("head_dim") and hidden % heads:
+            raise self.fail(f"{heads} heads do not divide {hidden}", "num_attention_heads")
+        head_dim = self.get("head_dim", _HEADS, hidden // heads)
+        if head_dim % 2:
+            raise self.fail(f"{head_dim} is odd", "head_dim")
+        return heads, kv_heads, head_dim
 
     def config(self) -> ModelConfig:
         family = self.family()
-        hidden, heads, layers = (
-            self.size(f) for f in ("hidden_size", "num_attention_heads", "num_hidden_layers")
-        )
-        kv_heads = self.size("num_key_value_heads", heads)
-        if heads % kv_heads:
-            raise self.fail(f"{kv_heads} does not divide {heads} heads", "num_key_value_heads")
-        head_dim = self.size("head_dim", hidden // heads)
-        if head_dim % 2:
-            raise self.fail(f"{head_dim} is odd", "head_dim")
-        activation = self.raw.get("hidden_act", "silu")
-        if activation not in ("silu", "swish"):
-            raise self.fail(f"{activation!r} is not supported", "hidden_act", "supported is silu")
-        windows = self.windows(family, layers)
-        if len(windows) != layers:
-            raise self.fail(f"has {len(windows)} entries for {layers} layers", "layer_types")
-        bias = self.flag("attention_bias", family == "qwen2")
-        bos = self.raw.get("bos_token_id")
+        hidden, layers = self.get("hidden_size", _SIZE), self.get("num_hidden_layers", _LAYERS)
+        heads, kv_heads, head_dim = self.heads(hidden)
+        self.get("hidden_act", _one_of("silu", "swish"), "silu", hint="supported is silu")
+        bias = self.get("attention_bias", _FLAG, False)
+        dtype = "dtype" if self.has("dtype") else "torch_dtype"
         return ModelConfig(
             family=family,
-            vocab_size=self.size("vocab_size"),
+            vocab_size=self.get("vocab_size", _SIZE),
             hidden_size=hidden,
-            intermediate_size=self.size("intermediate_size"),
+            intermediate_size=self.get("intermediate_size", _SIZE),
             num_layers=layers,
             num_heads=heads,
             num_kv_heads=kv_heads,
             head_dim=head_dim,
-            max_context=self.size("max_position_embeddings", 2048),
-            norm_eps=self.number("rms_norm_eps", 1e-6),
+            max_context=self.get("max_position_embeddings", _CONTEXT, 2048),
+            norm_eps=float(self.get("rms_norm_eps", _POSITIVE, 1e-6)),
             rope=self.rope(),
-            tied_embeddings=self.flag("tie_word_embeddings", False),
+            tied_embeddings=self.get("tie_word_embeddings", _FLAG, False),
             qkv_bias=bias or family == "qwen2",
             output_bias=bias and family != "qwen2",
-            mlp_bias=self.flag("mlp_bias", False),
+            mlp_bias=self.get("mlp_bias", _FLAG, False),
             head_norms=family == "qwen3",
-            windows=windows,
-            dtype=str(self.raw.get("dtype") or self.raw.get("torch_dtype") or "float32"),
+            windows=self.windows(family, layers),
+            dtype=self.get(dtype, _NAME, "float32"),
             eos_ids=self.eos_ids(),
-            bos_id=int(bos) if isinstance(bos, int) else None,
+            bos_id=self.get("bos_token_id", _TOKEN) if self.has("bos_token_id") else None,
         )
 
 
@@ -243,13 +287,13 @@ def read_config(directory: Path) -> dict[str, Any]:
         )
     path = directory / "config.json"
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(
             "there is no config.json", where=str(directory),
             hint="give a Hugging Face checkpoint: config.json, *.safetensors, tokenizer.json",
         ) from None  # fmt: skip
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot be read: {error}", where=str(path)) from None
     if not isinstance(raw, dict):
         raise CheckpointError("holds no JSON object", where=str(path))

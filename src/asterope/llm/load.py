@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from asterope.errors import ConfigError
+from asterope.errors import CheckpointError, ConfigError
+from asterope.formats import ScaleRule
 from asterope.llm.config import ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
@@ -94,7 +96,10 @@ class _Checkpoint:
         stored: Mapping[str, Any] | None,
     ) -> None:  # fmt: skip
         self.files, self.config, self.dtype = files, config, dtype
-        self.stored, self.ignored = parse_quantization_config(stored) if stored else (None, ())
+        self.stored: Scheme | None = None
+        self.ignored: tuple[str, ...] = ()
+        if stored:
+            self.stored, self.ignored = parse_quantization_config(stored)
         if self.stored is not None and scheme is not None and scheme != self.stored:
             raise ConfigError(
                 f"the checkpoint is already quantized ({self.stored.describe()})",
@@ -143,7 +148,10 @@ class _Checkpoint:
         )
 
     def _projection(self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...]) -> Linear:
-        linears = [self._linear(f"{prefix}.{name}", n, k, bias) for name, n, k, bias in pieces]
+        amax = self._common_amax(prefix, pieces)
+        linears = [
+            self._linear(f"{prefix}.{name}", n, k, bias, amax) for name, n, k, bias in pieces
+        ]
         if len(linears) == 1:
             return linears[0]
         if all(isinstance(x, QuantizedLinear) for x in linears):
@@ -154,19 +162,35 @@ class _Checkpoint:
             torch.cat([x.weight for x in plain]), torch.cat(biases) if biases else None
         )
 
-    def _linear(self, name: str, n: int, k: int, has_bias: bool) -> Linear:
+    def _common_amax(
+        self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...]
+    ) -> float | None:
+        """Return the largest magnitude of projections that engines fuse, where a scale needs it."""
+        needed = self.scheme is not None and self.scheme.rule == ScaleRule.TWO_LEVEL
+        if self.stored is not None or not needed or len(pieces) == 1:
+            return None
+        weights = (self.files.get(f"{prefix}.{name}.weight", (n, k)) for name, n, k, _ in pieces)
+        return max(float(weight.abs().max()) for weight in weights)
+
+    def _linear(self, name: str, n: int, k: int, has_bias: bool, amax: float | None) -> Linear:
         bias = self.files.get(f"{name}.bias", (n,), self.dtype) if has_bias else None
         if self.stored is not None and name not in self.ignored:
-            tensors = {
-                full.removeprefix(f"{name}."): self.files.raw(full)
-                for full in self.files.names()
-                if full.startswith(f"{name}.")
-            }
-            return from_tensors(name, tensors, self.stored, shape=(n, k), bias=bias)
-        if self.scheme is not None:
+            return dataclasses.replace(self._stored_linear(name, self.stored, n, k), bias=bias)
+        if self.stored is None and self.scheme is not None:
             weight = self.files.get(f"{name}.weight", (n, k))
-            return quantize_weight(weight, self.scheme, name=name, bias=bias)
+            return quantize_weight(weight, self.scheme, name=name, bias=bias, amax=amax)
         return PlainLinear(self.files.get(f"{name}.weight", (n, k), self.dtype), bias)
+
+    def _stored_linear(self, name: str, scheme: Scheme, n: int, k: int) -> QuantizedLinear:
+        own = [full for full in self.files.names() if full.startswith(f"{name}.")]
+        layer = from_tensors(name, {full: self.files.raw(full) for full in own}, scheme)
+        found = [layer.out_features, layer.in_features]
+        if found != [n, k]:
+            raise CheckpointError(
+                f"the weight of {name} has shape {found}, config.json asks for {[n, k]}",
+                where=str(self.files.directory),
+            )
+        return layer
 
 
 def model_from_config(

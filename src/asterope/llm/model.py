@@ -6,6 +6,7 @@ Shapes: B sequences, T new tokens, H hidden, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,19 @@ class Model:
                 hint="the limit is max_position_embeddings of config.json",
             )
         return KVCache(self.config, batch, capacity, self.dtype, self.device)
+
+    def check_tokens(self, tokens: Sequence[int], *, where: str) -> None:
+        """Check that the embedding has every token.
+
+        Raises: ConfigError naming the first that it has not.
+        """
+        limit = self.config.vocab_size
+        for token in tokens:
+            if not 0 <= token < limit:
+                raise ConfigError(
+                    f"token {token} is outside 0..{limit - 1}", where=where,
+                    hint="the text was made into tokens for another model",
+                )  # fmt: skip
 
     def forward(
         self, tokens: torch.Tensor, cache: KVCache, *, last_only: bool = False
@@ -116,8 +130,13 @@ class Model:
             for layer in self.layers
             for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)
         )
-        norms = [self.norm, *(n for x in self.layers for n in (x.attention_norm, x.mlp_norm))]
-        total += sum(n.numel() * n.element_size() for n in norms)
+        norms = [
+            norm
+            for layer in self.layers
+            for norm in (layer.attention_norm, layer.q_norm, layer.k_norm, layer.mlp_norm)
+            if norm is not None
+        ]
+        total += sum(norm.numel() * norm.element_size() for norm in (self.norm, *norms))
         return total if self.config.tied_embeddings else total + self.head.num_bytes
 
     def on_meta(self) -> Model:

@@ -16,6 +16,7 @@ from asterope.errors import CheckpointError
 __all__ = ["TensorFiles", "open_tensors"]
 
 _INDEX = "model.safetensors.index.json"
+_WHOLE = "model.safetensors"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
@@ -68,15 +69,22 @@ class TensorFiles:
                 f"tensor {name} is {str(tensor.dtype).removeprefix('torch.')}, not floating point",
                 where=str(self.directory),
             )
-        wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor
-        if not bool(torch.isfinite(wide.sum())) and not bool(torch.isfinite(wide).all()):
-            at = [int(i) for i in torch.nonzero(~torch.isfinite(wide))[0]]
-            kind = "NaN" if bool(torch.isnan(wide[tuple(at)])) else "infinite"
+        found = _first_not_finite(tensor)
+        if found:
             raise CheckpointError(
-                f"tensor {name} is {kind} at {at}", where=str(self.directory),
+                f"tensor {name} is {found}", where=str(self.directory),
                 hint="the checkpoint is damaged or its training diverged",
             )  # fmt: skip
-        return tensor if dtype is None else tensor.to(dtype)
+        if dtype in (None, tensor.dtype):
+            return tensor
+        converted = tensor.to(dtype)
+        found = _first_not_finite(converted)
+        if found:
+            raise CheckpointError(
+                f"tensor {name} is {found} in {str(dtype).removeprefix('torch.')}",
+                where=str(self.directory), hint="compute in bfloat16 or float32",
+            )  # fmt: skip
+        return converted
 
     def _nearest(self, name: str) -> str:
         prefix = name.rsplit(".", 2)[0]
@@ -84,6 +92,16 @@ class TensorFiles:
         return (
             f"nearby: {', '.join(near)}" if near else f"the files hold {len(self._files)} tensors"
         )
+
+
+def _first_not_finite(tensor: torch.Tensor) -> str:
+    """Return what the first value that is not finite is, and where; nothing if there is none."""
+    wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor
+    if bool(torch.isfinite(wide.sum())) or bool(torch.isfinite(wide).all()):
+        return ""
+    at = [int(i) for i in torch.nonzero(~torch.isfinite(wide))[0]]
+    kind = "NaN" if bool(torch.isnan(wide[tuple(at)])) else "infinite"
+    return f"{kind} at {at}"
 
 
 @contextmanager
@@ -108,9 +126,11 @@ def open_tensors(directory: Path) -> Iterator[TensorFiles]:
 
 
 def _paths(directory: Path) -> list[Path]:
-    index = directory / _INDEX
+    index, whole = directory / _INDEX, directory / _WHOLE
     if index.is_file():
         return _sharded(directory, index)
+    if whole.is_file():
+        return [whole]
     found = sorted(directory.glob("*.safetensors"))
     if found:
         return found
@@ -125,14 +145,26 @@ def _paths(directory: Path) -> list[Path]:
 
 
 def _sharded(directory: Path, index: Path) -> list[Path]:
+    """Return the files that an index names; only those that lie in the directory itself."""
     try:
-        names = set(json.loads(index.read_text())["weight_map"].values())
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot be read: {error}", where=str(index)) from None
-    paths = []
-    for name in sorted(names):
-        path = directory / str(name)
-        if path.parent != directory or not path.is_file():
-            raise CheckpointError(f"shard {name} is missing", where=str(index))
-        paths.append(path)
-    return paths
+    places = content.get("weight_map") if isinstance(content, dict) else None
+    if (
+        not isinstance(places, dict)
+        or not places
+        or not all(isinstance(name, str) for name in places.values())
+    ):
+        raise CheckpointError(
+            "has no weight_map from names of tensors to names of files", where=str(index),
+            hint="download it again",
+        )  # fmt: skip
+    there = {path.name for path in directory.iterdir() if path.is_file()}
+    names = sorted(set(places.values()))
+    for name in names:
+        if name not in there:
+            raise CheckpointError(
+                f"shard {name[:200]} is missing", where=str(index), hint="download it again"
+            )
+    return [directory / name for name in names]

@@ -17,9 +17,9 @@ class Tokenizer:
     def __init__(self, inner: _Tokenizer) -> None:
         self._inner = inner
 
-    def encode(self, text: str) -> list[int]:
-        """Return the token ids of a text, without special tokens."""
-        ids: list[int] = self._inner.encode(text, add_special_tokens=False).ids
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
+        """Return the token ids of a text; with `special`, those that open documents too."""
+        ids: list[int] = self._inner.encode(text, add_special_tokens=special).ids
         return ids
 
     def decode(self, tokens: list[int]) -> str:

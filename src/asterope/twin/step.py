@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
 from asterope.chips import Chip
 from asterope.errors import ConfigError
-from asterope.llm import Model
-from asterope.runtime import TimedLaunch, simulate
+from asterope.llm import Linear, Model
+from asterope.runtime import TimedLaunch, Timeline, simulate
 from asterope.sim import Fidelity
 
 __all__ = ["Memory", "Phase", "StepTime", "memory_of", "time_step"]
@@ -123,11 +124,19 @@ def time_step(
     """Time one step of a model on a chip without computing it; the model needs no weights.
 
     A decode step appends one token to sequences of `context` - 1; a prefill reads `context` tokens
-    at once. The launches are those of the model's own forward pass.
+    at once. The launches are those of the model's own forward pass; those of a linear layer have
+    its place in the model as their tag: qkv, output, gate_up, down or head.
 
-    Raises: ConfigError if batch or context are outside their limits; ChipError if the chip has no
+    Raises: ConfigError if there is no such phase, or batch or context are outside their limits;
+    ChipError if the chip has no
     tiles and `fidelity` is `tile`.
     """
+    if phase not in get_args(Phase):
+        raise ConfigError(
+            f"there is no phase {phase!r}",
+            where="phase",
+            hint=f"use {' or '.join(get_args(Phase))}",
+        )
     if batch < 1:
         raise ConfigError(f"{batch} is below 1", where="batch")
     if not 2 <= context <= model.config.max_context:
@@ -142,7 +151,7 @@ def time_step(
     tokens = torch.empty((batch, new_tokens), dtype=torch.int64, device="meta")
     with simulate(chip, values=False, fidelity=fidelity, max_events=max_events) as timeline:
         timeline.on_progress = on_launch
-        shape_only.forward(tokens, cache, last_only=True)
+        _placed(shape_only, timeline).forward(tokens, cache, last_only=True)
     flop = sum(t.result.total_flop for t in timeline.launches)
     peak_s = sum(
         amount / chip.peak_flop_per_s[name]
@@ -160,3 +169,42 @@ def time_step(
         launches=tuple(timeline.launches),
         memory=memory_of(model, chip, batch=batch, context=context),
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Placed:
+    """A linear layer whose launches the timeline files under its place in the model."""
+
+    inner: Linear
+    place: str
+    timeline: Timeline
+
+    @property
+    def num_bytes(self) -> int:
+        return self.inner.num_bytes
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        self.timeline.tag = self.place
+        try:
+            return self.inner.apply(x)
+        finally:
+            self.timeline.tag = ""
+
+
+def _placed(model: Model, timeline: Timeline) -> Model:
+    """Return the model with the same layers, each of which says where it is."""
+
+    def place(name: str, inner: Linear) -> _Placed:
+        return _Placed(inner, name, timeline)
+
+    layers = [
+        dataclasses.replace(
+            layer,
+            qkv=place("qkv", layer.qkv),
+            output=place("output", layer.output),
+            gate_up=place("gate_up", layer.gate_up),
+            down=place("down", layer.down),
+        )
+        for layer in model.layers
+    ]
+    return dataclasses.replace(model, layers=layers, head=place("head", model.head))

@@ -53,8 +53,12 @@ def evaluate(
     once, in the window where it has at least half a window before it (the first window scores all
     its tokens but the first).
 
-    Raises: ConfigError if there are fewer than two tokens.
+    Raises: ConfigError if there are fewer than two tokens, or ids that a model has not.
     """
+    if context < 2:
+        raise ConfigError(f"{context} is below 2", where="context")
+    for model in (reference, *others.values()):
+        model.check_tokens(tokens, where="text")
     context = min(context, reference.config.max_context, len(tokens))
     if context < 2:
         raise ConfigError(f"{len(tokens)} tokens are too few to score", where="text")

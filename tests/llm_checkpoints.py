@@ -1,0 +1,84 @@
+"""Small random checkpoints, written without transformers."""
+
+from __future__ import annotations
+
+import json
+
+import torch
+from safetensors.torch import save_file
+
+from asterope.llm import ModelConfig, projections
+
+__all__ = ["LLAMA", "raw_config", "tensors_of", "write_checkpoint"]
+
+LLAMA = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "vocab_size": 101,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "dtype": "float32",
+}
+
+
+def raw_config(**changes):
+    """Return the configuration with fields changed, or left out where None."""
+    merged = {**LLAMA, **changes}
+    return {k: v for k, v in merged.items() if v is not None or k not in changes}
+
+
+def shapes_of(config):
+    """List every tensor of a checkpoint with its shape."""
+    wide = (config.vocab_size, config.hidden_size)
+    shapes = {"model.embed_tokens.weight": wide, "model.norm.weight": (config.hidden_size,)}
+    if not config.tied_embeddings:
+        shapes["lm_head.weight"] = wide
+    for i in range(config.num_layers):
+        prefix = f"model.layers.{i}"
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            shapes[f"{prefix}.{norm}.weight"] = (config.hidden_size,)
+        for norm in ("q_norm", "k_norm") if config.head_norms else ():
+            shapes[f"{prefix}.self_attn.{norm}.weight"] = (config.head_dim,)
+        for pieces in projections(config).values():
+            for name, n, k, bias in pieces:
+                shapes[f"{prefix}.{name}.weight"] = (n, k)
+                if bias:
+                    shapes[f"{prefix}.{name}.bias"] = (n,)
+    return shapes
+
+
+def tensors_of(raw, seed=0, dtype=torch.float32):
+    """Make random weights for a configuration."""
+    generator = torch.Generator().manual_seed(seed)
+    made = {}
+    for name, shape in shapes_of(ModelConfig.from_dict(raw, where="config")).items():
+        values = torch.randn(shape, generator=generator)
+        made[name] = (values * 0.2 + ("norm" in name)).to(dtype)
+    return made
+
+
+def write_checkpoint(directory, raw=LLAMA, *, tensors=None, shards=1, seed=0):
+    """Write config.json and the weights, in as many files as asked; return the directory."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(raw))
+    tensors = tensors_of(raw, seed) if tensors is None else tensors
+    if shards == 1:
+        save_file(tensors, directory / "model.safetensors")
+        return directory
+    names, weight_map = sorted(tensors), {}
+    for i in range(shards):
+        file = f"model-{i + 1:05}-of-{shards:05}.safetensors"
+        part = names[i::shards]
+        save_file({n: tensors[n] for n in part}, directory / file)
+        weight_map.update(dict.fromkeys(part, file))
+    index = {"metadata": {}, "weight_map": weight_map}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    return directory

@@ -1,0 +1,42 @@
+from asterope import chips, cost, formats, llm, quant, twin
+from asterope.api import (
+    EstimateOptions,
+    LanguageModel,
+    Pricing,
+    Run,
+    RunOptions,
+    estimate,
+    from_config,
+    load,
+    shipped_model,
+)
+from asterope.api import run_checkpoint as run
+from asterope.cost import Assumptions
+from asterope.errors import AsteropeError
+from asterope.runtime import Timeline, simulate
+
+__version__: str
+
+__all__ = [
+    "Assumptions",
+    "AsteropeError",
+    "EstimateOptions",
+    "LanguageModel",
+    "Pricing",
+    "Run",
+    "RunOptions",
+    "Timeline",
+    "__version__",
+    "chips",
+    "cost",
+    "estimate",
+    "formats",
+    "from_config",
+    "llm",
+    "load",
+    "quant",
+    "run",
+    "shipped_model",
+    "simulate",
+    "twin",
+]

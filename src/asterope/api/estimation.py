@@ -1,0 +1,274 @@
+"""Time a model on chips, price the steps, and say what the figures rest on."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from asterope import chips
+from asterope.api.language_model import LanguageModel
+from asterope.api.pricing import Pricing
+from asterope.api.progress import Progress, silent
+from asterope.api.rows import (
+    assumption_rows,
+    break_even_row,
+    chip_facts,
+    chip_label,
+    cost_row,
+    memory_fit,
+    model_facts,
+    step_row,
+)
+from asterope.api.timed import counted_energy_j, events_per_launch
+from asterope.chips import Chip
+from asterope.cost import Assumptions, Cost, cost_of_step
+from asterope.errors import ConfigError
+from asterope.report import BreakEven, CostRow, Estimate, MemoryFit, Step
+from asterope.runtime import TimedLaunch, write_trace
+from asterope.sim import Fidelity
+from asterope.twin import Phase, StepTime, time_step
+
+__all__ = ["EstimateOptions", "estimate"]
+
+_DEFAULT_MAX_CONTEXT = 4096
+_Row = TypeVar("_Row", Step, CostRow)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EstimateOptions:
+    """Say on what a model is timed and how it is priced.
+
+    `fidelity` None times a chip at each one it is described for. `context` None is the model's own,
+    4096 at most. A prefill reads `prefill_batch` prompts.
+
+    Raises: ConfigError naming the option that is outside its limits.
+    """
+
+    chip: str = "maia200"
+    compare: tuple[str, ...] = ()
+    phases: tuple[Phase, ...] = ("decode", "prefill")
+    batch: int = 32
+    prefill_batch: int = 1
+    context: int | None = None
+    fidelity: Fidelity | None = None
+    pricing: Pricing = field(default_factory=Pricing)
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "prefill_batch"):
+            value = getattr(self, name)
+            if not 1 <= value <= 1 << 20:
+                raise ConfigError(f"{value} is outside 1..{1 << 20}", where=name)
+
+    def chips(self) -> tuple[Chip, ...]:
+        """Return the chosen chip and those to compare it with, each once.
+
+        Raises: ChipError for a chip that does not exist, or a chosen one whose inside is asked for
+        and not public.
+        """
+        found = [chips.get(self.chip)]
+        if self.fidelity == "tile":
+            found[0].inside()
+        for name in self.compare:
+            chip = chips.get(name)
+            if chip not in found:
+                found.append(chip)
+        return tuple(found)
+
+    def context_of(self, model: LanguageModel) -> int:
+        """Return the context to simulate.
+
+        Raises: ConfigError if the model does not have it.
+        """
+        limit = model.config.max_context
+        context = min(_DEFAULT_MAX_CONTEXT, limit) if self.context is None else self.context
+        if not 2 <= context <= limit:
+            raise ConfigError(
+                f"{context} is outside 2..{limit}", where="context",
+                hint="the limit is the model's max_position_embeddings",
+            )  # fmt: skip
+        return context
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Timed:
+    """One step on one chip, as simulated and as a row; `cost` is None where none is asked for."""
+
+    chip: Chip
+    step: StepTime
+    row: Step
+    cost: Cost | None
+
+
+def estimate(
+    model: LanguageModel,
+    options: EstimateOptions,
+    *,
+    baseline: LanguageModel | None = None,
+    priced: bool = True,
+    trace: Path | None = None,
+    progress: Progress = silent,
+) -> Estimate:
+    """Time and price the steps of a model, and those of a baseline on the first chip.
+
+    `trace` writes a Perfetto trace of the first chip's steps, one after the other.
+
+    Raises: ChipError for a chip that does not exist, or whose inside is asked for and not public;
+    ConfigError for a context that the model does not have, or a chip without price; OutputError if
+    the trace cannot be written.
+    """
+    found = options.chips()
+    context = options.context_of(model)
+    assumed = {chip: options.pricing.of(chip) for chip in found} if priced else {}
+    timer = _Timer(options=options, context=context, assumed=assumed, progress=progress)
+    num_steps = len(options.phases)
+    kept = 0
+    if trace is not None:
+        kept = events_per_launch(model.config.num_layers, num_steps=num_steps)
+    timed = [
+        one
+        for chip in found
+        for one in timer.times(
+            model, chip, _fidelities(chip, options.fidelity, chosen=chip is found[0]), kept
+        )
+    ]
+    finest = _fidelities(found[0], options.fidelity, chosen=True)[-1:]
+    before = list(timer.times(baseline, found[0], finest)) if baseline is not None else []
+    if trace is not None:
+        _write_trace(trace, found[0], timed)
+    memory = tuple(
+        memory_fit(model.model, chip, batch=options.batch, context=context) for chip in found
+    )
+    steps = _in_order(t.row for t in (*timed, *before))
+    return Estimate(
+        model=model_facts(model.model, model.source.config, model.source.where),
+        scheme=model.model.scheme or "unquantized",
+        chips=tuple(chip_facts(chip) for chip in found),
+        steps=steps,
+        memory=memory,
+        costs=_in_order(cost_row(t.row, t.cost) for t in (*timed, *before) if t.cost is not None),
+        break_even=_break_even(found[0], timed),
+        assumptions=tuple(assumption_rows(found, _decode_costs(timed))),
+        notes=tuple(_notes(found, steps, memory)),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Timer:
+    """Times steps, all under the same options."""
+
+    options: EstimateOptions
+    context: int
+    assumed: Mapping[Chip, Assumptions]
+    progress: Progress
+
+    def times(
+        self, model: LanguageModel, chip: Chip, fidelities: Sequence[Fidelity], max_events: int = 0
+    ) -> Iterator[_Timed]:
+        """Time each phase at each fidelity, the closed form first: it counts the launches.
+
+        Until they are counted, progress is reported with a total of 0.
+        """
+        for phase in self.options.phases:
+            report = functools.partial(self.progress, f"simulate {phase} on {chip_label(chip)}")
+            listener = _listener(report, 0)
+            for fidelity in fidelities:
+                step = time_step(
+                    model.model, chip, phase=phase, context=self.context, fidelity=fidelity,
+                    batch=self.options.batch if phase == "decode" else self.options.prefill_batch,
+                    max_events=max_events, on_launch=listener,
+                )  # fmt: skip
+                listener = _listener(report, len(step.launches))
+                yield self._priced(chip, step)
+
+    def _priced(self, chip: Chip, step: StepTime) -> _Timed:
+        assumptions = self.assumed.get(chip)
+        cost = None if assumptions is None else _cost(chip, step, assumptions)
+        return _Timed(chip=chip, step=step, row=step_row(step, chip), cost=cost)
+
+
+def _fidelities(chip: Chip, asked: Fidelity | None, *, chosen: bool) -> tuple[Fidelity, ...]:
+    """Return the fidelities to time a chip at: what is asked for, where it is described for that.
+
+    The chosen chip gets what is asked for in any case, and with it the error that says why not.
+    """
+    if asked is not None and (chip.tile is not None or chosen):
+        return (asked,)
+    return ("roofline", "tile") if chip.tile is not None else ("roofline",)
+
+
+def _listener(report: Callable[[int, int], None], total: int) -> Callable[[TimedLaunch], None]:
+    done = itertools.count(1)
+    return lambda _: report(next(done), total)
+
+
+def _cost(chip: Chip, step: StepTime, assumptions: Assumptions) -> Cost:
+    return cost_of_step(
+        chip, tokens=step.num_tokens, step_s=step.time_s, energy_j=counted_energy_j(step),
+        assumptions=assumptions,
+    )  # fmt: skip
+
+
+def _write_trace(path: Path, chip: Chip, timed: Sequence[_Timed]) -> None:
+    """Write the finest steps of the chip, one after the other."""
+    launches = []
+    start_ps = 0
+    finest = {t.step.phase: t.step for t in timed if t.chip is chip}
+    for step in finest.values():
+        for launch in step.launches:
+            name = f"{step.phase} {launch.tag or ''} {launch.name}".replace("  ", " ")
+            launches.append((name, start_ps + launch.start_ps, launch.result))
+        start_ps += step.launches[-1].start_ps + step.launches[-1].result.time_ps
+    write_trace(path, chip, launches)
+
+
+def _in_order(rows: Iterable[_Row]) -> tuple[_Row, ...]:
+    """Put decode before prefill, and tile-level before closed form."""
+    return tuple(sorted(rows, key=lambda row: (row.phase, row.fidelity != "tile")))
+
+
+def _decode_costs(timed: Sequence[_Timed]) -> dict[str, Cost]:
+    """Return the cost of each chip at its finest, of its first phase."""
+    costs: dict[str, Cost] = {}
+    for one in timed:
+        if one.cost is not None and one.row.phase == timed[0].row.phase:
+            costs[one.row.chip] = one.cost
+    return costs
+
+
+def _break_even(chip: Chip, timed: Sequence[_Timed]) -> tuple[BreakEven, ...]:
+    own = [(t.row, t.cost) for t in timed if t.chip is chip]
+    others = [(t.row, t.cost) for t in timed if t.chip is not chip]
+    return tuple(
+        break_even_row(mine, cost, other, other_cost)
+        for mine, cost in own
+        for other, other_cost in others
+        if cost is not None and other_cost is not None and mine.phase == other.phase
+    )
+
+
+def _notes(
+    found: Sequence[Chip], steps: Sequence[Step], memory: Sequence[MemoryFit]
+) -> Iterator[str]:
+    """Say what a reader must know to read the figures right."""
+    for fit in memory:
+        if not fit.fits:
+            yield (
+                f"{fit.chip} cannot hold the model: it takes {fit.chips_needed} chips. Its times"
+                " and costs are those of one chip with enough memory, as if the work split over"
+                " more chips for nothing."
+            )
+    if found[0].tile is not None and any(chip.tile is None for chip in found):
+        yield (
+            "Chips whose inside is not public are timed by the roofline: the least time that their"
+            " maker's peaks allow, which no kernel beats and few come near. Compare them with the"
+            f" roofline of {chip_label(found[0])}, not with its tile-level time."
+        )
+    if any(step.phase == "decode" and step.bound_by == "launch" for step in steps):
+        yield (
+            "Most of a decode step is launch overhead: the model is too small to fill the chip,"
+            " and its cost says little about larger ones."
+        )

@@ -1,0 +1,257 @@
+"""The model as users hold it: load, quantize, score, generate, simulate, save."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asterope import chips, llm, twin
+from asterope.api.save import save_checkpoint
+from asterope.api.source import Source, checkpoint_directory, find_source, resolve_scheme
+from asterope.api.timed import Run, events_per_launch
+from asterope.chips import Chip
+from asterope.cost import Assumptions
+from asterope.errors import CheckpointError, ConfigError, ShapeError, UnsupportedError
+from asterope.quant import Scheme
+from asterope.sim import Fidelity
+
+__all__ = ["LanguageModel", "from_config", "load"]
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LanguageModel:
+    """A language model with its tokenizer; methods return new ones and change none.
+
+    `scheme` says how it is quantized, None if it is not. A model made by `from_config` has shapes
+    but no weights: it can be simulated and priced, not run.
+    """
+
+    model: llm.Model
+    source: Source
+    tokenizer: llm.Tokenizer | None
+    scheme: Scheme | None
+    dtype: str | None
+
+    @property
+    def name(self) -> str:
+        """The name of the checkpoint's directory, or the published name."""
+        return self.source.name
+
+    @property
+    def config(self) -> llm.ModelConfig:
+        """What the model is, from its config.json."""
+        return self.model.config
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it can be run, not only timed."""
+        return self.model.device != "meta"
+
+    def quantize(
+        self,
+        fmt: str = "mxfp4",
+        *,
+        activations: str = "bf16",
+        rule: str | None = None,
+        progress: Progress | None = None,
+    ) -> LanguageModel:
+        """Return the original with its linear layers rounded to a format, `bf16` for unquantized.
+
+        Embedding, norms and output head stay as they are. `activations` are bf16, fp8 or same;
+        `mxfp4/fp8` says both. The weights are read from the checkpoint again, so quantizing a
+        quantized model does not round twice.
+
+        Raises: FormatError for a format that does not exist; ShapeError if its block does not
+        divide a layer; CheckpointError naming the tensor that is not finite; ConfigError if the
+        checkpoint itself is quantized.
+        """
+        scheme = resolve_scheme(fmt, activations=activations, rule=rule)
+        return with_scheme(self, scheme, progress)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text, with those that the tokenizer opens a document with.
+
+        Raises: CheckpointError if there is no tokenizer, or it does not fit the model.
+        """
+        if self.tokenizer is None:
+            raise CheckpointError(
+                "there is no tokenizer.json", where=self.source.where,
+                hint="copy it from the original checkpoint",
+            )  # fmt: skip
+        tokens = self.tokenizer.encode(text, special=True)
+        largest = max(tokens, default=0)
+        if largest >= self.config.vocab_size:
+            raise CheckpointError(
+                f"the tokenizer gave token {largest}, and the model has {self.config.vocab_size}",
+                where=self.source.where,
+            )
+        return tokens
+
+    def perplexity(self, text: str, *, context: int = 512) -> float:
+        """Return exp of the mean negative log-likelihood of a token, in overlapping windows.
+
+        Raises: UnsupportedError without weights; ConfigError if the text is too short.
+        """
+        self._needs_weights("scored")
+        quality, _ = llm.evaluate(self.model, {}, self.encode(text), context=context)
+        return quality.perplexity
+
+    def stream(
+        self, prompt: str, *, max_new_tokens: int = 64, sampling: llm.Sampling | None = None
+    ) -> Iterator[str]:
+        """Yield the continuation of a prompt as it is computed, in pieces of text.
+
+        Raises: UnsupportedError without weights; ConfigError for a prompt that is empty or longer
+        than the context.
+        """
+        self._needs_weights("run")
+        tokens = self.encode(prompt)
+        assert self.tokenizer is not None
+        written: list[int] = []
+        said = ""
+        for token in llm.generate(
+            self.model, tokens, max_new_tokens=max_new_tokens, sampling=sampling
+        ):
+            written.append(token)
+            text = self.tokenizer.decode(written)
+            # A character of several tokens decodes to U+FFFD until its last one is there.
+            if not text.endswith("\ufffd"):
+                yield text[len(said) :]
+                said = text
+        rest = self.tokenizer.decode(written)[len(said) :]
+        if rest:
+            yield rest
+
+    def generate(
+        self, prompt: str, *, max_new_tokens: int = 64, temperature: float = 0.0, top_k: int = 0,
+        top_p: float = 1.0, seed: int = 0,
+    ) -> str:  # fmt: skip
+        """Return the continuation of a prompt; temperature 0 takes the likeliest token each time.
+
+        Raises: as `stream`.
+        """
+        sampling = llm.Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        return "".join(self.stream(prompt, max_new_tokens=max_new_tokens, sampling=sampling))
+
+    def simulate(
+        self, chip: Chip | str = "maia200", *, batch: int = 1, context: int = 1024,
+        phase: twin.Phase = "decode", fidelity: Fidelity | None = None,
+        assumptions: Assumptions | None = None,
+    ) -> Run:  # fmt: skip
+        """Time one step on a chip: a token for each of `batch` sequences, or their prefill.
+
+        `fidelity` left out is `tile` for a chip whose inside is described, else `roofline`.
+
+        Raises: ChipError for a chip that does not exist; ConfigError for a batch or context
+        outside its limits.
+        """
+        described = chips.get(chip) if isinstance(chip, str) else chip
+        step = twin.time_step(
+            self.model, described, phase=phase, batch=batch, context=context,
+            fidelity=fidelity or ("tile" if described.tile else "roofline"),
+            max_events=events_per_launch(self.config.num_layers, num_steps=1),
+        )  # fmt: skip
+        return Run(step=step, chip=described, assumptions=assumptions or Assumptions())
+
+    def save(self, directory: str | Path, *, progress: Progress | None = None) -> Path:
+        """Write a checkpoint that Transformers and vLLM read: compressed-tensors if quantized.
+
+        It is written beside its place, read back, compared, and only then given its name.
+
+        Raises: OutputError if the directory holds something or cannot be written, or what was read
+        back differs; UnsupportedError without weights.
+        """
+        self._needs_weights("saved")
+        return save_checkpoint(self.model, self.source, self.scheme, Path(directory), progress)
+
+    def _needs_weights(self, done: str) -> None:
+        if not self.has_weights:
+            raise UnsupportedError(
+                f"has no weights, so it cannot be {done}", where=self.name,
+                hint="load a checkpoint directory: asterope.load(path)",
+            )  # fmt: skip
+
+
+def load(
+    path: str | Path, *, dtype: str | None = None, progress: Progress | None = None
+) -> LanguageModel:
+    """Load a Hugging Face checkpoint: config.json, safetensors, tokenizer.json if there is one.
+
+    The path `stdlib-llama` means the model that ships with Asterope, unless there is one.
+    `dtype` is that of activations, the checkpoint's own if left out: float32, bfloat16, float16.
+
+    Raises: CheckpointError naming the file, field or tensor that is missing or wrong.
+    """
+    directory = checkpoint_directory(path)
+    source = Source(
+        name=directory.resolve().name, where=str(path), config=llm.read_config(directory),
+        directory=directory,
+    )  # fmt: skip
+    model = llm.load_model(directory, dtype=dtype, progress=progress)
+    model.name = source.name
+    has_tokenizer = (directory / "tokenizer.json").is_file()
+    tokenizer = llm.load_tokenizer(directory) if has_tokenizer else None
+    return LanguageModel(
+        model=model, source=source, tokenizer=tokenizer, scheme=source.stored_scheme, dtype=dtype
+    )
+
+
+def from_config(
+    model: str | Path | Mapping[str, Any], *, dtype: str | None = None
+) -> LanguageModel:
+    """Make a model of the right shapes without weights, to simulate and price.
+
+    `model` is a checkpoint directory, a config.json or what it holds, or a published name such as
+    `llama-3.1-70b`.
+
+    Raises: CheckpointError for a configuration that is missing or not supported; ConfigError, with
+    the nearest name, for a name that is not published.
+    """
+    if isinstance(model, Mapping):
+        source = Source(name="config", where="config", config=model)
+    else:
+        source = dataclasses.replace(find_source(model), directory=None)
+    # What the architecture is comes before how it is stored: the error about it says more.
+    llm.ModelConfig.from_dict(source.config, where=source.where)
+    scheme = source.stored_scheme
+    shapes = llm.model_from_config(source.config, scheme=scheme, dtype=dtype, name=source.name)
+    return LanguageModel(model=shapes, source=source, tokenizer=None, scheme=scheme, dtype=dtype)
+
+
+def with_scheme(
+    original: LanguageModel, scheme: Scheme | None, progress: Progress | None = None
+) -> LanguageModel:
+    """Return the original's weights under another scheme, None for unquantized.
+
+    Raises: as `LanguageModel.quantize`.
+    """
+    if scheme == original.scheme:
+        return original
+    source = original.source
+    if source.stored_scheme is not None:
+        raise ConfigError(
+            f"the checkpoint is already quantized ({source.stored_scheme.describe()})",
+            where=source.where,
+            hint="quantize the original, or leave the format out",
+        )
+    try:
+        model = _build(source, scheme, original.dtype, progress)
+    except ShapeError as error:
+        where = f"{source.where}: {error.where}"
+        raise ShapeError(error.what, where=where, hint=error.hint) from None
+    return dataclasses.replace(original, model=model, scheme=scheme)
+
+
+def _build(
+    source: Source, scheme: Scheme | None, dtype: str | None, progress: Progress | None
+) -> llm.Model:
+    if source.directory is None:
+        return llm.model_from_config(source.config, scheme=scheme, dtype=dtype, name=source.name)
+    model = llm.load_model(source.directory, scheme=scheme, dtype=dtype, progress=progress)
+    model.name = source.name
+    return model

@@ -1,0 +1,172 @@
+"""Write a checkpoint whole or not at all: beside its place, read back, compared, then renamed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from asterope.api.source import Source
+from asterope.errors import OutputError
+from asterope.llm import Linear, Model, PlainLinear, load_model, projections
+from asterope.quant import (
+    QuantizedLinear,
+    Scheme,
+    parse_quantization_config,
+    quantization_config,
+    split,
+    to_tensors,
+)
+from asterope.report import check_directory
+
+__all__ = ["check_target", "save_checkpoint"]
+
+_HEAD = "lm_head"
+_COPIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+
+
+def save_checkpoint(
+    model: Model,
+    source: Source,
+    scheme: Scheme | None,
+    directory: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write config.json, model.safetensors and the tokenizer's files; return the directory.
+
+    Raises: OutputError if the directory holds something or cannot be written, or what was read
+    back is not what was written; then nothing is left behind.
+    """
+    check_target(directory)
+    directory = directory.expanduser().absolute()
+    staging: Path | None = None
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+        staging.chmod(0o755)
+        _write(staging, model, source, scheme)
+        _compare(staging, model, scheme, progress)
+        staging.rename(directory)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OutputError(f"cannot write: {reason}", where=str(directory)) from None
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+    return directory
+
+
+def check_target(directory: Path) -> None:
+    """Check that a checkpoint can be written to a directory: it is new or empty, and not read-only.
+
+    Raises: OutputError naming it.
+    """
+    check_directory(directory)
+    place = directory.expanduser()
+    if place.exists() and any(place.iterdir()):
+        raise OutputError(
+            "is there already and not empty", where=str(directory), hint="choose another directory"
+        )
+
+
+def _write(staging: Path, model: Model, source: Source, scheme: Scheme | None) -> None:
+    # Parts of a fused projection share memory, which the file format forbids.
+    tensors = {name: tensor.clone() for name, tensor in _tensors(model)}
+    weights = staging / "model.safetensors"
+    save_file(tensors, weights, {"format": "pt"})
+    weights.chmod(0o644)
+    config = _config(model, source, scheme)
+    (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for name in _COPIED:
+        if source.directory is not None and (source.directory / name).is_file():
+            shutil.copyfile(source.directory / name, staging / name)
+
+
+def _config(model: Model, source: Source, scheme: Scheme | None) -> dict[str, Any]:
+    config = {k: v for k, v in source.config.items() if k not in ("quantization_config", "dtype")}
+    config["torch_dtype"] = str(model.dtype).removeprefix("torch.")
+    if scheme is not None:
+        config["quantization_config"] = quantization_config(scheme, [_HEAD])
+    return config
+
+
+def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of a checkpoint under their Hugging Face names."""
+    yield "model.embed_tokens.weight", model.embedding
+    for index, layer in enumerate(model.layers):
+        prefix = f"model.layers.{index}"
+        yield f"{prefix}.input_layernorm.weight", layer.attention_norm
+        yield f"{prefix}.post_attention_layernorm.weight", layer.mlp_norm
+        for name in ("q_norm", "k_norm"):
+            norm = getattr(layer, name)
+            if norm is not None:
+                yield f"{prefix}.self_attn.{name}.weight", norm
+        for place, pieces in projections(model.config).items():
+            names = [f"{prefix}.{name}" for name, _, _, _ in pieces]
+            sizes = [rows for _, rows, _, _ in pieces]
+            yield from _linear_tensors(getattr(layer, place), names, sizes)
+    yield "model.norm.weight", model.norm
+    if not model.config.tied_embeddings:
+        yield from _linear_tensors(model.head, [_HEAD], [model.config.vocab_size])
+
+
+def _linear_tensors(
+    linear: Linear, names: list[str], sizes: list[int]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of a layer, each projection that is fused into it by itself."""
+    if isinstance(linear, QuantizedLinear):
+        for name, part in zip(names, split(linear, sizes), strict=True):
+            yield from to_tensors(name, part).items()
+        return
+    assert isinstance(linear, PlainLinear)
+    for name, weight in zip(names, torch.split(linear.weight, sizes), strict=True):
+        yield f"{name}.weight", weight.contiguous()
+    if linear.bias is not None:
+        for name, bias in zip(names, torch.split(linear.bias, sizes), strict=True):
+            yield f"{name}.bias", bias.contiguous()
+
+
+def _compare(
+    staging: Path,
+    model: Model,
+    scheme: Scheme | None,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Load what was written and compare it with what was meant, bit for bit."""
+    stored = json.loads((staging / "config.json").read_text(encoding="utf-8"))
+    recorded = stored.get("quantization_config")
+    read_scheme = parse_quantization_config(recorded)[0] if recorded else None
+    again = load_model(staging, progress=progress)
+    written, read = dict(_tensors(model)), dict(_tensors(again))
+    different = sorted(written.keys() ^ read.keys()) or [
+        name for name, tensor in written.items() if not _same_bits(tensor, read[name])
+    ]
+    if different or read_scheme != scheme:
+        what = f"tensor {different[0]}" if different else "the scheme"
+        raise OutputError(
+            f"{what} does not read back as it was written", where="model.safetensors",
+            hint="the disk may be faulty; nothing was kept",
+        )  # fmt: skip
+
+
+def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))

@@ -1,0 +1,151 @@
+"""`asterope quantize`, `asterope eval` and `asterope generate`: one checkpoint at a time."""
+
+from __future__ import annotations
+
+import functools
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asterope.cli import options as opt
+from asterope.cli.errors import need_torch
+from asterope.cli.output import progress_bars, say, show, write, write_json
+from asterope.report import accuracy_table, notes_text, plain
+
+__all__ = ["evaluate", "generate", "quantize"]
+
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(help="Hugging Face checkpoint directory, or stdlib-llama, which ships."),
+]
+
+
+def quantize(
+    checkpoint: Checkpoint,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="DIR", help="Directory to write; empty or new.")
+    ],
+    fmt: opt.Format = None,
+    activations: opt.Activations = "bf16",
+    rule: opt.Rule = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Round a checkpoint's linear layers to a format and save it as compressed-tensors.
+
+    It is read back and compared bit for bit before it gets its name.
+
+    Example: `asterope quantize stdlib-llama -o stdlib-llama-mxfp4 --format mxfp4`
+    """
+    need_torch("quantize")
+    with progress_bars() as progress:
+        from asterope import api
+
+        api.check_target(out)
+        scheme = api.resolve_scheme(fmt, activations=activations, rule=rule)
+        original = api.load(checkpoint, progress=functools.partial(progress, "load"))
+        model = api.with_scheme(original, scheme, functools.partial(progress, "quantize"))
+        directory = model.save(out, progress=functools.partial(progress, "read back"))
+    before, after = original.model.weight_bytes, model.model.weight_bytes
+    if as_json:
+        write_json({
+            "directory": str(directory), "scheme": model.model.scheme or "unquantized",
+            "weight_bytes": after, "original_weight_bytes": before,
+        })  # fmt: skip
+        return
+    write(f"{directory}\n")
+    say(f"{model.model.scheme or 'unquantized'}: {before:,} to {after:,} bytes of weights")
+
+
+def evaluate(
+    checkpoint: Checkpoint,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format", "--formats", metavar="NAMES",
+            help="Formats to compare with the original, separated by commas. Default: none.",
+        ),
+    ] = None,
+    activations: opt.Activations = "bf16",
+    text: opt.TextFile = None,
+    max_text_tokens: opt.MaxTextTokens = 4096,
+    context: Annotated[int, typer.Option(metavar="N", help="Tokens of a window.")] = 512,
+    dtype: opt.Dtype = None,
+    as_json: opt.AsJson = False,
+) -> None:  # fmt: skip
+    """Score a checkpoint on a text, and what formats do to it: perplexity, KL, agreement.
+
+    Example: `asterope eval stdlib-llama --format mxfp4,nvfp4,fp8`
+    """
+    need_torch("eval")
+    with progress_bars() as progress:
+        from asterope import api
+
+        names = opt.listed(formats)
+        schemes = [api.resolve_scheme(name, activations=activations) for name in names]
+        original = api.load(checkpoint, dtype=dtype, progress=functools.partial(progress, "load"))
+        scored = api.score_formats(
+            original,
+            {scheme.name: scheme for scheme in schemes if scheme is not None},
+            api.text_of(original, text, max_tokens=max_text_tokens),
+            context=context,
+            progress=progress,
+        )
+    if as_json:
+        write_json({**plain(scored.accuracy), "left_out": list(scored.left_out)})
+        return
+    show([accuracy_table(scored.accuracy.rows), *notes_text(scored.left_out)])
+    say(f"on {scored.accuracy.text}")
+
+
+def generate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it takes
+    checkpoint: Checkpoint,
+    prompt: Annotated[str, typer.Argument(help="Text to continue.")],
+    fmt: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="Weight format. Default: as it is."),
+    ] = None,
+    activations: opt.Activations = "bf16",
+    max_new_tokens: Annotated[
+        int, typer.Option(metavar="N", min=1, help="Tokens to add at most.")
+    ] = 64,
+    temperature: Annotated[
+        float, typer.Option(metavar="NUMBER", help="0 takes the likeliest token.")
+    ] = 0.0,
+    top_k: Annotated[int, typer.Option(metavar="N", help="Candidates to keep; 0 keeps all.")] = 0,
+    top_p: Annotated[
+        float, typer.Option(metavar="SHARE", help="Probability of the candidates to keep.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the draw.")] = 0,
+    dtype: opt.Dtype = None,
+    as_json: opt.AsJson = False,
+) -> None:
+    """Continue a prompt with a checkpoint, through kernels compiled for this CPU.
+
+    Example: `asterope generate stdlib-llama "def main(" --format mxfp4 --max-new-tokens 40`
+    """
+    need_torch("generate")
+    with progress_bars() as progress:
+        from asterope import api, llm
+
+        sampling = llm.Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+        scheme = None if fmt is None else api.resolve_scheme(fmt, activations=activations)
+        model = api.load(checkpoint, dtype=dtype, progress=functools.partial(progress, "load"))
+        if fmt is not None:
+            model = api.with_scheme(model, scheme, functools.partial(progress, "quantize"))
+    started = time.perf_counter()
+    pieces: list[str] = []
+    for piece in model.stream(prompt, max_new_tokens=max_new_tokens, sampling=sampling):
+        pieces.append(piece)
+        if not as_json:
+            write(piece if len(pieces) > 1 else prompt + piece)
+    took_s = time.perf_counter() - started
+    if as_json:
+        write_json({
+            "prompt": prompt, "text": "".join(pieces), "seconds": took_s,
+            "scheme": model.model.scheme or "unquantized",
+        })  # fmt: skip
+        return
+    write("\n")
+    say(f"{took_s:.2f} s, kernel compilation included")

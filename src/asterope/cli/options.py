@@ -1,0 +1,288 @@
+"""Options that several commands share, and what they add up to."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from asterope import chips
+from asterope.api import Pricing
+from asterope.cost import Assumptions
+from asterope.cost import Basis as PriceBasis
+from asterope.errors import ConfigError
+
+if TYPE_CHECKING:
+    from asterope.api import EstimateOptions
+    from asterope.twin import Phase
+
+__all__ = [
+    "OPTION_OF",
+    "Activations",
+    "AsJson",
+    "Basis",
+    "Batch",
+    "Chip",
+    "Compare",
+    "Context",
+    "CostOptions",
+    "Dtype",
+    "ElectricityExtra",
+    "Fidelity",
+    "Format",
+    "Formats",
+    "IdlePower",
+    "MaxTextTokens",
+    "OverheadPower",
+    "PrefillBatch",
+    "Price",
+    "Pue",
+    "Rule",
+    "TextFile",
+    "UsdPerKwh",
+    "Utilisation",
+    "command_line",
+    "estimate_options",
+    "listed",
+]
+
+FIDELITIES = ("tile", "roofline")
+_CHIP, _COST, _SCORE = "Chip and workload", "Cost", "Accuracy"
+_FIELDS = (
+    "activations", "basis", "batch", "context", "dtype", "fidelity", "format",
+    "idle_power_fraction", "max_new_tokens", "max_text_tokens", "overhead_power_ratio", "phase",
+    "prefill_batch", "pue", "rule", "seed", "temperature", "top_k", "top_p", "usd_per_kwh",
+    "utilisation",
+)  # fmt: skip
+OPTION_OF = {name: f"--{name.replace('_', '-')}" for name in _FIELDS} | {
+    "energy_j": "--power-w",
+    "max_tokens": "--max-text-tokens",
+    "tile": "--fidelity tile",
+    "tokens": "--tokens-per-s",
+    "usd_per_chip_hour": "--price",
+}
+"""The option that sets a field which an error names."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format", metavar="NAME",
+        help="Weight format: fp8, fp8_tensor, mxfp8, mxfp6, mxfp4, mxfp4_e1m2, nvfp4, or bf16 for"
+        " unquantized; `mxfp4/fp8` says the activations too. Default: mxfp4, or what the"
+        " checkpoint is quantized to.",
+    ),
+]  # fmt: skip
+Activations = Annotated[
+    str, typer.Option(metavar="NAME", help="Activations of linear layers: bf16, fp8, or same.")
+]
+Rule = Annotated[
+    str | None,
+    typer.Option(metavar="RULE", help="Scale rule: floor, even, rceil, amax, two_level."),
+]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TYPE",
+        help="Type of unquantized weights and activations: bfloat16, float16, float32."
+        " Default: the checkpoint's.",
+    ),
+]
+TextFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--text", metavar="FILE", rich_help_panel=_SCORE,
+        help="Text to score. Default: held-out sources of Python's standard library.",
+    ),
+]  # fmt: skip
+
+MaxTextTokens = Annotated[
+    int, typer.Option(metavar="N", rich_help_panel=_SCORE, help="Tokens of the text to score.")
+]
+Formats = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES", rich_help_panel=_SCORE,
+        help="Formats to compare, separated by commas; '' for none. Default: all on models up to"
+        " 300 M parameters.",
+    ),
+]  # fmt: skip
+
+Chip = Annotated[
+    str,
+    typer.Option(
+        metavar="CHIP", rich_help_panel=_CHIP,
+        help="Name (`asterope chips`), name:profile (maia200:headline), or a what-if TOML file.",
+    ),
+]  # fmt: skip
+Compare = Annotated[
+    str,
+    typer.Option(
+        metavar="CHIPS", rich_help_panel=_CHIP,
+        help="Chips to compare with, separated by commas; '' for none.",
+    ),
+]  # fmt: skip
+Batch = Annotated[
+    int, typer.Option(metavar="N", rich_help_panel=_CHIP, help="Sequences of a decode step.")
+]
+PrefillBatch = Annotated[
+    int, typer.Option(metavar="N", rich_help_panel=_CHIP, help="Prompts of a prefill.")
+]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        rich_help_panel=_CHIP,
+        help="Tokens of each sequence. Default: the model's own limit, 4096 at most.",
+    ),
+]
+Fidelity = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", rich_help_panel=_CHIP,
+        help="`tile` plays every macro-instruction, `roofline` is the least time that peaks allow."
+        " Default: both where the chip's inside is described.",
+    ),
+]  # fmt: skip
+
+Price = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[CHIP=]USD", rich_help_panel=_COST,
+        help="Price of a chip-hour; `h200=2.10` for another chip than --chip. Repeatable.",
+    ),
+]  # fmt: skip
+Basis = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", rich_help_panel=_COST,
+        help="Price basis: tco_hyperscaler, tco_neocloud, rental_3yr, on_demand.",
+    ),
+]  # fmt: skip
+Pue = Annotated[
+    float | None,
+    typer.Option(metavar="RATIO", rich_help_panel=_COST, help="Facility power over IT power."),
+]
+UsdPerKwh = Annotated[
+    float | None, typer.Option(metavar="USD", rich_help_panel=_COST, help="Price of electricity.")
+]
+Utilisation = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE", rich_help_panel=_COST, help="Share of the paid hours that serve."
+    ),
+]
+IdlePower = Annotated[
+    float | None,
+    typer.Option(
+        "--idle-power-fraction", metavar="SHARE", rich_help_panel=_COST,
+        help="Power of an idle hour over that of a serving one.",
+    ),
+]  # fmt: skip
+OverheadPower = Annotated[
+    float | None,
+    typer.Option(
+        "--overhead-power-ratio", metavar="RATIO", rich_help_panel=_COST,
+        help="Power of chip, host and network over that of the chip.",
+    ),
+]  # fmt: skip
+ElectricityExtra = Annotated[
+    bool,
+    typer.Option(
+        "--electricity-extra", rich_help_panel=_COST,
+        help="The prices given with --price are without electricity: add it.",
+    ),
+]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CostOptions:
+    """The options of the panel Cost as they were given."""
+
+    price: list[str] | None = None
+    basis: str | None = None
+    pue: float | None = None
+    usd_per_kwh: float | None = None
+    utilisation: float | None = None
+    idle_power_fraction: float | None = None
+    overhead_power_ratio: float | None = None
+    electricity_extra: bool = False
+
+    def pricing(self, chip: str) -> Pricing:
+        """Return what they say; a price without a name is that of `chip`.
+
+        Raises: ConfigError naming what is outside its limits; ChipError for a chip that does not
+        exist.
+        """
+        names = ("pue", "usd_per_kwh", "utilisation", "idle_power_fraction", "overhead_power_ratio")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        prices = dict(_price(text, chip) for text in self.price or ())
+        if self.electricity_extra and not prices:
+            raise ConfigError(
+                "needs --price: the packaged prices include electricity",
+                where="--electricity-extra",
+            )
+        basis = None if self.basis is None else cast(PriceBasis, self.basis)
+        return Pricing(
+            assumptions=Assumptions(basis=basis, **given),
+            prices=prices,
+            electricity_extra=self.electricity_extra,
+        )
+
+
+def _price(text: str, chip: str) -> tuple[str, float]:
+    name, _, number = text.rpartition("=")
+    try:
+        return chips.get(name or chip).name, float(number)
+    except ValueError:
+        raise ConfigError(
+            f"{text!r} is not a price", where="--price", hint="write 1.95 or h200=2.10"
+        ) from None
+
+
+def estimate_options(
+    cost: CostOptions, *, chip: str, compare: str, batch: int, prefill_batch: int,
+    context: int | None, fidelity: str | None, phase: str = "both",
+) -> EstimateOptions:  # fmt: skip
+    """Return what to time and how to price it.
+
+    Raises: ConfigError or ChipError naming the option that is wrong.
+    """
+    from asterope.api import EstimateOptions
+
+    phases: dict[str, tuple[Phase, ...]] = {
+        "both": ("decode", "prefill"),
+        "decode": ("decode",),
+        "prefill": ("prefill",),
+    }
+    return EstimateOptions(
+        chip=chip, compare=listed(compare), batch=batch, prefill_batch=prefill_batch,
+        context=context,
+        fidelity=None if fidelity is None else one_of(fidelity, FIDELITIES, "--fidelity"),
+        phases=phases[one_of(phase, tuple(phases), "--phase")],
+        pricing=cost.pricing(chip),
+    )  # fmt: skip
+
+
+def one_of(text: str, names: tuple[str, ...], where: str) -> Any:
+    """Return the text if it is one of the names.
+
+    Raises: ConfigError with the names.
+    """
+    if text in names:
+        return text
+    raise ConfigError(f"there is no {text!r}", where=where, hint=f"use {' or '.join(names)}")
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """Split names at commas."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def command_line() -> str:
+    """Return the command that is running, to be pasted into a shell."""
+    return shlex.join(["asterope", *sys.argv[1:]])

@@ -1,0 +1,72 @@
+"""Reports: what a run found as plain data, as tables for the terminal, and as one HTML file."""
+
+from __future__ import annotations
+
+from asterope.report.data import (
+    Accuracy,
+    AccuracyRow,
+    Assumption,
+    BreakEven,
+    ChipFacts,
+    CostRow,
+    Estimate,
+    LaunchGroup,
+    MemoryFit,
+    ModelFacts,
+    RunReport,
+    Sample,
+    Step,
+    plain,
+)
+from asterope.report.numbers import parameters
+from asterope.report.page import html_page
+from asterope.report.terminal import (
+    accuracy_table,
+    assumption_table,
+    break_even_table,
+    cost_table,
+    estimate_tables,
+    kernel_table,
+    memory_lines,
+    new_table,
+    notes_text,
+    run_tables,
+    step_table,
+)
+from asterope.report.verdict import report_dict, verdict
+from asterope.report.write import REPORT_BYTES, check_directory, write_report
+
+__all__ = [
+    "REPORT_BYTES",
+    "Accuracy",
+    "AccuracyRow",
+    "Assumption",
+    "BreakEven",
+    "ChipFacts",
+    "CostRow",
+    "Estimate",
+    "LaunchGroup",
+    "MemoryFit",
+    "ModelFacts",
+    "RunReport",
+    "Sample",
+    "Step",
+    "accuracy_table",
+    "assumption_table",
+    "break_even_table",
+    "check_directory",
+    "cost_table",
+    "estimate_tables",
+    "html_page",
+    "kernel_table",
+    "memory_lines",
+    "new_table",
+    "notes_text",
+    "parameters",
+    "plain",
+    "report_dict",
+    "run_tables",
+    "step_table",
+    "verdict",
+    "write_report",
+]

@@ -1,0 +1,290 @@
+"""What a run has found, as plain data: everything a table, a page or a program wants to show.
+
+Base units throughout: seconds, bytes, joules, flop, US dollars. None is what is not known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "Accuracy",
+    "AccuracyRow",
+    "Assumption",
+    "BreakEven",
+    "ChipFacts",
+    "CostRow",
+    "Estimate",
+    "LaunchGroup",
+    "MemoryFit",
+    "ModelFacts",
+    "RunReport",
+    "Sample",
+    "Step",
+    "plain",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFacts:
+    """A model in one line; `source` is a directory, a file or a published name."""
+
+    name: str
+    source: str
+    family: str
+    parameters: int
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    vocab_size: int
+    max_context: int
+    tied_embeddings: bool
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AccuracyRow:
+    """One format on the text; `kl` is in nats a token, against the original.
+
+    `bits_per_weight` counts codes and scales of a quantized projection as checkpoints store them,
+    `weight_bytes` all weights of the model as they lie in memory.
+    """
+
+    format: str
+    scheme: str
+    perplexity: float
+    perplexity_ratio: float
+    kl: float
+    top1_agreement: float
+    bits_per_weight: float
+    weight_bytes: int
+    is_original: bool = False
+    is_chosen: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accuracy:
+    """All formats on one text; `is_random` says that the tokens were drawn, not written."""
+
+    text: str
+    num_tokens: int
+    context: int
+    is_random: bool
+    rows: tuple[AccuracyRow, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sample:
+    """The same prompt continued by both models; speeds are this computer's, measured."""
+
+    prompt: str
+    original: str
+    quantized: str
+    num_tokens: int
+    sampling: str
+    original_tokens_per_s: float
+    quantized_tokens_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LaunchGroup:
+    """The launches of one kernel at one place of the model in one step.
+
+    `bound_s` splits `time_s` by what bound it. `flop` is that of the tensor engines, by the format
+    whose rate they run at.
+    """
+
+    place: str
+    kernel: str
+    launches: int
+    time_s: float
+    bound_s: Mapping[str, float]
+    flop: Mapping[str, int]
+    hbm_bytes: int
+
+    @property
+    def label(self) -> str:
+        """Where and what, in one phrase."""
+        return f"{self.place} · {self.kernel}" if self.place else self.kernel
+
+    @property
+    def total_flop(self) -> int:
+        """Operations of the tensor engines in all formats."""
+        return sum(self.flop.values())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """One step of a batch on one chip; `energy_j` is the chip's alone, without host or site."""
+
+    phase: str
+    chip: str
+    fidelity: str
+    scheme: str
+    batch: int
+    context: int
+    num_tokens: int
+    time_s: float
+    tokens_per_s: float
+    energy_j: float | None
+    joules_per_token: float | None
+    bound_by: str
+    breakdown_s: Mapping[str, float]
+    flop: int
+    hbm_bytes: int
+    peak_share: float
+    bandwidth_share: float
+    groups: tuple[LaunchGroup, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryFit:
+    """What weights and KV cache take of one chip."""
+
+    chip: str
+    batch: int
+    context: int
+    weight_bytes: int
+    kv_bytes: int
+    capacity_bytes: int
+    fits: bool
+    chips_needed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CostRow:
+    """What a million tokens cost; joules are the site's, with host, network and facility."""
+
+    chip: str
+    phase: str
+    fidelity: str
+    scheme: str
+    num_chips: int
+    tokens_per_s: float
+    usd_per_mtok: float
+    electricity_usd_per_mtok: float
+    joules_per_token: float
+    usd_per_chip_hour: float
+    price_basis: str
+    price_is_assumed: bool
+    utilisation: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BreakEven:
+    """The price at which one chip ties with another in dollars per token; None: at no price."""
+
+    chip: str
+    fidelity: str
+    other: str
+    other_fidelity: str
+    phase: str
+    usd_per_chip_hour: float | None
+    same_basis: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assumption:
+    """One number that the result rests on; `kind` is `cost` or `chip`.
+
+    Of a cost it is every number, of a chip those that nobody has published.
+    """
+
+    kind: str
+    subject: str
+    name: str
+    value: float | bool | str
+    unit: str
+    source: str
+    confidence: str
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChipFacts:
+    """The roofs of a chip: peaks by format, HBM as its maker says and as kernels reach it."""
+
+    name: str
+    vendor: str
+    peak_flop_per_s: Mapping[str, float]
+    hbm_bytes_per_s: float
+    hbm_effective_bytes_per_s: float
+    hbm_bytes: int
+    tdp_w: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """A model's steps on chips, timed and priced; the chosen chip comes first.
+
+    `steps` and `costs` may hold those of the unquantized model on the chosen chip too.
+    """
+
+    model: ModelFacts
+    scheme: str
+    chips: tuple[ChipFacts, ...]
+    steps: tuple[Step, ...]
+    memory: tuple[MemoryFit, ...]
+    costs: tuple[CostRow, ...]
+    break_even: tuple[BreakEven, ...]
+    assumptions: tuple[Assumption, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def chip(self) -> ChipFacts:
+        """The chosen chip."""
+        return self.chips[0]
+
+    def finest(self, phase: str) -> Step | None:
+        """Return the step of the chosen chip at the finest fidelity it was timed at."""
+        for step in self.steps:
+            if (step.chip, step.phase, step.scheme) == (self.chip.name, phase, self.scheme):
+                return step
+        return None
+
+    def finest_steps(self) -> tuple[Step, ...]:
+        """Return the steps that a report is about: decode and prefill at their finest."""
+        steps = (self.finest("decode"), self.finest("prefill"))
+        return tuple(step for step in steps if step is not None)
+
+    def cost(self, step: Step) -> CostRow | None:
+        """Return what a step costs, None if it was not priced."""
+        key = (step.chip, step.phase, step.fidelity, step.scheme)
+        found = (c for c in self.costs if (c.chip, c.phase, c.fidelity, c.scheme) == key)
+        return next(found, None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunReport:
+    """Everything one run found."""
+
+    accuracy: Accuracy
+    sample: Sample | None
+    estimate: Estimate
+    notes: tuple[str, ...]
+    versions: Mapping[str, str]
+    command: str
+    created: str
+
+
+def plain(value: Any) -> Any:
+    """Return dataclasses, tuples and mappings as what `json.dumps` writes.
+
+    A number that is not finite becomes None: JSON has no word for it.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

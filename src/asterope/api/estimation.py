@@ -265,7 +265,8 @@ def _notes(
         yield (
             "Chips whose inside is not public are timed by the roofline: the least time that their"
             " maker's peaks allow, which no kernel beats and few come near. Compare them with the"
-            f" roofline of {chip_label(found[0])}, not with its tile-level time."
+            f" roofline of {chip_label(found[0])}, not with its tile-level time. Energy beside a"
+            " roofline is that of the TDP, an upper bound."
         )
     if any(step.phase == "decode" and step.bound_by == "launch" for step in steps):
         yield (

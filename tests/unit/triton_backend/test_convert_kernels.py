@@ -87,7 +87,7 @@ def test_softmax():
 
 
 @triton.jit
-def layer_norm(  # noqa: PLR0917
+def layer_norm(
     x, y, weight, bias, mean_out, rstd_out, stride, n, eps, BLOCK: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
@@ -137,7 +137,7 @@ def leaky(x):
 
 
 @triton.jit
-def matmul(  # noqa: PLR0917
+def matmul(
     a, b, c, M, N, K, a_m, a_k, b_k, b_n, c_m, c_n,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
@@ -185,7 +185,7 @@ def test_matmul(elem):
 
 
 @triton.jit
-def matmul_scaled(  # noqa: PLR0917
+def matmul_scaled(
     a, a_scale, b, b_scale, c, K, FA: tl.constexpr, FB: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
@@ -234,7 +234,7 @@ def test_scaled_matmul_is_the_product_of_what_was_quantized(formats):
 
 
 @triton.jit
-def attention(  # noqa: PLR0917
+def attention(
     q, k, v, out, scale, num_keys,
     D: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip

@@ -79,6 +79,8 @@ def _min_max(name: str) -> Emit:
 
 def _mulhu(op: Op, v: list[Val]) -> Val:
     kind = v[0].kind
+    if kind == "i1":
+        return v[0].like(0)
     bits = BITS[kind]
     wide = f"i{2 * bits}"
     product = v[0].zext(wide) * v[1].zext(wide)
@@ -208,6 +210,7 @@ ARITHMETIC: dict[str, Emit] = {
     "fmaximum": _float(_extreme("gt", keep_nan=True)),
     "fneg": lambda op, v: -v[0], "fma": _float(lambda v: v[0].fma(v[1], v[2])),
     **{name: _function(name) for name in FUNCTION_OPS},
+    "abs": lambda op, v: apply_function("abs", v[0]),
     "convert": _convert, "bitcast": _bitcast,
     "ptr_to_int": _to_int, "int_to_ptr": _to_pointer, "addptr": _addptr,
 }  # fmt: skip

@@ -10,28 +10,10 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from asterope.api import HELD_OUT_MODULES
 from asterope.errors import ConfigError
 
 BOS = "<|bos|>"
-HELD_OUT = {
-    "calendar.py",
-    "cmd.py",
-    "csv.py",
-    "fnmatch.py",
-    "fractions.py",
-    "graphlib.py",
-    "heapq.py",
-    "html/parser.py",
-    "http/cookies.py",
-    "random.py",
-    "shlex.py",
-    "statistics.py",
-    "textwrap.py",
-    "timeit.py",
-    "tomllib/_parser.py",
-    "urllib/robotparser.py",
-    "zipapp.py",
-}
 # Installed packages and tests, which not every Python has, and generated tables.
 SKIPPED = {
     "site-packages",
@@ -77,7 +59,7 @@ def read_corpus(root: Path) -> Corpus:
     for name in names:
         # _sysconfigdata holds the paths of the machine that built this Python.
         if SKIPPED.isdisjoint(name.split("/")) and not name.startswith("_sysconfigdata"):
-            part = held_out if name in HELD_OUT else train
+            part = held_out if name in HELD_OUT_MODULES else train
             part[name] = (root / name).read_text("utf-8")
     if not train or not held_out:
         raise ConfigError(

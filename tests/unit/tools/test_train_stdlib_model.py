@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 TOOLS = Path(__file__).parents[3] / "tools"
 STDLIB = Path(sysconfig.get_path("stdlib"))
 MODULES = ["bisect.py", "fnmatch.py", "heapq.py", "json/decoder.py", "json/scanner.py", "queue.py"]
-HELD_OUT_MODULES = ["fnmatch.py", "heapq.py"]
+HELD_OUT = ["fnmatch.py", "heapq.py"]
 TINY = {
     "vocab_size": 320,
     "hidden_size": 32,
@@ -71,7 +71,7 @@ def test_a_short_run_learns_and_its_output_loads_in_transformers(
     facts = json.loads((out / "training.json").read_text())
     assert facts["run"]["step"] == 40
     assert facts["run"]["tokens"] == 40 * 32 * 4 * 2
-    assert set(facts["held_out"]["perplexity_per_module"]) == set(HELD_OUT_MODULES)
+    assert set(facts["held_out"]["perplexity_per_module"]) == set(HELD_OUT)
     assert json.loads(capsys.readouterr().out) == facts["held_out"]
     # Untrained, perplexity is the vocabulary's size; 40 steps learn at least the common bytes.
     assert facts["held_out"]["perplexity"] < 160
@@ -131,12 +131,12 @@ def test_training_loss_equals_the_loss_transformers_computes(script, huggingface
 
 
 def test_held_out_modules_exist_and_are_no_copies_of_training_modules():
-    from stdlib_corpus import HELD_OUT_MODULES as ALL_HELD_OUT_MODULES
+    from asterope.api import HELD_OUT_MODULES
     from stdlib_corpus import read_corpus
 
     corpus = read_corpus(STDLIB)
-    assert set(corpus.held_out) == ALL_HELD_OUT_MODULES
-    assert not set(corpus.train) & ALL_HELD_OUT_MODULES
+    assert set(corpus.held_out) == set(HELD_OUT_MODULES)
+    assert not set(corpus.train) & set(HELD_OUT_MODULES)
     assert corpus.describe()["overlap"] < 0.05
 
 
@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_plan_is_refused(script, corpus, tmp_path, capsy
 
 
 def test_a_folder_without_held_out_modules_is_refused(script, corpus, tmp_path, capsys):
-    for name in HELD_OUT_MODULES:
+    for name in HELD_OUT:
         (corpus / name).unlink()
     assert script.main(arguments(corpus, tmp_path)) == 2
     assert f"{corpus}: 4 modules to train on and 0 to hold out" in capsys.readouterr().err

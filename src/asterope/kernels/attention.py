@@ -99,7 +99,7 @@ def attention(
         q, k_cache, v_cache, out, scale * _LOG2E, tokens, past, window or 0,
         k_cache.stride(0), k_cache.stride(1),
         Q_HEADS=q_heads, KV_HEADS=kv_heads, SHARE=share, DIM=dim, WINDOW=window is not None,
-        ROWS=block, KEYS=_KEYS, WIDTH=triton.next_power_of_2(dim), num_stages=2,
+        ROWS=block, KEYS=_KEYS, WIDTH=triton.next_power_of_2(dim), num_stages=4,
     )  # fmt: skip
     return out
 

@@ -16,7 +16,7 @@ _BLOCK = 2048
 
 @triton.jit
 def _silu_mul_kernel(x, y, width, stride_x, stride_y, BLOCK: tl.constexpr):
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
     offs = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     on = offs < width
     gate = tl.load(x + row * stride_x + offs, mask=on, other=0.0).to(tl.float32)

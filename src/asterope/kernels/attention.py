@@ -29,7 +29,9 @@ def _attention_kernel(
     offs_d = tl.arange(0, WIDTH)
     token, share = rows // SHARE, rows % SHARE
     place = past + token
-    row_at = batch * tokens * Q_HEADS * DIM + (token * Q_HEADS + head * SHARE + share) * DIM
+    row_at = (
+        batch.to(tl.int64) * tokens * Q_HEADS * DIM + (token * Q_HEADS + head * SHARE + share) * DIM
+    )
     on_q = (token < tokens)[:, None] & (offs_d < DIM)[None, :]
     query = tl.load(q + row_at[:, None] + offs_d[None, :], mask=on_q, other=0.0)
     cache = batch.to(tl.int64) * stride_batch + head.to(tl.int64) * stride_head

@@ -38,7 +38,7 @@ def store_output(
         acc = acc * tl.load(w_scale + offs_n, mask=on_n, other=0.0)[None, :]
     if BIAS:
         acc = acc + tl.load(bias + offs_n, mask=on_n, other=0.0).to(tl.float32)[None, :]
-    where = y + offs_m[:, None] * stride_y + offs_n[None, :]
+    where = y + offs_m[:, None].to(tl.int64) * stride_y + offs_n[None, :]
     tl.store(where, acc.to(y.dtype.element_ty), mask=on_m[:, None] & on_n[None, :])
 
 
@@ -52,8 +52,8 @@ def _linear_kernel(
     offs_m = m * BLOCK_M + tl.arange(0, BLOCK_M)
     offs_n = n * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_k = tl.arange(0, BLOCK_K)
-    x_at = x + offs_m[:, None] * stride_x + offs_k[None, :]
-    w_at = w + offs_n[:, None] * stride_w + offs_k[None, :]
+    x_at = x + offs_m[:, None].to(tl.int64) * stride_x + offs_k[None, :]
+    w_at = w + offs_n[:, None].to(tl.int64) * stride_w + offs_k[None, :]
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for k in range(0, K, BLOCK_K):
         if EVEN_K:

@@ -17,7 +17,7 @@ def _rms_norm_kernel(
     x, residual, weight, y, K, eps, stride_x, stride_residual, stride_y,
     RESIDUAL: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
     offs = tl.arange(0, BLOCK)
     on = offs < K
     value = tl.load(x + row * stride_x + offs, mask=on, other=0.0).to(tl.float32)

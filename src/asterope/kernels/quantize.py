@@ -21,7 +21,7 @@ _MANTISSA = (1 << _MANTISSA_BITS) - 1
 
 @triton.jit
 def _fp8_kernel(x, codes, scales, K, stride_x, BLOCK: tl.constexpr):
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
     offs = tl.arange(0, BLOCK)
     on = offs < K
     value = tl.load(x + row * stride_x + offs, mask=on, other=0.0).to(tl.float32)
@@ -80,7 +80,7 @@ def _mx_kernel(
 
     That is exact for normal numbers; E1M2 may give a subnormal amax the next exponent.
     """
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
     GROUPS: tl.constexpr = BLOCK // 32
     offs = tl.arange(0, BLOCK)
     value = tl.load(x + row * stride_x + offs, mask=offs < K, other=0.0).to(tl.float32)
@@ -108,7 +108,7 @@ def _nvfp4_kernel(
     x, codes, scales, row_scale, K, stride_x, TWO_LEVEL: tl.constexpr, BLOCK: tl.constexpr
 ):
     """One row. Of two levels the upper is amax / (448 x 6) of the row."""
-    row = tl.program_id(0)
+    row = tl.program_id(0).to(tl.int64)
     GROUPS: tl.constexpr = BLOCK // 16
     offs = tl.arange(0, BLOCK)
     value = tl.load(x + row * stride_x + offs, mask=offs < K, other=0.0).to(tl.float32)

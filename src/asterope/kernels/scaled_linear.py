@@ -60,18 +60,19 @@ def _scaled_linear_kernel(
     offs_s = tl.arange(0, BLOCK_K // SCALE_GROUP)
     on_m, on_n = offs_m[:, None] < M, offs_n[:, None] < N
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    rows, columns = offs_m[:, None].to(tl.int64), offs_n[:, None].to(tl.int64)
     for k in range(0, K, BLOCK_K):
         left_x = (K - k) // X_PACK
         left_w = (K - k) // W_PACK
         left_s = (K - k) // SCALE_GROUP
-        x_at = x + offs_m[:, None] * stride_x + k // X_PACK + offs_xk[None, :]
-        w_at = w + offs_n[:, None] * stride_w + k // W_PACK + offs_wk[None, :]
-        ws_at = w_blocks + offs_n[:, None] * stride_ws + k // SCALE_GROUP + offs_s[None, :]
+        x_at = x + rows * stride_x + k // X_PACK + offs_xk[None, :]
+        w_at = w + columns * stride_w + k // W_PACK + offs_wk[None, :]
+        ws_at = w_blocks + columns * stride_ws + k // SCALE_GROUP + offs_s[None, :]
         a = tl.load(x_at, mask=on_m & (offs_xk[None, :] < left_x))
         b = tl.load(w_at, mask=on_n & (offs_wk[None, :] < left_w))
         b_scale = tl.load(ws_at, mask=on_n & (offs_s[None, :] < left_s))
         if X_BLOCKS:
-            xs_at = x_blocks + offs_m[:, None] * stride_xs + k // SCALE_GROUP + offs_s[None, :]
+            xs_at = x_blocks + rows * stride_xs + k // SCALE_GROUP + offs_s[None, :]
             a_scale = tl.load(xs_at, mask=on_m & (offs_s[None, :] < left_s))
             acc = tl.dot_scaled(a, a_scale, X_FORMAT, tl.trans(b), b_scale, W_FORMAT, acc)
         else:

@@ -1,4 +1,4 @@
-"""Matrices of more than 2^31 elements: their addresses do not wrap, so all their bytes are moved."""
+"""Matrices of more than 2^31 elements: addresses do not wrap, so all their bytes are moved."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy as np
 from asterope.host.access import load_chunk, load_tile_chunk
 from asterope.host.arithmetic import ARITHMETIC
 from asterope.host.values import At, Buffer, Lane, Lazy, index_const, register_kind
-from asterope.ir import Op, Value, dtype_of
+from asterope.ir import Op, Value, dtype_of, grows_by_one
 from asterope.native import Val
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def lane_preference(low: Lowering, value: Value) -> int:
         return -1
     op = state.op
     if op.name == "load_tile":
-        return unit_dimension(low, op.operands[1 : 1 + len(shape)])
+        return unit_dimension(op.operands[1 : 1 + len(shape)])
     if op.name == "transpose":
         inner = lane_preference(low, op.operands[0])
         return op.attrs["order"].index(inner) if inner >= 0 else -1
@@ -175,35 +175,10 @@ def lane_preference(low: Lowering, value: Value) -> int:
     return next((d for d in found if d >= 0), -1)
 
 
-def unit_dimension(low: Lowering, offsets: list[Value]) -> int:
+def unit_dimension(offsets: list[Value]) -> int:
     """Return the last dimension whose offsets are known to be consecutive, or -1."""
-    units = [d for d, offset in enumerate(offsets) if _grows_by_one(low, offset)]
+    units = [d for d, offset in enumerate(offsets) if grows_by_one(offset)]
     return units[-1] if units else -1
-
-
-def _grows_by_one(low: Lowering, value: Value) -> bool:
-    """Whether a vector of offsets is known to be start, start + 1, ..."""
-    state = low.env.get(value)
-    if not isinstance(state, Lazy):
-        return False
-    op = state.op
-    if op.name == "iota":
-        return True
-    if op.name == "convert":
-        return _grows_by_one(low, op.operands[0])
-    if op.name == "add":
-        grows = [_grows_by_one(low, v) for v in op.operands]
-        flat = [_is_uniform(low, v) for v in op.operands]
-        return (grows[0] and flat[1]) or (grows[1] and flat[0])
-    return False
-
-
-def _is_uniform(low: Lowering, value: Value) -> bool:
-    state = low.env.get(value)
-    return isinstance(state, Lazy) and (
-        state.op.name == "const"
-        or (state.op.name == "broadcast" and not state.op.operands[0].type.shape)
-    )
 
 
 def constant_value(low: Lowering, op: Op) -> Val:

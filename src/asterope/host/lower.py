@@ -298,7 +298,7 @@ def _store(low: Lowering, op: Op) -> None:
     if not value.type.shape:
         store(low, op, low.scalar(value), At(()))
         return
-    with low.nest(value.type.shape, _store_lane(low, op, value)) as at:
+    with low.nest(value.type.shape, _store_lane(op, value)) as at:
         store(low, op, low.evaluate(value, at).vector(at.lanes), at)
 
 
@@ -320,10 +320,10 @@ def _fusible(low: Lowering, consumer: Op, target: Value) -> bool:
     return True
 
 
-def _store_lane(low: Lowering, op: Op, value: Value) -> int:
+def _store_lane(op: Op, value: Value) -> int:
     """Walk along the dimension that is contiguous in memory, if that is known."""
     if op.name == "store_tile":
-        return unit_dimension(low, op.operands[2 : 2 + len(value.type.shape)])
+        return unit_dimension(op.operands[2 : 2 + len(value.type.shape)])
     return -1
 
 

@@ -6,7 +6,7 @@ from asterope.ir.checks import COMBINERS, DOT_FORMATS
 from asterope.ir.interpreter import OPS_INTERPRETED, REDUCE_PARTIALS, dtype_of, interpret
 from asterope.ir.ops import OPS, Engine, OpSpec
 from asterope.ir.program import Block, Builder, Kernel, Op, Param, Value, clone_block
-from asterope.ir.roots import Roots
+from asterope.ir.roots import Roots, grows_by_one, loop_sources
 from asterope.ir.text import parse_kernel, print_kernel
 from asterope.ir.types import (
     ELEMENT_BITS,
@@ -44,7 +44,9 @@ __all__ = [
     "Value",
     "clone_block",
     "dtype_of",
+    "grows_by_one",
     "interpret",
+    "loop_sources",
     "parse_kernel",
     "parse_type",
     "print_kernel",

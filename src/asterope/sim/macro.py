@@ -14,10 +14,22 @@ from dataclasses import dataclass, field
 
 from asterope.compiler import simplify
 from asterope.host import TimeCode
-from asterope.ir import OPS, SEM, Block, Builder, Engine, Kernel, Op, Type, Value, verify
+from asterope.ir import (
+    OPS,
+    SEM,
+    Block,
+    Builder,
+    Engine,
+    Kernel,
+    Op,
+    Type,
+    Value,
+    grows_by_one,
+    verify,
+)
 from asterope.sim.access import TileAccess, address_numbers, block_numbers, piece_numbers
 from asterope.sim.instructions import Instruction, Product, Transfer, VectorWork, Work
-from asterope.sim.origins import Origins, grows_by_one, masks_of, offsets_of, pointer_of
+from asterope.sim.origins import Origins, masks_of, offsets_of, pointer_of
 from asterope.sim.slices import control_values
 from asterope.sim.tsram import Need, tsram_need
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from asterope.ir import Kernel, Op, Value
-from asterope.sim.slices import loop_sources
+from asterope.ir import Kernel, Op, Roots, Value, loop_sources
 
-__all__ = ["Origins", "grows_by_one", "masks_of", "offsets_of", "pointer_of"]
+__all__ = ["Origins", "masks_of", "offsets_of", "pointer_of"]
 
 _LOADS = ("load", "load_tile")
 
@@ -14,7 +13,7 @@ class Origins:
     """Answers for one kernel; `stored` are the origins of all that it writes."""
 
     def __init__(self, kernel: Kernel) -> None:
-        self._params = set(kernel.body.args)
+        self.of = Roots(kernel).origins
         self._sources = loop_sources(kernel)
         self.stored = {
             origin
@@ -22,27 +21,6 @@ class Origins:
             if op.name in ("store", "store_tile")
             for origin in self.of(pointer_of(op))
         }
-
-    def of(self, pointer: Value) -> set[Value | None]:
-        """Return the parameters that a pointer may come from, and None if from anywhere else."""
-        found: set[Value | None] = set()
-        seen: set[Value] = set()
-        stack = [pointer]
-        while stack:
-            value = stack.pop()
-            if value in seen:
-                continue
-            seen.add(value)
-            givers = self._sources.get(value, [])
-            if value.op is not None and not value.op.blocks and value.op.name not in _LOADS:
-                givers = [v for v in value.op.operands if v.type.is_ptr]
-            if value in self._params:
-                found.add(value)
-            elif givers:
-                stack += givers
-            else:
-                found.add(None)
-        return found
 
     def is_gather(self, op: Op) -> bool:
         """Whether an access fetches its elements or rows one by one, not as one regular block."""
@@ -87,23 +65,3 @@ def masks_of(op: Op) -> dict[int, Value]:
     """Return the mask vectors of a tile's load or store by dimension."""
     first = _pointer_at(op) + 1 + len(offsets_of(op))
     return dict(zip(op.attrs.get("mask_dims", ()), op.operands[first:], strict=False))
-
-
-def grows_by_one(vector: Value) -> bool:
-    """Whether a vector of offsets is start, start + 1, ..., as far as its ops show it."""
-    op = vector.op
-    if op is None:
-        return False
-    if op.name == "convert":
-        return grows_by_one(op.operands[0])
-    if op.name == "add":
-        a, b = op.operands
-        return (grows_by_one(a) and _is_uniform(b)) or (grows_by_one(b) and _is_uniform(a))
-    return op.name == "iota"
-
-
-def _is_uniform(vector: Value) -> bool:
-    op = vector.op
-    return op is not None and (
-        op.name == "const" or (op.name == "broadcast" and not op.operands[0].type.shape)
-    )

@@ -6,9 +6,9 @@ reading computes them; of all other values it only knows when they are ready.
 
 from __future__ import annotations
 
-from asterope.ir import Kernel, Op, Value
+from asterope.ir import Kernel, Op, Value, loop_sources
 
-__all__ = ["control_values", "loop_sources"]
+__all__ = ["control_values"]
 
 _ACCESS = ("load", "store", "load_tile", "store_tile")
 
@@ -44,27 +44,3 @@ def _seeds(op: Op) -> list[Value]:
     elif op.name == "store_tile":
         del operands[0]
     return operands
-
-
-def loop_sources(kernel: Kernel) -> dict[Value, list[Value]]:
-    """Map what blocks and loops define to what it is set from."""
-    sources: dict[Value, list[Value]] = {}
-
-    def add(targets: list[Value], *givers: list[Value]) -> None:
-        for giver in givers:
-            for target, value in zip(targets, giver, strict=True):
-                sources.setdefault(target, []).append(value)
-
-    for op in kernel.walk():
-        if op.name == "for":
-            (body,) = op.blocks
-            add(body.args[1:], op.operands[3:], body.terminator.operands)
-            add(op.results, op.operands[3:], body.terminator.operands)
-        elif op.name == "while":
-            before, after = op.blocks
-            add(before.args, op.operands, after.terminator.operands)
-            add(after.args, before.terminator.operands[1:])
-            add(op.results, before.terminator.operands[1:])
-        elif op.name == "if":
-            add(op.results, *(b.terminator.operands for b in op.blocks))
-    return sources

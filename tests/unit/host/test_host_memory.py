@@ -104,6 +104,21 @@ def test_overlapping_parameters_act_as_if_each_op_ran_alone(shift):
         np.testing.assert_array_equal(memory, expected)
 
 
+@pytest.mark.parametrize("trips", [1, 2, 3])
+def test_a_loop_that_exchanges_pointers_may_read_what_it_overwrites(trips):
+    w = Writer(x="ptr<i32>", y="ptr<i32>")
+
+    def body(_, q, r):
+        last = w("addptr", q, w.const("i32", 63))
+        backwards = w("sub", w.const("i32[64]", 0), w.iota(64))
+        w.store("y", w.load_at(w("addptr", w.broadcast(last, (64,)), backwards)))
+        return [r, q]
+
+    w.for_(0, trips, 1, [w["x"], w["y"]], body)
+    for kernel in both_forms(w.done()):
+        assert_same_bits(kernel, [permutation(), permutation(seed=1)])
+
+
 def test_a_value_loaded_before_a_store_is_not_loaded_again_after_it():
     w = Writer(x="ptr<fp32>", y="ptr<fp32>")
     before = w.load("x", (64,))

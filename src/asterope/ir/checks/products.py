@@ -1,0 +1,49 @@
+"""Checks of matrix products."""
+
+from __future__ import annotations
+
+from asterope.ir.checks.common import count, require, types_of
+from asterope.ir.program import Op
+from asterope.ir.types import Type
+
+__all__ = ["DOT_FORMATS", "dot", "dot_scaled"]
+
+DOT_FORMATS = ("e4m3", "e5m2", "e2m3", "e3m2", "e2m1", "bf16", "fp16")
+
+
+def dot(op: Op) -> None:
+    """acc[M,N] + a[M,K] b[K,N], summed in a stated order."""
+    count(op, 3)
+    a, b, acc = types_of(op)
+    require(len(a.shape) == len(b.shape) == 2, f"multiplies {a} and {b}, not matrices")
+    require(a.shape[1] == b.shape[0], f"{a} and {b} do not share K")
+    require(acc.shape == (a.shape[0], b.shape[1]), f"accumulator {acc} is not [M,N]")
+    require(op.result.type == acc, f"gives {op.result.type}, not {acc}")
+    integers = a.elem == b.elem == "i8" and acc.elem == "i32"
+    floats = a.is_float and b.is_float and acc.elem in ("fp32", "fp64")
+    require(integers or floats, f"cannot multiply {a} and {b} into {acc}")
+    require(op.attrs.get("order") in ("sequential", "pairs"), "has no accumulation `order`")
+
+
+def dot_scaled(op: Op) -> None:
+    """Acc + (a scaled by block) (b scaled by block); e2m1 is packed two a byte along K."""
+    scales = [bool(op.attrs.get(f"{side}_scale")) for side in ("a", "b")]
+    count(op, 3 + sum(scales))
+    a, b, acc = types_of(op)[:3]
+    formats = [op.attrs.get(f"{side}_format") for side in ("a", "b")]
+    require(all(f in DOT_FORMATS for f in formats), f"has no formats {formats}")
+    require(len(a.shape) == len(b.shape) == 2, f"multiplies {a} and {b}, not matrices")
+    for t, fmt in zip((a, b), formats, strict=True):
+        codes = ("i8",) if fmt in ("e2m1", "e2m3", "e3m2") else ("i8", fmt)
+        require(t.elem in (codes if fmt not in ("bf16", "fp16") else (fmt,)), f"{t} is no {fmt}")
+    pack = [2 if f == "e2m1" else 1 for f in formats]
+    depth = a.shape[1] * pack[0]
+    require(depth == b.shape[0] * pack[1], f"{a} and {b} do not share K")
+    require(acc == Type("fp32", (a.shape[0], b.shape[1])), f"accumulator {acc} is not fp32[M,N]")
+    require(op.result.type == acc, f"gives {op.result.type}, not {acc}")
+    rest = types_of(op)[3:]
+    rows = [n for n, has in zip((a.shape[0], b.shape[1]), scales, strict=True) if has]
+    for scale, size in zip(rest, rows, strict=True):
+        fits = len(scale.shape) == 2 and scale.shape[0] == size and depth % scale.shape[1] == 0
+        require(fits, f"scale {scale} does not fit {size} rows of K = {depth}")
+        require(scale.elem in ("i8", "e4m3"), f"scale {scale} is neither e8m0 (i8) nor e4m3")

@@ -1,0 +1,34 @@
+"""TTIR to tile IR, op by op. No kernel is recognised: each op becomes what it means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asterope.ir import Kernel, verify
+from asterope.triton_backend.convert import control, elementwise, memory, products, shapes
+from asterope.triton_backend.convert.converter import Converter, Rule
+from asterope.triton_backend.ttir import MlirOp
+
+__all__ = ["SUPPORTED_OPS", "convert_module"]
+
+_RULES: dict[str, Rule] = {
+    **control.RULES,
+    **elementwise.RULES,
+    **memory.RULES,
+    **products.RULES,
+    **shapes.RULES,
+}
+
+SUPPORTED_OPS = tuple(sorted(_RULES))
+
+
+def convert_module(module: MlirOp, attrs: dict[str, Any] | None = None) -> Kernel:
+    """Convert the kernel of a Triton module to tile IR, verified.
+
+    Raises: UnsupportedError naming the op, the line of the user's kernel, and a way round.
+    """
+    functions = [op for op in module.regions[0][0].ops if op.name == "tt.func"]
+    public = [f for f in functions if f.attrs.get("sym_visibility") == "public"]
+    kernel = Converter(_RULES).function(public[0], dict(attrs or {}))
+    verify(kernel)
+    return kernel

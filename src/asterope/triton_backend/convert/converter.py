@@ -1,0 +1,91 @@
+"""The state of one conversion; what each op becomes is said by rules, one family a file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from asterope.ir import Block, Builder, Kernel, Op, Param, Value
+from asterope.triton_backend.convert.refusal import unsupported
+from asterope.triton_backend.convert.types import convert_type
+from asterope.triton_backend.ttir import MlirBlock, MlirOp, MlirValue
+
+__all__ = ["Converter", "Rule"]
+
+_HINTS = {
+    "cf.cond_br": "put the rest of the kernel under `if` instead of returning early",
+    "tt.call": "remove noinline=True",
+    "tt.elementwise_inline_asm": "inline assembly is for one GPU; write it in tl operations",
+    "tt.make_tensor_descriptor": "use pointers and masks",
+    "tt.descriptor_load": "use pointers and masks",
+    "tt.descriptor_store": "use pointers and masks",
+}
+
+Rule = Callable[["Converter", MlirOp, Builder], None]
+
+
+def _stem(value: MlirValue) -> str:
+    """Return the user's name of a value without the number MLIR added, for people to read."""
+    return re.sub(r"_\d+$", "", value.name)
+
+
+class Converter:
+    """Converts one function; `env` maps Triton's values to ours."""
+
+    def __init__(self, rules: Mapping[str, Rule]) -> None:
+        self.rules = rules
+        self.env: dict[MlirValue, Value] = {}
+
+    def function(self, op: MlirOp, attrs: dict[str, Any]) -> Kernel:
+        """Convert a function; `attrs` become the kernel's."""
+        if len(op.regions[0]) != 1:
+            branch = next(q for b in op.regions[0] for q in b.ops if q.name.startswith("cf."))
+            raise unsupported(branch, "returning early is not supported yet", _HINTS["cf.cond_br"])
+        (source,) = op.regions[0]
+        body = self._enter(source, op)
+        given = op.attrs.get("arg_attrs") or [{}] * len(source.args)
+        params = [
+            Param(value.name or f"arg{i}", int(a.get("tt.divisibility", 1)))
+            for i, (value, a) in enumerate(zip(source.args, given, strict=True))
+        ]
+        self._fill(source, body)
+        return Kernel(str(op.attrs["sym_name"]), params, body, attrs)
+
+    def _enter(self, source: MlirBlock, op: MlirOp) -> Block:
+        block = Block([Value(convert_type(a.type, op), None, _stem(a)) for a in source.args])
+        self.env.update(zip(source.args, block.args, strict=True))
+        return block
+
+    def _fill(self, source: MlirBlock, block: Block) -> None:
+        builder = Builder(block)
+        for op in source.ops:
+            builder.loc = op.loc
+            self._op(op, builder)
+
+    def block(self, op: MlirOp, region: list[MlirBlock]) -> Block:
+        """Convert the only block of a region of `op`."""
+        if len(region) != 1:
+            raise unsupported(op, "branches inside a loop are not supported yet")
+        block = self._enter(region[0], op)
+        self._fill(region[0], block)
+        return block
+
+    def _op(self, op: MlirOp, b: Builder) -> None:
+        rule = self.rules.get(op.name)
+        if rule is None:
+            raise unsupported(op, f"{op.name} is not supported yet", _HINTS.get(op.name, ""))
+        rule(self, op, b)
+
+    def emit(self, op: MlirOp, b: Builder, name: str, **attrs: Any) -> Op:
+        """Append the op of ours that stands for one of Triton's, operand for operand."""
+        operands = [self.env[v] for v in op.operands]
+        new = b.op(name, operands, [convert_type(r.type, op) for r in op.results], attrs)
+        self.name(op, new.results)
+        return new
+
+    def name(self, op: MlirOp, values: list[Value]) -> None:
+        """Remember which values of ours an op's results are."""
+        for theirs, ours in zip(op.results, values, strict=True):
+            ours.hint = _stem(theirs)
+            self.env[theirs] = ours

@@ -1,0 +1,21 @@
+"""Loads and stores."""
+
+from __future__ import annotations
+
+from asterope.ir import Builder
+from asterope.triton_backend.convert.converter import Converter, Rule
+from asterope.triton_backend.ttir import MlirOp
+
+__all__ = ["RULES"]
+
+
+def _load(cv: Converter, op: MlirOp, b: Builder) -> None:
+    _, mask, other = op.attrs["operandSegmentSizes"]
+    cv.emit(op, b, "load", mask=bool(mask), other=bool(other))
+
+
+def _store(cv: Converter, op: MlirOp, b: Builder) -> None:
+    cv.emit(op, b, "store", mask=len(op.operands) == 3)
+
+
+RULES: dict[str, Rule] = {"tt.load": _load, "tt.store": _store}

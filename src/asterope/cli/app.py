@@ -13,6 +13,7 @@ from asterope.cli import chips, estimates, models, models_in_hand
 from asterope.cli.errors import WRONG_INPUT, explain
 from asterope.cli.output import say, write
 from asterope.cli.run import run
+from asterope.cli.trace import PASS_ON, trace
 
 __all__ = ["app", "main"]
 
@@ -37,6 +38,7 @@ app.command("eval")(models_in_hand.evaluate)
 app.command("generate")(models_in_hand.generate)
 app.command("simulate")(estimates.simulate)
 app.command("cost")(estimates.cost)
+app.command("trace", context_settings=PASS_ON)(trace)
 app.add_typer(chips.app, name="chips")
 app.command("models")(models.list_models)
 

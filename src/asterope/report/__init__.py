@@ -11,13 +11,16 @@ from asterope.report.data import (
     CostRow,
     Estimate,
     LaunchGroup,
+    LineShare,
     MemoryFit,
     ModelFacts,
     RunReport,
     Sample,
     Step,
+    TracedLaunch,
     plain,
 )
+from asterope.report.launches import launch_tables
 from asterope.report.numbers import parameters
 from asterope.report.page import html_page
 from asterope.report.terminal import (
@@ -46,11 +49,13 @@ __all__ = [
     "CostRow",
     "Estimate",
     "LaunchGroup",
+    "LineShare",
     "MemoryFit",
     "ModelFacts",
     "RunReport",
     "Sample",
     "Step",
+    "TracedLaunch",
     "accuracy_table",
     "assumption_table",
     "break_even_table",
@@ -59,6 +64,7 @@ __all__ = [
     "estimate_tables",
     "html_page",
     "kernel_table",
+    "launch_tables",
     "memory_lines",
     "new_table",
     "notes_text",

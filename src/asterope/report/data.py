@@ -20,11 +20,13 @@ __all__ = [
     "CostRow",
     "Estimate",
     "LaunchGroup",
+    "LineShare",
     "MemoryFit",
     "ModelFacts",
     "RunReport",
     "Sample",
     "Step",
+    "TracedLaunch",
     "plain",
 ]
 
@@ -91,6 +93,32 @@ class Sample:
     sampling: str
     original_tokens_per_s: float
     quantized_tokens_per_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LineShare:
+    """Time on a launch's critical path that a source line (file:line:column) took on an engine."""
+
+    loc: str
+    engine: str
+    work: str
+    time_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TracedLaunch:
+    """One kernel launch of a script; `lines` covers its first macro-instructions."""
+
+    kernel: str
+    grid: tuple[int, int, int]
+    time_s: float
+    roofline_s: float
+    bound_by: str
+    hbm_bytes: int
+    flop: int
+    energy_j: float | None
+    occupancy: Mapping[str, float]
+    lines: tuple[LineShare, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

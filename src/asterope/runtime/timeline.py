@@ -43,6 +43,7 @@ class Timeline:
     fidelity: Fidelity = "tile"
     wants_values: bool = True
     max_events: int = 0
+    lines: bool = False
     launches: list[TimedLaunch] = field(default_factory=list)
     tag: str = ""
     on_progress: Callable[[TimedLaunch], None] | None = None
@@ -79,6 +80,7 @@ class Timeline:
         return simulate_launch(
             launch.kernel.time_program, launch.grid, args, self.chip,
             fidelity=self.fidelity, has_memory=has_memory, max_events=self.max_events,
+            lines=self.lines,
         )  # fmt: skip
 
     @property
@@ -156,11 +158,13 @@ def simulate(
     values: bool = True,
     fidelity: Fidelity = "tile",
     max_events: int = 0,
+    lines: bool = False,
 ) -> Iterator[Timeline]:
     """Time every kernel launched inside the block on `chip`.
 
     With `values=False` nothing is computed, and tensors may be on the meta device. `max_events`
-    keeps that many macro-instructions of each launch for `Timeline.to_perfetto`.
+    keeps that many macro-instructions of each launch for `Timeline.to_perfetto`; `lines` splits
+    each launch's critical path by source line (`Result.lines`).
 
     Raises: ConfigError for an unknown fidelity.
     """
@@ -169,7 +173,7 @@ def simulate(
         raise ConfigError(
             f"there is no fidelity {fidelity!r}", where="fidelity", hint=f"use {names}"
         )
-    timeline = Timeline(chip, fidelity, values, max_events)
+    timeline = Timeline(chip, fidelity, values, max_events, lines)
     listen(timeline)
     try:
         yield timeline

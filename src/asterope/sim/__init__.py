@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asterope.sim.lines import LineTime
 from asterope.sim.macro import TimeProgram, to_macro_instructions
 from asterope.sim.result import Event, Result
 from asterope.sim.simulate import FIDELITIES, Fidelity, simulate_launch
@@ -11,6 +12,7 @@ __all__ = [
     "FIDELITIES",
     "Event",
     "Fidelity",
+    "LineTime",
     "Result",
     "TimeProgram",
     "own_memory_error",

@@ -24,7 +24,7 @@ path of the last instruction is the breakdown of the total, and adds up to it.
 
 from __future__ import annotations
 
-from asterope.sim.state import CATEGORIES, compiled
+from asterope.sim.state import LAST, compiled
 from asterope.sim.transfers import find, holder, load, store
 
 __all__ = ["FINISHED", "grow", "play"]
@@ -75,7 +75,7 @@ def _pop(s):  # type: ignore[no-untyped-def]
 
 @compiled
 def _copy(target, source):  # type: ignore[no-untyped-def]
-    for i in range(len(CATEGORIES)):
+    for i in range(LAST + 1):
         target[i] = source[i]
 
 
@@ -247,6 +247,9 @@ def _start(s, m, p, table, tile, engine, ready, trace):  # type: ignore[no-untyp
     _copy(e.start_path, path)
     if t.blocked and ready > t.fetch_ps:
         _copy(t.control_path, path)
+    cause = path[LAST]
+    trace.used[0] += 1
+    path[LAST] = trace.used[0]
     if engine == _LOAD:
         end = load(s, m, table, tile, ready, w, p.shared[index], p.space[index])
         s.channel[tile, t.next_channel] = number
@@ -271,12 +274,12 @@ def _start(s, m, p, table, tile, engine, ready, trace):  # type: ignore[no-untyp
     if end > s.chip[0].finish:
         s.chip[0].finish = end
         _copy(s.chip[0].finish_path, path)
-    if trace.used[0] < len(trace.rows):
-        row = trace.rows[trace.used[0]]
+    if trace.used[0] <= len(trace.rows):
+        row = trace.rows[trace.used[0] - 1]
         row[0], row[1], row[2], row[3], row[4], row[5] = tile, index, ready, end, w.size, number
+        row[6] = cause
         for i in range(4):
-            row[6 + i] = w.waits[i]
-    trace.used[0] += 1
+            row[7 + i] = w.waits[i]
 
 
 @compiled

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from asterope.ir import Engine
 
-__all__ = ["Instruction", "Product", "Transfer", "VectorWork", "Work"]
+__all__ = ["Instruction", "LineWork", "Product", "Transfer", "VectorWork", "Work"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,11 +50,21 @@ Work = Transfer | Product | VectorWork
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LineWork:
+    """What one source line adds to a vector instruction."""
+
+    loc: str
+    name: str
+    work: VectorWork
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Instruction:
     """One kind of macro-instruction of a program.
 
     `depth` is how many results one program has at once: its next execution may start while that
-    many earlier results are still being read. `bytes` is the TSRAM that one result takes.
+    many earlier results are still being read. `bytes` is the TSRAM that one result takes. `lines`
+    says of vector work which source line asked for how much by which ops.
     """
 
     engine: Engine
@@ -63,3 +73,4 @@ class Instruction:
     work: Work
     depth: int
     bytes: int
+    lines: tuple[LineWork, ...] = ()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from asterope.compiler import simplify
 from asterope.host import TimeCode
@@ -28,7 +28,7 @@ from asterope.ir import (
     verify,
 )
 from asterope.sim.access import TileAccess, address_numbers, block_numbers, piece_numbers
-from asterope.sim.instructions import Instruction, Product, Transfer, VectorWork, Work
+from asterope.sim.instructions import Instruction, LineWork, Product, Transfer, VectorWork, Work
 from asterope.sim.origins import Origins, masks_of, offsets_of, pointer_of
 from asterope.sim.slices import control_values
 from asterope.sim.tsram import Need, tsram_need
@@ -74,9 +74,8 @@ class _Group:
 
     counts: dict[str, int] = field(default_factory=dict)
     waits: list[Value] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
+    lines: list[LineWork] = field(default_factory=list)
     produced: list[Value] = field(default_factory=list)
-    loc: str = ""
     token: Value | None = None
 
 
@@ -197,10 +196,10 @@ class _Lowering:
             state = self._ready_of(value)
             if isinstance(state, Value) and state not in group.waits:
                 group.waits.append(state)
-        for key, number in _vector_counts(op).items():
+        counts = _vector_counts(op)
+        for key, number in counts.items():
             group.counts[key] = group.counts.get(key, 0) + number
-        group.names.append(op.name)
-        group.loc = group.loc or op.loc
+        group.lines.append(LineWork(loc=op.loc, name=op.name, work=VectorWork(counts=counts)))
         group.produced += op.results
         for result in op.results:
             self.ready[result] = group
@@ -231,8 +230,10 @@ class _Lowering:
             return
         work = VectorWork(counts=dict(group.counts))
         num_bytes = max((v.type.num_bytes for v in group.produced), default=0)
-        label = " ".join(dict.fromkeys(group.names))
-        token = self._issue(b, Engine.VECTOR, work, label, group.loc, num_bytes, [], group.waits)
+        label = " ".join(dict.fromkeys(line.name for line in group.lines))
+        loc = next((line.loc for line in group.lines if line.loc), "")
+        token = self._issue(b, Engine.VECTOR, work, label, loc, num_bytes, [], group.waits)
+        self.instructions[-1] = replace(self.instructions[-1], lines=tuple(group.lines))
         for value, state in self.ready.items():
             if state is group:
                 self.ready[value] = token

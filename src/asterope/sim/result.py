@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from asterope.sim.lines import LineTime
 from asterope.units import PS_PER_S
 
 __all__ = ["Event", "Result"]
@@ -14,7 +15,8 @@ __all__ = ["Event", "Result"]
 class Event:
     """One executed macro-instruction, for traces.
 
-    `waits` are the numbers, on the same tile, of the instructions whose signals it needed.
+    `waits` are the numbers, on the same tile, of the instructions whose signals it needed; `cause`
+    is the index, among the launch's events, of the last one that its start came after, or -1.
     """
 
     tile: int
@@ -26,6 +28,7 @@ class Event:
     end_ps: int
     bytes: int
     waits: tuple[int, ...]
+    cause: int = -1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +37,8 @@ class Result:
 
     `breakdown_ps` splits the critical path: it adds up to `time_ps`. `occupancy` is busy time over
     total time of each engine and resource, averaged over its instances. `bytes` counts what each
-    memory moved; `asked_bytes` what the program's loads and stores asked for.
+    memory moved; `asked_bytes` what the program's loads and stores asked for. `lines` splits the
+    critical path by source line, where that was asked for.
     """
 
     kernel: str
@@ -54,6 +58,7 @@ class Result:
     roofline_ps: int = 0
     tsram_bytes: int = 0
     events: tuple[Event, ...] = ()
+    lines: tuple[LineTime, ...] = ()
 
     @property
     def time_s(self) -> float:

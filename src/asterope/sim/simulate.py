@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -15,6 +16,7 @@ from asterope.sim import engine
 from asterope.sim import state as states
 from asterope.sim.costs import Cost, ceil_ps, cost_of
 from asterope.sim.instructions import Transfer
+from asterope.sim.lines import MAX_TRACED, line_times
 from asterope.sim.macro import TimeProgram
 from asterope.sim.result import Event, Result
 from asterope.sim.roofline import flop_of, roofline_ps, vector_ops_of
@@ -39,11 +41,13 @@ def simulate_launch(
     fidelity: Fidelity = "tile",
     has_memory: bool = True,
     max_events: int = 0,
+    lines: bool = False,
 ) -> Result:
     """Time a launch. `args` are addresses and numbers, as the host takes them.
 
     `tile` plays every macro-instruction on a chip whose inside is described; `roofline` bounds
-    any chip from below. `max_events` keeps that many executed instructions for a trace.
+    any chip from below. `max_events` keeps that many executed instructions for a trace; `lines`
+    splits the critical path by source line.
 
     Raises: ChipError if `tile` is asked of a chip without tiles; CapacityError if the program's
     blocks do not fit into TSRAM; KernelError if control flow depends on absent memory.
@@ -59,7 +63,14 @@ def simulate_launch(
     limits = roofline_ps(program, totals, chip)
     if fidelity == "roofline":
         return _roofline_result(program, totals, limits, chip)
-    return _tile_result(program, streams, totals, max(limits.values()), chip, max_events)
+    traced = max(max_events, MAX_TRACED if lines else 0)
+    run, costs = _tile_run(program, streams, chip, traced)
+    result = _tile_result(program, totals, max(limits.values()), chip, run, costs)
+    return dataclasses.replace(
+        result,
+        events=_events(program, run, max_events),
+        lines=line_times(program.instructions, run.trace, chip.inside()) if lines else (),
+    )
 
 
 def _overhead_ps(chip: Chip) -> int:
@@ -181,27 +192,28 @@ def _play(
         ended[stopped] = len(batch) == 0
 
 
-def _tile_result(
-    program: TimeProgram,
-    streams: Emitter,
-    totals: Totals,
-    bound_ps: int,
-    chip: Chip,
-    max_events: int,
-) -> Result:
+def _tile_run(
+    program: TimeProgram, streams: Emitter, chip: Chip, num_traced: int
+) -> tuple[_Play, Sequence[Cost]]:
     inside = chip.inside()
     require_fit(
         program.need, inside.tile.tsram.capacity_bytes, program.kernel.name, program.num_stages
     )
     costs = [cost_of(i, chip) for i in program.instructions]
-    machine = machine_of(chip)
-    run = _play(_engine_program(program, costs, inside.tile), machine, streams, max_events)
-    state = run.state
+    engine_program = _engine_program(program, costs, inside.tile)
+    return _play(engine_program, machine_of(chip), streams, num_traced), costs
+
+
+def _tile_result(
+    program: TimeProgram, totals: Totals, bound_ps: int, chip: Chip, run: _Play,
+    costs: Sequence[Cost],
+) -> Result:  # fmt: skip
+    inside, state = chip.inside(), run.state
     overhead_ps = _overhead_ps(chip)
     time_ps = int(state.chip[0]["finish"]) + overhead_ps
     breakdown = {
         name: int(ps)
-        for name, ps in zip(states.CATEGORIES, state.chip[0]["finish_path"], strict=True)
+        for name, ps in zip(states.CATEGORIES, state.chip[0]["finish_path"], strict=False)
         if ps
     }
     if overhead_ps:
@@ -215,7 +227,7 @@ def _tile_result(
         time_ps=time_ps,
         breakdown_ps=breakdown,
         bound_by=max(breakdown, key=lambda name: breakdown[name]) if breakdown else "launch",
-        occupancy=_occupancy(state, machine, time_ps),
+        occupancy=_occupancy(state, run.machine, time_ps),
         bytes=moved,
         asked_bytes=totals.loaded + totals.stored,
         flop=flop_of(program, totals, chip),
@@ -225,7 +237,6 @@ def _tile_result(
         energy_parts_j=energy,
         roofline_ps=bound_ps,
         tsram_bytes=program.need.num_bytes,
-        events=_events(program, run, max_events),
     )
 
 
@@ -281,13 +292,13 @@ def _events(program: TimeProgram, run: _Play, max_events: int) -> tuple[Event, .
     used = min(int(run.trace.used[0]), max_events)
     events = []
     for row in run.trace.rows[:used].tolist():
-        tile, index, start, end, size, number, *waits = row
+        tile, index, start, end, size, number, cause, *waits = row
         instruction = program.instructions[index]
         events.append(
             Event(
                 tile=tile, engine=instruction.engine.value, label=instruction.label,
                 loc=instruction.loc, number=number, start_ps=start, end_ps=end, bytes=size,
-                waits=tuple(w for w in waits if w >= 0),
+                waits=tuple(w for w in waits if w >= 0), cause=cause - 1,
             )
         )  # fmt: skip
     return tuple(events)

@@ -12,6 +12,7 @@ __all__ = [
     "CATEGORIES",
     "COUNTERS",
     "ENGINES",
+    "LAST",
     "RING",
     "SPACES",
     "Machine",
@@ -85,7 +86,9 @@ class Program(NamedTuple):
 
 
 _I = np.int64
-_PATH = ("i8", (len(CATEGORIES),))
+# A critical path: picoseconds by category, then the trace's row of its last instruction, plus 1.
+LAST = len(CATEGORIES)
+_PATH = ("i8", (LAST + 1,))
 _TILE = np.dtype(
     [(name, _I) for name in (
         "position",  # next word of the stream
@@ -151,9 +154,12 @@ class Table(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """Started instructions in order: tile, instruction, start, end, bytes, number, and waits."""
+    """Started instructions in order: tile, instruction, start, end, bytes, number, cause, waits.
 
-    rows: Any  # [N, 6 + E]
+    The cause is the row, plus 1, of the instruction whose end let this one start, 0 if none did.
+    """
+
+    rows: Any  # [N, 7 + E]
     used: Any  # [1]
 
 
@@ -199,4 +205,4 @@ def new_table(clusters: int, size: int = _FIRST_TABLE) -> Table:
 
 def new_trace(max_events: int) -> Trace:
     """Return room for a number of started instructions."""
-    return Trace(np.zeros((max_events, 6 + len(ENGINES)), np.int64), np.zeros(1, np.int64))
+    return Trace(np.zeros((max_events, 7 + len(ENGINES)), np.int64), np.zeros(1, np.int64))

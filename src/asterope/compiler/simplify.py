@@ -6,7 +6,7 @@ from asterope.ir import OPS, Block, Kernel, Op, Value
 
 __all__ = ["simplify"]
 
-_NOT_PURE = ("load", "load_tile", "for", "while", "if")
+_NOT_PURE = ("load", "load_tile")
 
 
 def simplify(kernel: Kernel) -> Kernel:
@@ -18,7 +18,7 @@ def simplify(kernel: Kernel) -> Kernel:
 
 
 def _key(op: Op, operands: tuple[Value, ...]) -> tuple[object, ...] | None:
-    if OPS[op.name].has_effect or op.name in _NOT_PURE:
+    if OPS[op.name].has_effect or op.name in _NOT_PURE or op.blocks:
         return None
     attrs = tuple(sorted((k, type(v).__name__, str(v)) for k, v in op.attrs.items()))
     return (op.name, tuple(id(v) for v in operands), attrs, tuple(r.type for r in op.results))

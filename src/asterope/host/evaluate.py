@@ -116,6 +116,18 @@ def _transpose(low: Lowering, op: Op, at: At) -> Lane:
     return evaluate(low, op.operands[0], At(index, lane, at.lanes))
 
 
+def _exchange(low: Lowering, op: Op, at: At) -> Lane:
+    """Take the chunk that changes places with this one, and exchange lanes within."""
+    source, axis, mask = op.operands[0], op.attrs["axis"], op.attrs["mask"]
+    # Chunks of a size that is a power of two begin at multiples of their lanes.
+    inside = mask & (at.lanes - 1) if at.lane == axis and at.lanes else 0
+    index = (*at.index[:axis], at.index[axis] ^ (mask - inside), *at.index[axis + 1 :])
+    found = evaluate(low, source, At(index, at.lane, at.lanes))
+    if not inside:
+        return found
+    return Lane(found.vector(at.lanes).shuffle([i ^ inside for i in range(at.lanes)]))
+
+
 def _elementwise(low: Lowering, op: Op, at: At) -> Lane:
     parts = [evaluate(low, v, at) for v in op.operands]
     if op.name in ("add", "sub", "mul") and not any(p.val.lanes for p in parts):
@@ -148,6 +160,7 @@ LAZY: dict[str, Callable[[Lowering, Op, At], Lane]] = {
     "broadcast": _broadcast,
     "expand": _expand,
     "transpose": _transpose,
+    "exchange": _exchange,
     "load": load_chunk,
     "load_tile": load_tile_chunk,
     **dict.fromkeys(ARITHMETIC, _elementwise),
@@ -169,6 +182,8 @@ def lane_preference(low: Lowering, value: Value) -> int:
     if op.name == "transpose":
         inner = lane_preference(low, op.operands[0])
         return op.attrs["order"].index(inner) if inner >= 0 else -1
+    if op.name == "exchange":
+        return lane_preference(low, op.operands[0])
     if op.name in ("broadcast", "expand", "iota", "const", "load"):
         return -1
     found = (lane_preference(low, v) for v in op.operands if v.type.shape == shape)

@@ -10,7 +10,7 @@ from asterope.native import Val
 if TYPE_CHECKING:
     from asterope.host.lower import Lowering
 
-__all__ = ["is_row_major", "transpose_into"]
+__all__ = ["is_row_major", "transpose_into", "transposed"]
 
 _TILE = 16
 
@@ -40,11 +40,11 @@ def transpose_into(low: Lowering, source: Buffer, target: Buffer) -> None:
             fn.store(fn.load(source.address((r, c)), source.kind), target.address((r, c)))
             return
         vectors = [fn.load(source.address((r, c + i)), source.kind, size) for i in range(size)]
-        for i, vector in enumerate(_transposed(vectors)):
+        for i, vector in enumerate(transposed(vectors)):
             fn.store(vector, target.address((r + i, c)))
 
 
-def _transposed(vectors: list[Val]) -> list[Val]:
+def transposed(vectors: list[Val]) -> list[Val]:
     """Transpose a square of registers: exchange halves, then quarters, and so on."""
     size = len(vectors)
     distance = size // 2

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["for_", "if_", "reads", "reads_elsewhere", "while_"]
 
-_IN_PLACE = ("broadcast", "expand", "transpose", "iota", "load", "load_tile")
+_IN_PLACE = ("broadcast", "expand", "transpose", "exchange", "iota", "load", "load_tile")
 
 Place = Val | Buffer
 

@@ -12,7 +12,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from asterope.errors import UnsupportedError
-from asterope.host import access, loops, matmul, reduction, shapes, timing
+from asterope.host import (
+    access,
+    by_element,
+    loops,
+    matmul,
+    permute,
+    reduction,
+    scan,
+    shapes,
+    timing,
+)
 from asterope.host.arithmetic import ARITHMETIC
 from asterope.host.evaluate import (
     LAZY,
@@ -24,13 +34,12 @@ from asterope.host.evaluate import (
 )
 from asterope.host.layout import is_row_major
 from asterope.host.scratch import Scratch
-from asterope.host.values import At, Buffer, Lane, Lazy, Memory, register_kind
+from asterope.host.values import At, Buffer, Lane, Lazy, Memory, lanes_for, register_kind
 from asterope.ir import Block, Kernel, Op, Roots, Type, Value
 from asterope.native import BITS, Function, Val
 
 __all__ = ["Lowering"]
 
-MAX_LANES = 16
 _CHEAP = 3
 
 State = Val | Buffer | Lazy
@@ -280,11 +289,6 @@ class Lowering:
                 self.materialise(value)
 
 
-def lanes_for(size: int) -> int:
-    """Return how many elements of a dimension make a chunk: the largest power of two up to 16."""
-    return min(MAX_LANES, size & -size)
-
-
 # -- stores ---------------------------------------------------------------------------------------
 def _store(low: Lowering, op: Op) -> None:
     is_tile = op.name == "store_tile"
@@ -341,6 +345,10 @@ _EAGER: dict[str, Callable[[Lowering, Op], None]] = {
     "while": loops.while_,
     "if": loops.if_,
     "reduce": reduction.reduce,
+    "scan": scan.scan,
+    "map": by_element.map_,
+    "gather": permute.gather,
+    "histogram": permute.histogram,
     "popcount": reduction.popcount,
     "dot": matmul.dot,
     "dot_scaled": matmul.dot_scaled,

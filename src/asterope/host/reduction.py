@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asterope.errors import UnsupportedError
-from asterope.host.arithmetic import combine
+from asterope.host.by_element import Combine, combine_of
 from asterope.host.evaluate import lane_preference
-from asterope.host.values import At, Buffer
-from asterope.ir import REDUCE_PARTIALS, Op, Type
+from asterope.host.values import At
+from asterope.ir import REDUCE_PARTIALS, Op
 from asterope.native import Val
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ __all__ = ["popcount", "reduce"]
 
 def reduce(low: Lowering, op: Op) -> None:
     """Translate a reduction along one axis."""
-    source = op.operands[0]
-    axis, shape = op.attrs["axis"], source.type.shape
+    axis, shape = op.attrs["axis"], op.operands[0].type.shape
     size = shape[axis]
     if size & (size - 1):
         raise UnsupportedError(
@@ -29,78 +28,84 @@ def reduce(low: Lowering, op: Op) -> None:
             hint="use a block size that is a power of two",
         )
     rest = tuple(n for d, n in enumerate(shape) if d != axis)
+    combine = combine_of(low, op)
     if not rest:
         with low.scope():
-            low.env[op.result] = _along_lanes(low, op, ())
+            low.env.update(zip(op.results, _along_lanes(low, op, combine, ()), strict=True))
         return
-    result = low.new_buffer(op.result.type)
-    preferred = lane_preference(low, source)
-    along = axis == (preferred if preferred >= 0 else len(shape) - 1)
-    if along:
-        _rows(low, op, rest, result)
+    results = [low.new_buffer(r.type) for r in op.results]
+    known = (lane_preference(low, v) for v in op.operands)
+    if axis == next((d for d in known if d >= 0), len(shape) - 1):
+        with low.loops(rest) as index, low.scope():
+            for buffer, value in zip(results, _along_lanes(low, op, combine, index), strict=True):
+                low.fn.store(value, buffer.address(index))
     else:
         with low.nest(rest) as at:
-            low.fn.store(_across_lanes(low, op, at), result.address(at.index))
-    low.env[op.result] = result
+            for buffer, value in zip(results, _across_lanes(low, op, combine, at), strict=True):
+                low.fn.store(value, buffer.address(at.index))
+    low.env.update(zip(op.results, results, strict=True))
 
 
-def _rows(low: Lowering, op: Op, rest: tuple[int, ...], result: Buffer) -> None:
-    """Reduce each row with its elements along the lanes."""
-    with low.loops(rest) as index, low.scope():
-        low.fn.store(_along_lanes(low, op, index), result.address(index))
+def _slots(values: list[Val]) -> list[Val]:
+    """Put values into stack slots that a loop can change."""
+    slots = [v.fn.slot(v.kind, v.lanes) for v in values]
+    for slot, value in zip(slots, values, strict=True):
+        value.fn.store(value, slot)
+    return slots
 
 
-def _combine(op: Op, a: Val, b: Val) -> Val:
-    return combine(str(op.attrs["combine"]), Type(op.result.type.elem), a, b)
+def _loaded(slots: list[Val], like: list[Val]) -> list[Val]:
+    return [v.fn.load(slot, v.kind, v.lanes) for slot, v in zip(slots, like, strict=True)]
 
 
-def _along_lanes(low: Lowering, op: Op, index: tuple[Val, ...]) -> Val:
-    fn, source = low.fn, op.operands[0]
-    axis, size = op.attrs["axis"], source.type.shape[op.attrs["axis"]]
+def _along_lanes(low: Lowering, op: Op, combine: Combine, index: tuple[Val, ...]) -> list[Val]:
+    """Reduce a row with its elements along the lanes."""
+    fn = low.fn
+    axis, size = op.attrs["axis"], op.operands[0].type.shape[op.attrs["axis"]]
     lanes = min(REDUCE_PARTIALS, size)
 
-    def chunk(start: Val) -> Val:
+    def chunk(start: Val) -> list[Val]:
         at = At((*index[:axis], start, *index[axis:]), axis, lanes)
-        return low.evaluate(source, at).vector(lanes)
+        return [low.evaluate(v, at).vector(lanes) for v in op.operands]
 
-    first = chunk(fn.const("i64", 0))
+    totals = chunk(fn.const("i64", 0))
     if size > lanes:
-        slot = fn.slot(first.kind, lanes)
-        fn.store(first, slot)
+        slots = _slots(totals)
         with fn.loop(lanes, size, lanes) as start, low.scope():
-            fn.store(_combine(op, fn.load(slot, first.kind, lanes), chunk(start)), slot)
-        first = fn.load(slot, first.kind, lanes)
+            after = combine(_loaded(slots, totals), chunk(start))
+            for slot, value in zip(slots, after, strict=True):
+                fn.store(value, slot)
+        totals = _loaded(slots, totals)
     while lanes > 1:
         lanes //= 2
-        low_half, high_half = (first.shuffle(range(s, s + lanes)) for s in (0, lanes))
-        first = _combine(op, low_half, high_half)
-    return first.lane(0)
+        halves = [[t.shuffle(range(s, s + lanes)) for t in totals] for s in (0, lanes)]
+        totals = combine(*halves)
+    return [t.lane(0) for t in totals]
 
 
-def _across_lanes(low: Lowering, op: Op, at: At) -> Val:
+def _across_lanes(low: Lowering, op: Op, combine: Combine, at: At) -> list[Val]:
     """Reduce with another dimension along the lanes: each partial is a vector."""
-    fn, source = low.fn, op.operands[0]
-    axis, size = op.attrs["axis"], source.type.shape[op.attrs["axis"]]
+    fn = low.fn
+    axis, size = op.attrs["axis"], op.operands[0].type.shape[op.attrs["axis"]]
     count = min(REDUCE_PARTIALS, size)
     lane = at.lane + (at.lane >= axis)
 
-    def element(k: Val) -> Val:
+    def element(k: Val) -> list[Val]:
         where = At((*at.index[:axis], k, *at.index[axis:]), lane, at.lanes)
-        return low.evaluate(source, where).vector(at.lanes)
+        return [low.evaluate(v, where).vector(at.lanes) for v in op.operands]
 
     partials = [element(fn.const("i64", i)) for i in range(count)]
-    kind = partials[0].kind
     if size > count:
-        slots = [fn.slot(kind, at.lanes) for _ in partials]
-        for partial, slot in zip(partials, slots, strict=True):
-            fn.store(partial, slot)
+        slots = [_slots(p) for p in partials]
         with fn.loop(count, size, count) as start, low.scope():
-            for i, slot in enumerate(slots):
-                fn.store(_combine(op, fn.load(slot, kind, at.lanes), element(start + i)), slot)
-        partials = [fn.load(slot, kind, at.lanes) for slot in slots]
+            for i, mine in enumerate(slots):
+                after = combine(_loaded(mine, partials[0]), element(start + i))
+                for slot, value in zip(mine, after, strict=True):
+                    fn.store(value, slot)
+        partials = [_loaded(mine, partials[0]) for mine in slots]
     while len(partials) > 1:
         half = len(partials) // 2
-        partials = [_combine(op, partials[i], partials[i + half]) for i in range(half)]
+        partials = [combine(partials[i], partials[i + half]) for i in range(half)]
     return partials[0]
 
 

@@ -15,6 +15,8 @@ __all__ = [
     "Lane",
     "Lazy",
     "from_storage",
+    "index_const",
+    "lanes_for",
     "register_kind",
     "round_narrow",
     "storage_kind",
@@ -22,6 +24,7 @@ __all__ = [
 ]
 
 NARROW_FLOATS = ("fp16", "bf16", "e4m3", "e5m2", "e4m3fnuz", "e5m2fnuz")
+_MAX_LANES = 16
 _KINDS = {"fp32": "f32", "fp64": "f64", "sem": "i64"}
 
 
@@ -159,3 +162,8 @@ class Lazy:
 def index_const(fn: Function, number: int) -> Val:
     """Make an index constant."""
     return fn.const("i64", number)
+
+
+def lanes_for(size: int) -> int:
+    """Return how many elements of a dimension make a chunk: the largest power of two up to 16."""
+    return min(_MAX_LANES, size & -size)

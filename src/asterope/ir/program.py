@@ -8,7 +8,10 @@ from typing import Any
 
 from asterope.ir.types import Type
 
-__all__ = ["Block", "Builder", "Kernel", "Op", "Param", "Value", "clone_block"]
+__all__ = ["BY_ELEMENT", "Block", "Builder", "Kernel", "Op", "Param", "Value", "clone_block"]
+
+# Ops whose one block is run for elements: it takes scalars and yields scalars.
+BY_ELEMENT = ("reduce", "scan", "map")
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +39,19 @@ class Op:
         """The only result."""
         (value,) = self.results
         return value
+
+    @property
+    def is_control_flow(self) -> bool:
+        """Whether its blocks say where the program goes, not what is done with elements."""
+        return bool(self.blocks) and self.name not in BY_ELEMENT
+
+    @property
+    def inputs(self) -> list[Value]:
+        """The operands, and what its blocks take from around it."""
+        inner = [q for b in self.blocks for q in b.walk()]
+        own = {a for q in (self, *inner) for b in q.blocks for a in b.args}
+        own.update(r for q in inner for r in q.results)
+        return [*self.operands, *(v for q in inner for v in q.operands if v not in own)]
 
     def walk(self) -> Iterator[Op]:
         """Visit this op and all ops inside it, outer before inner, in order."""

@@ -24,6 +24,7 @@ from asterope.ir import (
     Op,
     Type,
     Value,
+    clone_block,
     grows_by_one,
     verify,
 )
@@ -123,7 +124,7 @@ class _Lowering:
         self._close_group(b)
 
     def _op(self, op: Op, b: Builder) -> None:
-        if op.blocks:
+        if op.is_control_flow:
             self._close_group(b)
             {"for": self._for, "while": self._while, "if": self._if}[op.name](op, b)
             return
@@ -143,7 +144,8 @@ class _Lowering:
             for origin in self.origins.of(pointer_of(op)):
                 self.deciding.setdefault(self._index(origin), op.loc or self.source.name)
         operands = [self.env[v] for v in op.operands]
-        new = b.op(op.name, operands, [r.type for r in op.results], op.attrs)
+        blocks = [clone_block(block, dict(self.env)) for block in op.blocks]
+        new = b.op(op.name, operands, [r.type for r in op.results], op.attrs, blocks)
         self.env.update(zip(op.results, new.results, strict=True))
         after = tuple(dict.fromkeys(t for v in op.operands for t in self.known_after.get(v, ())))
         if after:
@@ -376,12 +378,29 @@ class _Lowering:
 
 def _vector_counts(op: Op) -> dict[str, int]:
     """Count the element operations of an op by class."""
+    if op.blocks:
+        return _counts_by_element(op)
     cost = OPS[op.name].cost
     types = [v.type for v in (*op.operands, *op.results)]
     elements = max(t.num_elements for t in types)
     bits = max(64 if t.is_ptr else t.bits for t in types)
     name = {"op": "op", "function": "function", "move": "move"}[cost]
     return {f"{name}{16 if bits <= 16 else 32}": elements * (2 if bits > 32 else 1)}
+
+
+def _counts_by_element(op: Op) -> dict[str, int]:
+    """Count what a block does for each element, both sides of a branch as a vector engine does.
+
+    How often a loop inside runs depends on the element: its body counts once.
+    """
+    times = op.operands[0].type.num_elements // op.attrs.get("pack", 1)
+    counts: dict[str, int] = {}
+    for inner in (q for block in op.blocks for q in block.walk()):
+        spec = OPS[inner.name]
+        if spec.engine is Engine.VECTOR and spec.cost != "free":
+            for key, number in _vector_counts(inner).items():
+                counts[key] = counts.get(key, 0) + number * times
+    return counts
 
 
 def to_macro_instructions(kernel: Kernel) -> TimeProgram:

@@ -40,8 +40,8 @@ class Origins:
             if value.op is not None and value.op.name in _LOADS:
                 return True
             stack += self._sources.get(value, [])
-            if value.op is not None and not value.op.blocks:
-                stack += value.op.operands
+            if value.op is not None and not value.op.is_control_flow:
+                stack += value.op.inputs
         return False
 
 

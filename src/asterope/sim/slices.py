@@ -6,7 +6,9 @@ reading computes them; of all other values it only knows when they are ready.
 
 from __future__ import annotations
 
-from asterope.ir import Kernel, Op, Value, loop_sources
+from collections.abc import Iterator
+
+from asterope.ir import Block, Kernel, Op, Value, loop_sources
 
 __all__ = ["control_values"]
 
@@ -17,16 +19,24 @@ def control_values(kernel: Kernel) -> set[Value]:
     """Return the values that control flow and addresses depend on."""
     sources = loop_sources(kernel)
     found: set[Value] = set()
-    stack = [v for op in kernel.walk() for v in _seeds(op)]
+    stack = [v for op in _steps(kernel.body) for v in _seeds(op)]
     while stack:
         value = stack.pop()
         if value in found:
             continue
         found.add(value)
         stack += sources.get(value, [])
-        if value.op is not None and not value.op.blocks:
-            stack += value.op.operands
+        if value.op is not None and not value.op.is_control_flow:
+            stack += value.op.inputs
     return found
+
+
+def _steps(block: Block) -> Iterator[Op]:
+    """Visit the ops of a program, but not what others run for every element."""
+    for op in block.ops:
+        yield op
+        for inner in op.blocks if op.is_control_flow else ():
+            yield from _steps(inner)
 
 
 def _seeds(op: Op) -> list[Value]:

@@ -58,7 +58,7 @@ def _block_need(
     alive = [*outer, *(a for a in block.args if _is_held(a, control))]
     need = _need_of(alive, stages, looped=looped)
     for i, op in enumerate(block.ops):
-        for inner in op.blocks:
+        for inner in op.blocks if op.is_control_flow else ():
             carried = [v for v in alive if last_use.get(v, -1) >= i and v not in op.operands[3:]]
             found = _block_need(inner, carried, control, stages, looped=looped or op.name != "if")
             need = max(need, found, key=lambda n: n.num_bytes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asterope.ir.checks.by_element import COMBINERS, map_, reduce, scan
 from asterope.ir.checks.common import Check
 from asterope.ir.checks.control import for_, if_, issue, program_id, signalled, terminator, while_
 from asterope.ir.checks.elementwise import (
@@ -18,14 +19,15 @@ from asterope.ir.checks.elementwise import (
 from asterope.ir.checks.memory import addptr, load, load_tile, store, store_tile
 from asterope.ir.checks.products import DOT_FORMATS, dot, dot_scaled
 from asterope.ir.checks.shapes import (
-    COMBINERS,
     broadcast,
     const,
+    exchange,
     expand,
+    gather,
+    histogram,
     iota,
     join,
     popcount,
-    reduce,
     reshape,
     split,
     transpose,
@@ -43,9 +45,12 @@ __all__ = [
     "convert",
     "dot",
     "dot_scaled",
+    "exchange",
     "expand",
     "float_compare",
     "for_",
+    "gather",
+    "histogram",
     "if_",
     "int_compare",
     "int_to_pointer",
@@ -54,12 +59,14 @@ __all__ = [
     "join",
     "load",
     "load_tile",
+    "map_",
     "pointer_to_int",
     "popcount",
     "program_id",
     "reduce",
     "reshape",
     "same",
+    "scan",
     "select",
     "signalled",
     "split",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from asterope.errors import IRError
-from asterope.ir.program import Op
+from asterope.ir.program import Block, Op
 from asterope.ir.types import Type
 
-__all__ = ["Check", "count", "require", "types_of", "types_text"]
+__all__ = ["Check", "count", "list_text", "require", "require_end", "types_of", "types_text"]
 
 Check = Callable[[Op], None]
 
@@ -33,3 +33,17 @@ def count(op: Op, operands: int, results: int = 1) -> None:
 def types_text(op: Op) -> str:
     """Write the types of the operands."""
     return ", ".join(str(t) for t in types_of(op))
+
+
+def list_text(types: Sequence[Type]) -> str:
+    """Write types as a list."""
+    return "(" + ", ".join(map(str, types)) + ")"
+
+
+def require_end(block: Block, name: str, types: Sequence[Type]) -> None:
+    """Check that a block ends with a terminator that gives values of these types."""
+    require(bool(block.ops), f"block is empty, must end with {name}")
+    last = block.terminator
+    found = [v.type for v in last.operands]
+    require(last.name == name, f"block ends with {last.name}, not {name}")
+    require(found == list(types), f"{name} gives {list_text(found)}, not {list_text(types)}")

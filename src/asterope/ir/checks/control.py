@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from asterope.ir.checks.common import count, require, types_of
-from asterope.ir.program import Block, Op
+from asterope.ir.checks.common import count, list_text, require, require_end, types_of
+from asterope.ir.program import Op
 from asterope.ir.types import INTEGERS, SEM, Type
 
 __all__ = ["for_", "if_", "issue", "program_id", "signalled", "terminator", "while_"]
@@ -24,9 +22,9 @@ def for_(op: Op) -> None:
     lo, hi, step, *inits = types_of(op)
     require(lo.elem in INTEGERS and not lo.shape and lo == hi == step, "counts in one integer type")
     args = [v.type for v in op.blocks[0].args]
-    require(args == [lo, *inits], f"body takes {_list(args)}, gets {_list([lo, *inits])}")
+    require(args == [lo, *inits], f"body takes {list_text(args)}, gets {list_text([lo, *inits])}")
     require([r.type for r in op.results] == inits, "results differ from the carried values")
-    _ends(op.blocks[0], "yield", inits)
+    require_end(op.blocks[0], "yield", inits)
 
 
 def while_(op: Op) -> None:
@@ -37,8 +35,8 @@ def while_(op: Op) -> None:
     results = [r.type for r in op.results]
     require([v.type for v in before.args] == inits, "first block takes the initial values")
     require([v.type for v in after.args] == results, "second block takes what is passed on")
-    _ends(before, "condition", [Type("i1"), *results])
-    _ends(after, "yield", inits)
+    require_end(before, "condition", [Type("i1"), *results])
+    require_end(after, "yield", inits)
 
 
 def if_(op: Op) -> None:
@@ -46,19 +44,7 @@ def if_(op: Op) -> None:
     count(op, 1, len(op.results))
     require(op.operands[0].type == Type("i1") and len(op.blocks) == 2, "takes an i1 and two blocks")
     for block in op.blocks:
-        _ends(block, "yield", [r.type for r in op.results])
-
-
-def _list(types: Sequence[Type]) -> str:
-    return "(" + ", ".join(map(str, types)) + ")"
-
-
-def _ends(block: Block, name: str, types: Sequence[Type]) -> None:
-    require(bool(block.ops), f"block is empty, must end with {name}")
-    last = block.terminator
-    found = [v.type for v in last.operands]
-    require(last.name == name, f"block ends with {last.name}, not {name}")
-    require(found == list(types), f"{name} gives {_list(found)}, not {_list(types)}")
+        require_end(block, "yield", [r.type for r in op.results])
 
 
 def terminator(op: Op) -> None:

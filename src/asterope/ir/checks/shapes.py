@@ -4,28 +4,22 @@ from __future__ import annotations
 
 from asterope.ir.checks.common import count, require, types_of
 from asterope.ir.program import Op
-from asterope.ir.types import FLOATS, INTEGERS, Type
+from asterope.ir.types import Type
 
 __all__ = [
-    "COMBINERS",
     "broadcast",
     "const",
+    "exchange",
     "expand",
+    "gather",
+    "histogram",
     "iota",
     "join",
     "popcount",
-    "reduce",
     "reshape",
     "split",
     "transpose",
 ]
-
-COMBINERS = {
-    "add": INTEGERS, "and": INTEGERS, "or": INTEGERS, "xor": INTEGERS, "mul": INTEGERS,
-    "mins": INTEGERS, "maxs": INTEGERS, "minu": INTEGERS, "maxu": INTEGERS,
-    "fadd": FLOATS, "fmul": FLOATS, "fmin": FLOATS, "fmax": FLOATS,
-    "fminimum": FLOATS, "fmaximum": FLOATS,
-}  # fmt: skip
 
 
 def const(op: Op) -> None:
@@ -99,17 +93,40 @@ def split(op: Op) -> None:
     require(all(r.type == a.with_shape(a.shape[:-1]) for r in op.results), "gives other types")
 
 
-def reduce(op: Op) -> None:
-    """One dimension goes, combined by a named combiner."""
+def exchange(op: Op) -> None:
+    """Elements of one dimension, of a size that is a power of two, change places."""
     count(op, 1)
-    a, t = op.operands[0].type, op.result.type
-    axis, combine = op.attrs.get("axis"), op.attrs.get("combine")
+    a, axis, mask = op.operands[0].type, op.attrs.get("axis"), op.attrs.get("mask")
     require(isinstance(axis, int) and 0 <= axis < len(a.shape), f"has no axis {axis}")
-    require(combine in COMBINERS, f"has no combiner {combine!r}")
-    require(a.elem in COMBINERS[str(combine)], f"cannot combine {a} by {combine}")
     assert isinstance(axis, int)
-    shape = a.shape[:axis] + a.shape[axis + 1 :]
-    require(t == a.with_shape(shape), f"gives {t} for {a} without axis {axis}")
+    size = a.shape[axis]
+    require(size & (size - 1) == 0, f"{size} is not a power of two")
+    require(isinstance(mask, int) and 0 <= mask < size, f"has no mask {mask} below {size}")
+    require(op.result.type == a, f"gives {op.result.type} for {a}")
+
+
+def gather(op: Op) -> None:
+    """An index block, equal to the source but in one dimension, picks along that one."""
+    count(op, 2)
+    a, index = types_of(op)
+    axis = op.attrs.get("axis")
+    require(isinstance(axis, int) and 0 <= axis < len(a.shape), f"has no axis {axis}")
+    assert isinstance(axis, int)
+    others = index.shape[:axis] + index.shape[axis + 1 :]
+    fits = len(index.shape) == len(a.shape) and others == a.shape[:axis] + a.shape[axis + 1 :]
+    require(index.is_int and fits, f"{index} does not pick from {a} along axis {axis}")
+    require(op.result.type == a.with_shape(index.shape), f"gives {op.result.type}")
+
+
+def histogram(op: Op) -> None:
+    """Integers of one dimension are counted into bins, where a mask is on if there is one."""
+    has_mask = bool(op.attrs.get("mask"))
+    count(op, 1 + has_mask)
+    a, *rest = types_of(op)
+    require(a.is_int and len(a.shape) == 1, f"counts no {a}")
+    require(rest == [a.with_elem("i1")] * has_mask, f"mask does not fit {a}")
+    t = op.result.type
+    require(t.elem == "i32" and len(t.shape) == 1, f"gives {t}, not i32[n]")
 
 
 def popcount(op: Op) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asterope.ir.interpreter.blocks import REDUCE_PARTIALS
+from asterope.ir.interpreter.by_element import REDUCE_PARTIALS
 from asterope.ir.interpreter.elementwise import dtype_of
 from asterope.ir.interpreter.run import OPS_INTERPRETED, interpret
 

@@ -1,4 +1,4 @@
-"""What ops on whole blocks mean: shapes, reductions, matrix products."""
+"""What ops on whole blocks mean: shapes, permutations, matrix products."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from asterope.formats import DotRule, dot, reference_decode, reference_unpack
-from asterope.ir.interpreter.elementwise import ELEMENTWISE, dtype_of, fma, narrow
-from asterope.ir.program import Op, Value
-from asterope.ir.types import Type
+from asterope.ir.interpreter.elementwise import dtype_of, fma, narrow
+from asterope.ir.program import Op
 
-__all__ = ["BLOCKS", "REDUCE_PARTIALS", "reduce_in_order"]
+__all__ = ["BLOCKS"]
 
 Array = npt.NDArray[Any]
-
-REDUCE_PARTIALS = 16
 
 
 def _const(op: Op) -> Array:
@@ -41,30 +38,24 @@ def _split(op: Op, a: Array) -> tuple[Array, Array]:
     return a[..., 0], a[..., 1]
 
 
-def _combine(op: Op, a: Array, b: Array) -> Array:
-    """Apply the named combiner as the elementwise op of that name."""
-    element = Type(op.operands[0].type.elem, a.shape)
-    pair = Op(str(op.attrs["combine"]), [], {}, [])
-    pair.results = [Value(element, pair)]
-    return np.asarray(ELEMENTWISE[pair.name](pair, a, b))
+def _exchange(op: Op, a: Array) -> Array:
+    axis = op.attrs["axis"]
+    return np.asarray(np.take(a, np.arange(a.shape[axis]) ^ op.attrs["mask"], axis))
 
 
-def reduce_in_order(op: Op, a: Array) -> Array:
-    """Combine along an axis in the order that `reduce` states."""
-    x = np.moveaxis(a, op.attrs["axis"], 0)
-    width = min(REDUCE_PARTIALS, x.shape[0])
-    partial = x[:width]
-    for start in range(width, x.shape[0], width):
-        group = x[start : start + width]
-        partial = np.concatenate(
-            [_combine(op, partial[: len(group)], group), partial[len(group) :]]
-        )
-    while len(partial) > 1:
-        half = (len(partial) + 1) // 2
-        low, high = partial[:half], partial[half:]
-        partial = np.concatenate([_combine(op, low[: len(high)], high), low[len(high) :]])
-    result: Array = partial[0]
-    return result
+def _gather(op: Op, a: Array, index: Array) -> Array:
+    axis = op.attrs["axis"]
+    bits = index if index.dtype == np.bool_ else index.view(f"u{index.dtype.itemsize}")
+    inside = np.minimum(bits.astype(np.uint64), np.uint64(a.shape[axis] - 1))
+    return np.take_along_axis(a, inside.astype(np.int64), axis)
+
+
+def _histogram(op: Op, a: Array, *mask: Array) -> Array:
+    (bins,) = op.result.type.shape
+    values = (a.astype(np.int8) if a.dtype == np.bool_ else a).astype(np.int64)
+    counted = values[mask[0]] if mask else values
+    inside = counted[(counted >= 0) & (counted < bins)]
+    return np.bincount(inside, minlength=bins).astype(np.int32)
 
 
 def _dot(op: Op, a: Array, b: Array, acc: Array) -> Array:
@@ -112,7 +103,9 @@ BLOCKS: dict[str, Any] = {
     "transpose": lambda op, a: a.transpose(op.attrs["order"]),
     "join": lambda op, a, b: np.stack([a, b], -1),
     "split": _split,
-    "reduce": reduce_in_order,
+    "exchange": _exchange,
+    "gather": _gather,
+    "histogram": _histogram,
     "popcount": lambda op, a: np.array(a.sum(), np.int32),
     "dot": _dot,
     "dot_scaled": _dot_scaled,

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from asterope.errors import KernelError
 from asterope.ir.interpreter.blocks import BLOCKS
+from asterope.ir.interpreter.by_element import BY_ELEMENT_OPS
 from asterope.ir.interpreter.elementwise import ELEMENTWISE, dtype_of, signed
 from asterope.ir.interpreter.memory import Memory
 from asterope.ir.program import Block, Kernel, Op, Value
@@ -20,7 +21,7 @@ __all__ = ["OPS_INTERPRETED", "interpret"]
 Array = npt.NDArray[Any]
 _CONTROL = ("for", "while", "if", "yield", "condition", "return", "program_id", "num_programs")
 _MEMORY = ("load", "store", "load_tile", "store_tile")
-OPS_INTERPRETED = frozenset({*ELEMENTWISE, *BLOCKS, *_CONTROL, *_MEMORY})
+OPS_INTERPRETED = frozenset({*ELEMENTWISE, *BLOCKS, *BY_ELEMENT_OPS, *_CONTROL, *_MEMORY})
 
 
 def interpret(kernel: Kernel, grid: tuple[int, int, int], args: Sequence[Any]) -> None:
@@ -70,6 +71,8 @@ class _Program:
             results: Any = ELEMENTWISE[op.name](op, *args)
         elif op.name in BLOCKS:
             results = BLOCKS[op.name](op, *args)
+        elif op.name in BY_ELEMENT_OPS:
+            results = BY_ELEMENT_OPS[op.name](op, self.block, *args)
         else:
             results = getattr(self, f"_{op.name}")(op, *args)
         if len(op.results) == 1 and not isinstance(results, list):

@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from asterope.ir import Kernel, verify
-from asterope.triton_backend.convert import control, elementwise, memory, products, shapes
+from asterope.triton_backend.convert import (
+    by_element,
+    control,
+    elementwise,
+    memory,
+    products,
+    shapes,
+)
 from asterope.triton_backend.convert.converter import Converter, Rule
 from asterope.triton_backend.ttir import MlirOp
 
 __all__ = ["SUPPORTED_OPS", "convert_module"]
 
 _RULES: dict[str, Rule] = {
+    **by_element.RULES,
     **control.RULES,
     **elementwise.RULES,
     **memory.RULES,

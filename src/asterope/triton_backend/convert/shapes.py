@@ -1,10 +1,9 @@
-"""Ops that change shapes or combine whole blocks: ranges, reductions."""
+"""Ops that make blocks or put their elements elsewhere."""
 
 from __future__ import annotations
 
 from asterope.ir import Builder
 from asterope.triton_backend.convert.converter import Converter, Rule
-from asterope.triton_backend.convert.elementwise import RENAMED
 from asterope.triton_backend.convert.refusal import unsupported
 from asterope.triton_backend.ttir import MlirOp
 
@@ -23,28 +22,30 @@ def _transpose(cv: Converter, op: MlirOp, b: Builder) -> None:
     cv.emit(op, b, "transpose", order=tuple(op.attrs["order"]))
 
 
-def _reduce(cv: Converter, op: MlirOp, b: Builder) -> None:
-    (block,) = op.regions[0]
-    *body, last = block.ops
-    simple = (
-        len(op.operands) == 1
-        and len(body) == 1
-        and body[0].name in RENAMED
-        and body[0].operands == block.args
-        and last.operands == body[0].results
-    )
-    if not simple:
-        raise unsupported(
-            op,
-            "a reduction with this combine function is not supported yet",
-            "reductions by sum, product, min, max, and, or, xor are",
-        )
-    cv.emit(op, b, "reduce", axis=op.attrs["axis"], combine=RENAMED[body[0].name])
+def _cat(cv: Converter, op: MlirOp, b: Builder) -> None:
+    """Put one vector behind another: the two are the rows of a matrix."""
+    left, right = (cv.env[v] for v in op.operands)
+    (size,) = left.type.shape
+    if left.type != right.type:
+        raise unsupported(op, f"cat of {left.type} and {right.type} is not supported yet")
+    pairs = b.value("join", (left, right), left.type.with_shape((size, 2)))
+    rows = b.value("transpose", (pairs,), left.type.with_shape((2, size)), order=(1, 0))
+    cv.name(op, [b.value("reshape", (rows,), left.type.with_shape((2 * size,)))])
+
+
+def _gather(cv: Converter, op: MlirOp, b: Builder) -> None:
+    cv.emit(op, b, "gather", axis=op.attrs["axis"])
+
+
+def _histogram(cv: Converter, op: MlirOp, b: Builder) -> None:
+    cv.emit(op, b, "histogram", mask=len(op.operands) == 2)
 
 
 RULES: dict[str, Rule] = {
     "tt.make_range": _range,
     "tt.expand_dims": _expand,
     "tt.trans": _transpose,
-    "tt.reduce": _reduce,
+    "tt.cat": _cat,
+    "tt.gather": _gather,
+    "tt.histogram": _histogram,
 }

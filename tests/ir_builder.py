@@ -76,6 +76,18 @@ class Writer:
         rest = value.type.with_shape(shape[:axis] + shape[axis + 1 :])
         return self("reduce", value, to=rest, axis=axis, combine=combine)
 
+    def by_element(self, name, operands, body, *, to, **attrs):
+        """Run `body`, which takes and returns scalars, by a reduce, scan or map."""
+        elements = [Type(v.type.elem) for v in operands]
+        if name == "map":
+            types = [t for t in elements for _ in range(attrs["pack"])]
+        else:
+            types = elements * 2
+        block = Block([Value(t) for t in types])
+        with self.inside(block):
+            self.yield_(*body(*block.args))
+        return self.op(name, *operands, to=to, blocks=[block], **attrs).results
+
     # -- addresses ------------------------------------------------------------------------------
     def along(self, vector, axis, shape):
         """Stretch a vector over the other dimensions of a shape."""

@@ -6,48 +6,15 @@ import numpy as np
 import pytest
 
 from asterope.compiler import find_tiles, simplify
-from asterope.ir import FLOATS, INTEGERS, OPS, OPS_INTERPRETED, Type, dtype_of, verify
+from asterope.ir import FLOATS, INTEGERS, OPS, OPS_INTERPRETED, Type, verify
 from asterope.native import available_isas
-from ir_builder import Writer, assert_same_bits, differing, interpreted, launched
+from by_element_examples import by_block, by_name, mapped, places
+from ir_builder import assert_same_bits, differing, interpreted, launched
 from kernel_vocabulary import FLOAT_BINARY, FLOAT_UNARY, FUNCTIONS, INT_BINARY
+from op_case import Case, contents
 
 OF_TIME = {"issue", "signalled"}  # only the time reading has them
 SHAPES = [(), (64,), (4, 16), (5, 3)]
-
-
-class Case:
-    """A kernel under construction: loads from x0, x1, ..., stores to y0, y1, ..."""
-
-    def __init__(self):
-        self.writer = Writer()
-        self.arrays = []
-
-    def load(self, elem, shape, seed=0):
-        name = f"x{len(self.arrays)}"
-        self.writer.param(name, f"ptr<{elem}>")
-        self.arrays.append(contents(elem, int(np.prod(shape)), seed + len(self.arrays)))
-        return self.writer.load(name, shape)
-
-    def store(self, value):
-        name = f"y{len(self.arrays)}"
-        self.writer.param(name, f"ptr<{value.type.elem}>")
-        self.arrays.append(np.zeros(value.type.num_elements, dtype_of(value.type)))
-        self.writer.store(name, value)
-
-
-def contents(elem, count, seed):
-    rng = np.random.default_rng(seed)
-    dtype = dtype_of(Type(elem))
-    if elem == "i1":
-        return rng.random(count) < 0.5
-    raw = rng.integers(0, 256, count * dtype.itemsize, dtype=np.uint8).view(dtype)
-    if elem in INTEGERS:
-        edges = np.array([0, 1, -1, 8 * dtype.itemsize, np.iinfo(dtype).min, 7]).astype(dtype)
-        return np.where(rng.random(count) < 0.5, rng.choice(edges, count), raw)
-    usual = rng.standard_normal(count).astype(np.float32).astype(dtype)
-    specials = np.array([0.0, -0.0, np.inf, -np.inf, np.nan]).astype(dtype)
-    kind = rng.random(count)
-    return np.where(kind < 0.3, raw, np.where(kind < 0.5, rng.choice(specials, count), usual))
 
 
 def binary(name, elem, shape):
@@ -260,6 +227,10 @@ EXAMPLES = [
     ("addptr ptr_to_int int_to_ptr", pointers, ("i32",), SHAPES),
     ("const iota broadcast expand reshape transpose join split", shapes, EVERY, [()]),
     ("reduce popcount", reduce, EVERY, [()]),
+    ("scan", by_name, EVERY, [(8, 16), (1, 40), (3, 5), (16, 1)]),
+    ("reduce scan", by_block, EVERY, [(4, 32), (1, 32), (16, 2)]),
+    ("map", mapped, EVERY, [(4, 8), (64,), (2, 1)]),
+    ("exchange gather histogram", places, EVERY, [()]),
     ("dot", dot, MATRIX, [()]),
     ("dot_scaled", dot_scaled, SCALED, [()]),
     ("load store load_tile store_tile", memory, EVERY, SHAPES),

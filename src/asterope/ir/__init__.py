@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from asterope.ir.checks import COMBINERS, DOT_FORMATS
-from asterope.ir.interpreter import OPS_INTERPRETED, REDUCE_PARTIALS, dtype_of, interpret
+from asterope.ir.interpreter import (
+    ELEMENTWISE_OPS,
+    OPS_INTERPRETED,
+    REDUCE_PARTIALS,
+    dtype_of,
+    interpret,
+)
 from asterope.ir.ops import OPS, Engine, OpSpec
 from asterope.ir.program import Block, Builder, Kernel, Op, Param, Value, clone_block
 from asterope.ir.roots import Roots, grows_by_one, loop_sources
@@ -23,6 +29,7 @@ from asterope.ir.verify import verify
 __all__ = [
     "COMBINERS",
     "DOT_FORMATS",
+    "ELEMENTWISE_OPS",
     "ELEMENT_BITS",
     "FLOATS",
     "INTEGERS",

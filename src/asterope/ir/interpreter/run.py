@@ -16,11 +16,12 @@ from asterope.ir.interpreter.memory import Memory
 from asterope.ir.program import Block, Kernel, Op, Value
 from asterope.ir.types import Type
 
-__all__ = ["OPS_INTERPRETED", "interpret"]
+__all__ = ["ELEMENTWISE_OPS", "OPS_INTERPRETED", "interpret"]
 
 Array = npt.NDArray[Any]
 _CONTROL = ("for", "while", "if", "yield", "condition", "return", "program_id", "num_programs")
 _MEMORY = ("load", "store", "load_tile", "store_tile")
+ELEMENTWISE_OPS = frozenset(ELEMENTWISE)
 OPS_INTERPRETED = frozenset({*ELEMENTWISE, *BLOCKS, *BY_ELEMENT_OPS, *_CONTROL, *_MEMORY})
 
 

@@ -82,15 +82,17 @@ class MlirOp:
     results: list[MlirValue] = field(default_factory=list)
     attrs: dict[str, Any] = field(default_factory=dict)
     regions: list[list[MlirBlock]] = field(default_factory=list)
+    successors: list[str] = field(default_factory=list)
     loc: str = ""
 
 
 @dataclass(slots=True, eq=False)
 class MlirBlock:
-    """A block of a region."""
+    """A block of a region; jumps name its label, which the first may lack."""
 
     args: list[MlirValue] = field(default_factory=list)
     ops: list[MlirOp] = field(default_factory=list)
+    label: str = ""
 
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
@@ -280,7 +282,7 @@ class _Parser:
             op.operands.append(self.lookup(self.advance()))
             self.accept(",")
         if self.token == "[":
-            self.group()  # successors: only ops that conversion refuses have them
+            op.successors = [label.strip() for label in self.group().split(",")]
         if self.token == "<":
             self.advance()
             op.attrs.update(self.dictionary())
@@ -335,8 +337,7 @@ class _Parser:
         return blocks
 
     def _block_head(self) -> MlirBlock:
-        self.advance()
-        block = MlirBlock()
+        block = MlirBlock(label=self.advance())
         if self.accept("("):
             while not self.accept(")"):
                 name = self.advance()

@@ -61,7 +61,7 @@ class Converter:
         builder = Builder(block)
         for op in source.ops:
             builder.loc = op.loc
-            self._op(op, builder)
+            self.op(op, builder)
 
     def block(self, op: MlirOp, region: list[MlirBlock]) -> Block:
         """Convert the only block of a region of `op`."""
@@ -71,7 +71,8 @@ class Converter:
         self._fill(region[0], block)
         return block
 
-    def _op(self, op: MlirOp, b: Builder) -> None:
+    def op(self, op: MlirOp, b: Builder) -> None:
+        """Convert one op by its rule."""
         rule = self.rules.get(op.name)
         if rule is None:
             raise unsupported(op, f"{op.name} is not supported yet", _HINTS.get(op.name, ""))

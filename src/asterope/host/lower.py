@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from asterope.errors import UnsupportedError
-from asterope.host import access, loops, matmul, reduction, shapes, timing
+from asterope.host import access, loops, matmul, reduction, reports, shapes, timing
 from asterope.host.arithmetic import ARITHMETIC
 from asterope.host.evaluate import (
     LAZY,
@@ -50,7 +50,11 @@ class Lowering:
         self.memos: list[dict[tuple[object, ...], Lane]] = [{}]
         self.scratch = Scratch()
         self.roots = Roots(kernel)
+        self.sites = {op: i for i, op in enumerate(reports.reporting_ops(kernel))}
         self.program: Sequence[Val] = ()
+        self.program_index: Val | None = None
+        self.record: Val | None = None
+        self.stop: Callable[[], None] = fn.leave
         self.grid: Sequence[Val] = ()
         self.stream: Val | None = None
         self._base = scratch_base
@@ -347,6 +351,8 @@ _EAGER: dict[str, Callable[[Lowering, Op], None]] = {
     "reshape": shapes.reshape,
     "join": shapes.join,
     "split": shapes.split,
+    "print": reports.print_,
+    "assert": reports.assert_,
     "issue": timing.issue,
     "signalled": timing.signalled,
 }

@@ -6,6 +6,7 @@ from asterope.ir.checks import COMBINERS, DOT_FORMATS
 from asterope.ir.interpreter import OPS_INTERPRETED, REDUCE_PARTIALS, dtype_of, interpret
 from asterope.ir.ops import OPS, Engine, OpSpec
 from asterope.ir.program import Block, Builder, Kernel, Op, Param, Value, clone_block
+from asterope.ir.reports import assertion_error, printed
 from asterope.ir.roots import Roots, grows_by_one, loop_sources
 from asterope.ir.text import parse_kernel, print_kernel
 from asterope.ir.types import (
@@ -42,6 +43,7 @@ __all__ = [
     "Roots",
     "Type",
     "Value",
+    "assertion_error",
     "clone_block",
     "dtype_of",
     "grows_by_one",
@@ -50,5 +52,6 @@ __all__ = [
     "parse_kernel",
     "parse_type",
     "print_kernel",
+    "printed",
     "verify",
 ]

@@ -17,6 +17,7 @@ from asterope.ir.checks.elementwise import (
 )
 from asterope.ir.checks.memory import addptr, load, load_tile, store, store_tile
 from asterope.ir.checks.products import DOT_FORMATS, dot, dot_scaled
+from asterope.ir.checks.reports import assert_, print_
 from asterope.ir.checks.shapes import (
     COMBINERS,
     broadcast,
@@ -36,6 +37,7 @@ __all__ = [
     "DOT_FORMATS",
     "Check",
     "addptr",
+    "assert_",
     "bitcast",
     "broadcast",
     "compare",
@@ -56,6 +58,7 @@ __all__ = [
     "load_tile",
     "pointer_to_int",
     "popcount",
+    "print_",
     "program_id",
     "reduce",
     "reshape",

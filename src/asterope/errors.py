@@ -8,6 +8,7 @@ __all__ = [
     "CheckpointError",
     "ChipError",
     "ConfigError",
+    "DeviceAssertError",
     "FormatError",
     "IRError",
     "KernelError",
@@ -68,6 +69,10 @@ class IRError(AsteropeError):
 
 class KernelError(AsteropeError):
     """A kernel was launched with arguments it cannot take."""
+
+
+class DeviceAssertError(KernelError, RuntimeError):
+    """An assertion of a kernel did not hold; a RuntimeError too, as on a GPU."""
 
 
 class UnsupportedError(AsteropeError):

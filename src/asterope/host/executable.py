@@ -15,6 +15,7 @@ import numpy as np
 
 from asterope.errors import KernelError
 from asterope.host.lower import Lowering
+from asterope.host.reports import Reports, reporting_ops
 from asterope.host.values import NARROW_FLOATS, register_kind
 from asterope.ir import Kernel, Type, dtype_of, print_kernel
 from asterope.native import (
@@ -69,6 +70,7 @@ def translate_program(low: Lowering, program: Val) -> None:
     rest = program.op("udiv", sizes[0])
     place = (program.op("urem", sizes[0]), rest.op("urem", sizes[1]), rest.op("udiv", sizes[1]))
     low.program = [v.zext("i32") for v in place]
+    low.program_index = program
     with low.scope():
         low.block(low.kernel.body)
 
@@ -83,15 +85,17 @@ def finish(module: Module, fn: Function, low: Lowering) -> str:
 
 
 def write_llvm(kernel: Kernel, isa: Isa, *, disjoint: bool) -> str:
-    """Translate a kernel to LLVM IR: `run_programs(args, grid, counter, grain, scratch)`.
+    """Translate a kernel to LLVM IR: `run_programs(args, grid, counter, grain, scratch, record)`.
 
-    Each thread takes `grain` programs at a time from the shared counter until none is left.
+    Each thread takes `grain` programs at a time from the shared counter until none is left. Its
+    `record` is described in `reports.py`.
     """
     module = Module(isa)
     parameters = [("ptr", "args"), ("ptr", "grid"), ("ptr", "counter"), ("i64", "grain")]
-    fn = module.function(_SYMBOL, [*parameters, ("ptr noalias", "scratch")])
-    _, _, counter, grain, scratch = fn.args
+    fn = module.function(_SYMBOL, [*parameters, ("ptr noalias", "scratch"), ("ptr", "record")])
+    _, _, counter, grain, scratch, record = fn.args
     low = begin(fn, kernel, scratch, disjoint=disjoint)
+    low.record = record
     sizes = [g.zext("i64") for g in low.grid]
     total = sizes[0] * sizes[1] * sizes[2]
     first = fn.slot("i64")
@@ -101,6 +105,11 @@ def write_llvm(kernel: Kernel, isa: Isa, *, disjoint: bool) -> str:
         fn.store(fn.line(text, "i64"), first)
         return fn.load(first, "i64").lt(total)
 
+    def stop() -> None:
+        fn.line(f"atomicrmw max {counter.text}, {total.text} monotonic", "i64")
+        fn.leave()
+
+    low.stop = stop
     with fn.while_(take):
         start = fn.load(first, "i64")
         end = (start + grain).minimum("smin", total)
@@ -125,6 +134,7 @@ class HostKernel:
         elements = (r.type.num_elements for op in kernel.walk() for r in op.results)
         self._largest_block = max(elements, default=1)
         self._layout = ArgumentLayout(kernel)
+        self._sites = reporting_ops(kernel)
 
     def code(self, *, disjoint: bool = True) -> KernelCode:
         """Return the machine code, compiling it if it is neither in memory nor on disk."""
@@ -138,7 +148,7 @@ class HostKernel:
                     f"values|{disjoint}|{self._key}",
                     self.isa,
                     lambda: write_llvm(self.kernel, self.isa, disjoint=disjoint),
-                    (pointer, pointer, pointer, ctypes.c_int64, pointer),
+                    (pointer, pointer, pointer, ctypes.c_int64, pointer, pointer),
                 )
             return self._codes[disjoint]
 
@@ -154,7 +164,8 @@ class HostKernel:
         past the last address of the array behind each pointer, in order; without them arrays are
         taken to overlap.
 
-        Raises: KernelError if the number of arguments is wrong or one does not fit its type.
+        Raises: KernelError if the number of arguments is wrong or one does not fit its type;
+        DeviceAssertError if an assertion of the kernel does not hold.
         """
         num_programs = grid[0] * grid[1] * grid[2]
         arguments = self._layout.pack(args)
@@ -164,16 +175,20 @@ class HostKernel:
         sizes = (ctypes.c_int32 * 3)(*grid)
         counter = Counter()
         grain = max(1, num_programs // (num_cores() * 16))
+        reports = Reports(self._sites, grid) if self._sites else None
 
         def work(_: int) -> None:
             code.run(
                 ctypes.addressof(arguments), ctypes.addressof(sizes), counter.address, grain,
-                scratch_area(code.scratch_bytes),
+                scratch_area(code.scratch_bytes), reports.record() if reports else None,
             )  # fmt: skip
 
         # Waking a second core does not pay when the blocks touched are few and small.
         small = num_programs * self._largest_block < _SMALL_WORK
-        run_on_all_cores(work, num_programs, small=small)
+        in_order = Reports.prints(self._sites)
+        run_on_all_cores(work, num_programs, small=small or in_order)
+        if reports:
+            reports.finish()
 
 
 _areas = threading.local()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from asterope.host.layout import is_row_major
 from asterope.host.values import Buffer, Lazy, Memory, register_kind
 from asterope.ir import OPS, Block, Op, Value
-from asterope.native import Val
+from asterope.native import Function, Val
 
 if TYPE_CHECKING:
     from asterope.host.lower import Lowering
@@ -59,12 +61,24 @@ def for_(low: Lowering, op: Op) -> None:
     places = _places(low, op.operands[3:])
     _put(low, places, op.operands[3:])
     with low.pinned(places):
-        with fn.loop(lo, hi, step, lo.kind) as counter, low.inner():
+        with _counted(fn, lo, hi, step) as counter, low.inner():
             low.env[body.args[0]] = counter
             _bind(low, body.args[1:], places)
             low.block(body)
             _assign(low, places, body)
         _bind(low, op.results, places)
+
+
+@contextmanager
+def _counted(fn: Function, lo: Val, hi: Val, step: Val) -> Iterator[Val]:
+    """Run the body for lo, lo + step, ... below hi, however near they are to the widest number."""
+    if step.ref == "1":  # cannot step over hi
+        with fn.loop(lo, hi, step, lo.kind) as counter:
+            yield counter
+        return
+    rounds = (hi - lo - 1).op("udiv", step.minimum("umax", 1)) + 1
+    with fn.loop(0, lo.lt(hi).where(rounds, 0).zext("i64")) as i:
+        yield lo + i.zext(lo.kind) * step
 
 
 def while_(low: Lowering, op: Op) -> None:

@@ -19,6 +19,7 @@ from asterope.host import (
     matmul,
     permute,
     reduction,
+    reports,
     scan,
     shapes,
     timing,
@@ -59,7 +60,11 @@ class Lowering:
         self.memos: list[dict[tuple[object, ...], Lane]] = [{}]
         self.scratch = Scratch()
         self.roots = Roots(kernel)
+        self.sites = {op: i for i, op in enumerate(reports.reporting_ops(kernel))}
         self.program: Sequence[Val] = ()
+        self.program_index: Val | None = None
+        self.record: Val | None = None
+        self.stop: Callable[[], None] = fn.leave
         self.grid: Sequence[Val] = ()
         self.stream: Val | None = None
         self._base = scratch_base
@@ -355,6 +360,8 @@ _EAGER: dict[str, Callable[[Lowering, Op], None]] = {
     "reshape": shapes.reshape,
     "join": shapes.join,
     "split": shapes.split,
+    "print": reports.print_,
+    "assert": reports.assert_,
     "issue": timing.issue,
     "signalled": timing.signalled,
 }

@@ -12,6 +12,7 @@ from asterope.ir.interpreter import (
 )
 from asterope.ir.ops import OPS, Engine, OpSpec
 from asterope.ir.program import Block, Builder, Kernel, Op, Param, Value, clone_block
+from asterope.ir.reports import assertion_error, printed
 from asterope.ir.roots import Roots, grows_by_one, loop_sources
 from asterope.ir.text import parse_kernel, print_kernel
 from asterope.ir.types import (
@@ -49,6 +50,7 @@ __all__ = [
     "Roots",
     "Type",
     "Value",
+    "assertion_error",
     "clone_block",
     "dtype_of",
     "grows_by_one",
@@ -57,5 +59,6 @@ __all__ = [
     "parse_kernel",
     "parse_type",
     "print_kernel",
+    "printed",
     "verify",
 ]

@@ -113,12 +113,15 @@ _TABLE = [
     # -- control -----------------------------------------------------------------------------
     *_control("program_id", checks.program_id, "which program of the grid this is, along `axis`"),
     *_control("num_programs", checks.program_id, "the grid's size along `axis`"),
-    *_control("for", checks.for_, "the body for lo, lo + step, ... below hi, carrying values"),
+    *_control("for", checks.for_, "the body for lo, lo + step, ... below hi, carrying values; loads inside are `num_stages` deep"),
     *_control("while", checks.while_, "the second block while the first gives true, carrying values"),
     *_control("if", checks.if_, "the first block if true, else the second"),
     *_control("yield", checks.terminator, "gives values to the op around", has_effect=True),
     *_control("condition", checks.terminator, "whether to go on, and the values passed on", has_effect=True),
     *_control("return", checks.terminator, "ends the program", has_effect=True),
+    # -- reports: what a program says while it runs ---------------------------------------------
+    *_control("print", checks.print_, "a line for each element: program, index, `prefix`, number (in `hex` if set); repeated where `threads` are more than elements", has_effect=True),
+    *_control("assert", checks.assert_, "ends the launch with an error that says `message` unless every element is set", has_effect=True),
     # -- time: what a program becomes for the simulator ----------------------------------------
     *_control("signalled", checks.signalled, "a semaphore that nobody has to wait for"),
     *_control("issue", checks.issue, "enqueue macro-instruction `instruction` with its numbers; it waits for semaphores and signals one", has_effect=True),

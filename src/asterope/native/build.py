@@ -523,6 +523,11 @@ class Function:
         self.effect(f"br label %{after}")
         self._open(after)
 
+    def leave(self) -> None:
+        """Return from the function at once; what is appended next is not reached from here."""
+        self.effect("ret void")
+        self._open(self._label())
+
     def finish(self, attributes: str = "") -> None:
         """Return from the function and add it to its module."""
         params = []

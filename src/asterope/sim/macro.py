@@ -9,7 +9,8 @@ stored, happen in the DMA on the way.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from asterope.compiler import simplify
@@ -312,13 +313,22 @@ class _Lowering:
         for arg, init, _ in kept:
             inits.append(self._carried(arg, init, b))
             block.args.append(self._enter(arg))
-        self.loop_depth += 1
         inner = Builder(block)
-        self._fill(source, inner)
-        self.loop_depth -= 1
+        with self._looped(op):
+            self._fill(source, inner)
         self._yield(source, "yield", [arg for arg, _, _ in kept], inner)
         new = b.op("for", inits, [v.type for v in inits[3:]], {}, [block])
         self._leave(op.results, new.results)
+
+    @contextmanager
+    def _looped(self, op: Op) -> Iterator[None]:
+        """Lower the body of a loop, whose loads are as deep as it says or the kernel does."""
+        around = self.stages
+        self.stages = int(op.attrs.get("num_stages", self.source.attrs.get("num_stages", 1)))
+        self.loop_depth += 1
+        yield
+        self.loop_depth -= 1
+        self.stages = around
 
     def _carried(self, arg: Value, init: Value, b: Builder) -> Value:
         return self.env[init] if arg in self.control else self._token(init, b)
@@ -350,16 +360,15 @@ class _Lowering:
     def _while(self, op: Op, b: Builder) -> None:
         before, after = op.blocks
         inits = [self._carried(a, v, b) for a, v in zip(before.args, op.operands, strict=True)]
-        self.loop_depth += 1
         first = Block([self._enter(a) for a in before.args])
-        inner = Builder(first)
-        self._fill(before, inner)
-        self._yield(before, "condition", list(op.results), inner, skip=1)
-        second = Block([self._enter(a) for a in after.args])
-        inner = Builder(second)
-        self._fill(after, inner)
-        self._yield(after, "yield", list(before.args), inner)
-        self.loop_depth -= 1
+        with self._looped(op):
+            inner = Builder(first)
+            self._fill(before, inner)
+            self._yield(before, "condition", list(op.results), inner, skip=1)
+            second = Block([self._enter(a) for a in after.args])
+            inner = Builder(second)
+            self._fill(after, inner)
+            self._yield(after, "yield", list(before.args), inner)
         types = [r.type if r in self.control else SEM for r in op.results]
         new = b.op("while", inits, types, {}, [first, second])
         self._leave(op.results, new.results)

@@ -32,8 +32,8 @@ class Need:
 
 def tsram_need(kernel: Kernel, control: set[Value]) -> Need:
     """Add up the blocks alive at each op; loads in loops count `num_stages` times."""
-    stages = int(kernel.attrs.get("num_stages", 1))
-    return _block_need(kernel.body, [], control, stages, looped=False)
+    usual = int(kernel.attrs.get("num_stages", 1))
+    return _block_need(kernel.body, [], control, usual, usual, looped=False)
 
 
 def _is_held(value: Value, control: set[Value]) -> bool:
@@ -52,15 +52,18 @@ def _bytes(value: Value, stages: int, *, looped: bool) -> int:
 
 
 def _block_need(
-    block: Block, outer: list[Value], control: set[Value], stages: int, *, looped: bool
-) -> Need:
+    block: Block, outer: list[Value], control: set[Value], stages: int, usual: int,
+    *, looped: bool,
+) -> Need:  # fmt: skip
     last_use = {v: i for i, op in enumerate(block.ops) for q in op.walk() for v in q.operands}
     alive = [*outer, *(a for a in block.args if _is_held(a, control))]
     need = _need_of(alive, stages, looped=looped)
     for i, op in enumerate(block.ops):
         for inner in op.blocks if op.is_control_flow else ():
             carried = [v for v in alive if last_use.get(v, -1) >= i and v not in op.operands[3:]]
-            found = _block_need(inner, carried, control, stages, looped=looped or op.name != "if")
+            deep = stages if op.name == "if" else int(op.attrs.get("num_stages", usual))
+            inside = looped or op.name != "if"
+            found = _block_need(inner, carried, control, deep, usual, looped=inside)
             need = max(need, found, key=lambda n: n.num_bytes)
         alive = [v for v in alive if v in outer or last_use.get(v, -1) > i]
         alive += [r for r in op.results if _is_held(r, control) and last_use.get(r, -1) > i]

@@ -17,17 +17,22 @@ from asterope.runtime import optimise
 from asterope.triton_backend.convert import convert_module
 from asterope.triton_backend.ttir import generic_text, parse_module
 
-__all__ = ["TARGET", "MaiaBackend", "MaiaOptions"]
+__all__ = ["TARGET", "WARP_SIZE", "MaiaBackend", "MaiaOptions"]
 
-TARGET = GPUTarget("maia", "maia200", 1)
+# Programs have no warps here; where kernels or Triton ask for a warp's size it is a GPU's.
+WARP_SIZE = 32
+TARGET = GPUTarget("maia", "maia200", WARP_SIZE)
 
 
 @dataclass(frozen=True)
 class MaiaOptions:
     """The launch options a kernel may pass.
 
-    Asterope reads `num_stages` (buffers of a software pipeline), `debug` and the dot precisions.
-    The rest exist because Triton or portable kernels pass or read them; they change nothing here.
+    Asterope reads `num_stages` (buffers of a software pipeline), `debug` and `sanitize_overflow`
+    (assertions), and the dot precisions. On a GPU each thread prints what it holds, so that a
+    scalar is printed once a thread; it is here if the launch gives `num_warps`, from which
+    `print_threads` follows. The rest exist because Triton or portable kernels pass or read them;
+    they change nothing here.
     """
 
     num_stages: int = 2
@@ -38,12 +43,13 @@ class MaiaOptions:
     supported_fp8_dtypes: tuple[str, ...] = ("fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16")
     deprecated_fp8_dot_operand_dtypes: tuple[str, ...] = ()
     max_num_imprecise_acc_default: int = 0
-    sanitize_overflow: bool = False
+    sanitize_overflow: bool = True
     arch: str = "maia200"
     backend_name: str = "maia"
     num_warps: int = 4
     num_ctas: int = 1
-    warp_size: int = 1
+    print_threads: int = 1
+    warp_size: int = WARP_SIZE
     maxnreg: int | None = None
     enable_fp_fusion: bool = True
     launch_cooperative_grid: bool = False
@@ -82,7 +88,9 @@ class MaiaBackend(BaseBackend):  # type: ignore[misc]  # Triton ships no types
     def parse_options(self, opts: dict[str, Any]) -> MaiaOptions:
         """Pick the options we know; Triton complains about the rest by name."""
         known = MaiaOptions.__dataclass_fields__
-        return MaiaOptions(**{k: opts[k] for k in known if opts.get(k) is not None})
+        given = {k: opts[k] for k in known if opts.get(k) is not None}
+        given.setdefault("print_threads", WARP_SIZE * given.get("num_warps", 0) or 1)
+        return MaiaOptions(**given)
 
     def pack_metadata(self, metadata: Any) -> tuple[int, int, int]:
         """Return what Triton hands to the launcher; the launcher needs none of it."""
@@ -141,4 +149,8 @@ class MaiaBackend(BaseBackend):  # type: ignore[misc]  # Triton ships no types
 
 
 def _convert(module: Any, options: MaiaOptions) -> Kernel:
-    return convert_module(parse_module(generic_text(module)), {"num_stages": options.num_stages})
+    return convert_module(
+        parse_module(generic_text(module)),
+        {"num_stages": options.num_stages},
+        {"print_threads": options.print_threads},
+    )

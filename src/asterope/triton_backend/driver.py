@@ -14,7 +14,7 @@ from triton.backends.driver import DriverBase
 from asterope.chips import maia200
 from asterope.runtime import TileKernel, launch
 from asterope.triton_backend.arguments import flatten
-from asterope.triton_backend.compiler import TARGET
+from asterope.triton_backend.compiler import TARGET, WARP_SIZE
 
 __all__ = ["MaiaDriver"]
 
@@ -34,7 +34,7 @@ class _Utils:
             "mem_clock_rate": 1,
             "mem_bus_width": 1,
             "max_num_regs": 1 << 16,
-            "warpSize": 1,
+            "warpSize": WARP_SIZE,
         }
 
     def load_binary(

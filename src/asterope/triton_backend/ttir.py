@@ -82,17 +82,16 @@ class MlirOp:
     results: list[MlirValue] = field(default_factory=list)
     attrs: dict[str, Any] = field(default_factory=dict)
     regions: list[list[MlirBlock]] = field(default_factory=list)
-    successors: list[str] = field(default_factory=list)
+    successors: list[MlirBlock] = field(default_factory=list)
     loc: str = ""
 
 
 @dataclass(slots=True, eq=False)
 class MlirBlock:
-    """A block of a region; jumps name its label, which the first may lack."""
+    """A block of a region."""
 
     args: list[MlirValue] = field(default_factory=list)
     ops: list[MlirOp] = field(default_factory=list)
-    label: str = ""
 
 
 _STRING = r'"(?:[^"\\]|\\.)*"'
@@ -116,6 +115,7 @@ class _Parser:
         self.token: str = ""
         self.start = 0
         self.scopes: list[dict[str, MlirValue]] = [{}]
+        self.labels: list[dict[str, MlirBlock]] = [{}]
         self.advance()
 
     # -- tokens ---------------------------------------------------------------------------------
@@ -228,16 +228,18 @@ class _Parser:
         return items
 
     def _string(self) -> str:
-        value = self.advance()[1:-1]
+        value = _unescaped(self.advance()[1:-1])
         if self.accept(":"):
             self.type()
-        return value.encode().decode("unicode_escape") if "\\" in value else value
+        return value
 
     def _word(self) -> bool:
         return self.advance() != "false"
 
     def _symbol(self) -> str:
-        return self.advance()[1:].strip('"')
+        """Read `@name` or `@"name"`, which is what a name with unusual characters becomes."""
+        name = self.advance()[1:]
+        return name or _unescaped(self.advance()[1:-1])
 
     def _dense(self) -> tuple[str, str, str]:
         self.advance()
@@ -281,8 +283,10 @@ class _Parser:
         while not self.accept(")"):
             op.operands.append(self.lookup(self.advance()))
             self.accept(",")
-        if self.token == "[":
-            op.successors = [label.strip() for label in self.group().split(",")]
+        if self.accept("["):
+            while not self.accept("]"):
+                op.successors.append(self.label())
+                self.accept(",")
         if self.token == "<":
             self.advance()
             op.attrs.update(self.dictionary())
@@ -325,6 +329,7 @@ class _Parser:
     def region(self) -> list[MlirBlock]:
         self.expect("{")
         self.scopes.append({})
+        self.labels.append({})
         blocks: list[MlirBlock] = []
         if self.token != "}" and not self.token.startswith("^"):
             blocks.append(MlirBlock())
@@ -334,10 +339,16 @@ class _Parser:
             else:
                 blocks[-1].ops.append(self.op())
         self.scopes.pop()
+        if set(self.labels.pop().values()) - set(blocks):
+            raise self.fail("a block that is branched to")
         return blocks
 
+    def label(self) -> MlirBlock:
+        """Take the name of a block of this region, which may come before the block itself."""
+        return self.labels[-1].setdefault(self.advance(), MlirBlock())
+
     def _block_head(self) -> MlirBlock:
-        block = MlirBlock(label=self.advance())
+        block = self.label()
         if self.accept("("):
             while not self.accept(")"):
                 name = self.advance()
@@ -363,8 +374,21 @@ _ATTRIBUTES: dict[str, Callable[[_Parser], Any]] = {
     "dense": _Parser._dense,
     "array": _Parser._array,
 }
+_ESCAPE = re.compile(rb"\\([0-9A-Fa-f]{2}|.)")
 _POSITION = re.compile(r'"((?:[^"\\]|\\.)*)":(\d+):(\d+)')
 _GENERATED_NAME = re.compile(r"%(?:\d+|arg\d+|cst(?:_\d+)?|c-?\d\w*)$")
+
+
+def _unescaped(text: str) -> str:
+    """Undo MLIR's escapes: a backslash and two hex digits are a byte of UTF-8."""
+    if "\\" not in text:
+        return text
+
+    def byte(match: re.Match[bytes]) -> bytes:
+        code = match[1]
+        return bytes.fromhex(code.decode()) if len(code) == 2 else code
+
+    return _ESCAPE.sub(byte, text.encode()).decode()
 
 
 def _given_name(name: str) -> str:

@@ -18,6 +18,7 @@ from asterope.ir.checks.elementwise import (
 )
 from asterope.ir.checks.memory import addptr, load, load_tile, store, store_tile
 from asterope.ir.checks.products import DOT_FORMATS, dot, dot_scaled
+from asterope.ir.checks.reports import assert_, print_
 from asterope.ir.checks.shapes import (
     broadcast,
     const,
@@ -38,6 +39,7 @@ __all__ = [
     "DOT_FORMATS",
     "Check",
     "addptr",
+    "assert_",
     "bitcast",
     "broadcast",
     "compare",
@@ -62,6 +64,7 @@ __all__ = [
     "map_",
     "pointer_to_int",
     "popcount",
+    "print_",
     "program_id",
     "reduce",
     "reshape",

@@ -24,6 +24,8 @@ def for_(op: Op) -> None:
     args = [v.type for v in op.blocks[0].args]
     require(args == [lo, *inits], f"body takes {list_text(args)}, gets {list_text([lo, *inits])}")
     require([r.type for r in op.results] == inits, "results differ from the carried values")
+    stages = op.attrs.get("num_stages", 1)
+    require(isinstance(stages, int) and stages >= 1, f"has no number of stages: {stages}")
     require_end(op.blocks[0], "yield", inits)
 
 

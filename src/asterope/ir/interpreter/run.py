@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,22 +15,27 @@ from asterope.ir.interpreter.by_element import BY_ELEMENT_OPS
 from asterope.ir.interpreter.elementwise import ELEMENTWISE, dtype_of, signed
 from asterope.ir.interpreter.memory import Memory
 from asterope.ir.program import Block, Kernel, Op, Value
+from asterope.ir.reports import assertion_error, printed
 from asterope.ir.types import Type
 
 __all__ = ["ELEMENTWISE_OPS", "OPS_INTERPRETED", "interpret"]
 
 Array = npt.NDArray[Any]
 _CONTROL = ("for", "while", "if", "yield", "condition", "return", "program_id", "num_programs")
+_REPORTS = ("print", "assert")
 _MEMORY = ("load", "store", "load_tile", "store_tile")
 ELEMENTWISE_OPS = frozenset(ELEMENTWISE)
-OPS_INTERPRETED = frozenset({*ELEMENTWISE, *BLOCKS, *BY_ELEMENT_OPS, *_CONTROL, *_MEMORY})
+OPS_INTERPRETED = frozenset(
+    {*ELEMENTWISE, *BLOCKS, *BY_ELEMENT_OPS, *_CONTROL, *_REPORTS, *_MEMORY}
+)
 
 
 def interpret(kernel: Kernel, grid: tuple[int, int, int], args: Sequence[Any]) -> None:
     """Run every program of a grid, x fastest; arrays among `args` are read and written in place.
 
     Shapes: `args` are C-contiguous arrays for pointers and numbers for scalars.
-    Raises: KernelError for an access outside the arrays, with the kernel's source line.
+    Raises: KernelError for an access outside the arrays, with the kernel's source line;
+    DeviceAssertError for an assertion that does not hold.
     """
     if len(args) != len(kernel.params):
         raise KernelError(
@@ -105,6 +111,14 @@ class _Program:
 
     def _if(self, op: Op, condition: Array) -> list[Array]:
         return self.block(op.blocks[0 if condition else 1], [])
+
+    # -- reports --------------------------------------------------------------------------------
+    def _print(self, op: Op, *values: Array) -> None:
+        sys.stdout.write(printed(op, self.program, values))
+
+    def _assert(self, op: Op, condition: Array) -> None:
+        if not condition.all():
+            raise assertion_error(op, self.program, int(np.argmin(condition)))
 
     # -- memory ---------------------------------------------------------------------------------
     def _read(self, op: Op, addresses: Array, mask: Array, other: Array | None) -> Array:

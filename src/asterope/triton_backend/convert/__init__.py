@@ -11,8 +11,10 @@ from asterope.triton_backend.convert import (
     elementwise,
     memory,
     products,
+    reports,
     shapes,
 )
+from asterope.triton_backend.convert.branches import BRANCHES
 from asterope.triton_backend.convert.converter import Converter, Rule
 from asterope.triton_backend.ttir import MlirOp
 
@@ -24,19 +26,26 @@ _RULES: dict[str, Rule] = {
     **elementwise.RULES,
     **memory.RULES,
     **products.RULES,
+    **reports.RULES,
     **shapes.RULES,
 }
 
-SUPPORTED_OPS = tuple(sorted(_RULES))
+SUPPORTED_OPS = tuple(sorted({*_RULES, *BRANCHES}))
 
 
-def convert_module(module: MlirOp, attrs: dict[str, Any] | None = None) -> Kernel:
+def convert_module(
+    module: MlirOp, attrs: dict[str, Any] | None = None, options: dict[str, Any] | None = None
+) -> Kernel:
     """Convert the kernel of a Triton module to tile IR, verified.
+
+    `attrs` become the kernel's; `options` are what rules ask of the launch: `print_threads`.
 
     Raises: UnsupportedError naming the op, the line of the user's kernel, and a way round.
     """
-    functions = [op for op in module.regions[0][0].ops if op.name == "tt.func"]
-    public = [f for f in functions if f.attrs.get("sym_visibility") == "public"]
-    kernel = Converter(_RULES).function(public[0], dict(attrs or {}))
+    functions = {
+        str(op.attrs["sym_name"]): op for op in module.regions[0][0].ops if op.name == "tt.func"
+    }
+    public = [f for f in functions.values() if f.attrs.get("sym_visibility") == "public"]
+    kernel = Converter(_RULES, functions, options).function(public[0], dict(attrs or {}))
     verify(kernel)
     return kernel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from asterope.ir import COMBINERS, OPS, Builder, Engine
 from asterope.triton_backend.convert.converter import Converter, Rule
-from asterope.triton_backend.convert.element_branches import element_block
 from asterope.triton_backend.convert.elementwise import RENAMED
 from asterope.triton_backend.convert.refusal import unsupported
 from asterope.triton_backend.ttir import MlirOp
@@ -27,8 +26,7 @@ def _named(op: MlirOp) -> str:
 
 def _by_block(cv: Converter, op: MlirOp, b: Builder, name: str, **attrs: object) -> None:
     new = cv.emit(op, b, name, **attrs)
-    (region,) = op.regions
-    new.blocks = [cv.block(op, region) if len(region) == 1 else element_block(cv, op, region)]
+    new.blocks = [cv.block(op, region) for region in op.regions]
     for inner in new.walk():
         spec = OPS[inner.name]
         if spec.engine in _MEMORY or (spec.has_effect and inner.name not in ("yield", "condition")):

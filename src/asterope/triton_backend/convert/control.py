@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asterope.ir import Block, Builder
+from asterope.ir import Block, Builder, Type
 from asterope.triton_backend.convert.converter import Converter, Rule
 from asterope.triton_backend.ttir import MlirOp
 
@@ -15,8 +15,22 @@ def _program_id(cv: Converter, op: MlirOp, b: Builder) -> None:
 
 
 def _for(cv: Converter, op: MlirOp, b: Builder) -> None:
-    new = cv.emit(op, b, "for")
+    _check_step(cv, op, b)
+    stages = op.attrs.get("tt.num_stages")
+    new = cv.emit(op, b, "for", **({} if stages is None else {"num_stages": max(1, stages)}))
     new.blocks = [cv.block(op, op.regions[0])]
+
+
+def _check_step(cv: Converter, op: MlirOp, b: Builder) -> None:
+    """Where a step is not known before the launch, check that the loop ends."""
+    lo, hi, step = (cv.env[v] for v in op.operands[:3])
+    if step.op is not None and step.op.name == "const" and step.op.attrs["value"] > 0:
+        return
+    bit = Type("i1")
+    forward = b.value("cmp", (step, b.const(step.type, 0)), bit, pred="sgt")
+    empty = b.value("cmp", (lo, hi), bit, pred="sge")
+    ends = b.value("or", (forward, empty), bit)
+    b.op("assert", (ends,), (), {"message": "the loop's step is not above 0, so it does not end"})
 
 
 def _while(cv: Converter, op: MlirOp, b: Builder) -> None:
@@ -32,8 +46,11 @@ def _if(cv: Converter, op: MlirOp, b: Builder) -> None:
 
 
 def _yield(cv: Converter, op: MlirOp, b: Builder) -> None:
-    names = {"scf.condition": "condition", "tt.return": "return"}
-    cv.emit(op, b, names.get(op.name, "yield"))
+    cv.emit(op, b, "condition" if op.name == "scf.condition" else "yield")
+
+
+def _call(cv: Converter, op: MlirOp, b: Builder) -> None:
+    cv.name(op, cv.call(op, b))
 
 
 def _dropped(cv: Converter, op: MlirOp, b: Builder) -> None:
@@ -48,7 +65,7 @@ RULES: dict[str, Rule] = {
     "scf.if": _if,
     "scf.yield": _yield,
     "scf.condition": _yield,
-    "tt.return": _yield,
+    "tt.call": _call,
     "llvm.intr.assume": _dropped,
     "gpu.barrier": _dropped,
     "ttg.barrier": _dropped,

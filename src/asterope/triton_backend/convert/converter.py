@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from asterope.ir import Block, Builder, Kernel, Op, Param, Value
+from asterope.triton_backend.convert.branches import structured
 from asterope.triton_backend.convert.refusal import unsupported
 from asterope.triton_backend.convert.types import convert_type
 from asterope.triton_backend.ttir import MlirBlock, MlirOp, MlirValue
@@ -14,8 +15,6 @@ from asterope.triton_backend.ttir import MlirBlock, MlirOp, MlirValue
 __all__ = ["Converter", "Rule"]
 
 _HINTS = {
-    "cf.cond_br": "put the rest of the kernel under `if` instead of returning early",
-    "tt.call": "remove noinline=True",
     "tt.elementwise_inline_asm": "inline assembly is for one GPU; write it in tl operations",
     "tt.make_tensor_descriptor": "use pointers and masks",
     "tt.descriptor_load": "use pointers and masks",
@@ -31,44 +30,72 @@ def _stem(value: MlirValue) -> str:
 
 
 class Converter:
-    """Converts one function; `env` maps Triton's values to ours."""
+    """Converts one function and those it calls; `env` maps Triton's values to ours.
 
-    def __init__(self, rules: Mapping[str, Rule]) -> None:
+    `functions` are those of the module by their symbols, `options` what rules ask of the launch.
+    """
+
+    def __init__(
+        self,
+        rules: Mapping[str, Rule],
+        functions: Mapping[str, MlirOp] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.rules = rules
+        self.functions = functions or {}
+        self.options = options or {}
         self.env: dict[MlirValue, Value] = {}
+        self._calls: list[tuple[MlirOp, str]] = []
 
     def function(self, op: MlirOp, attrs: dict[str, Any]) -> Kernel:
         """Convert a function; `attrs` become the kernel's."""
-        if len(op.regions[0]) != 1:
-            branch = next(q for b in op.regions[0] for q in b.ops if q.name.startswith("cf."))
-            raise unsupported(branch, "returning early is not supported yet", _HINTS["cf.cond_br"])
-        (source,) = op.regions[0]
+        source = op.regions[0][0]
         body = self._enter(source, op)
         given = op.attrs.get("arg_attrs") or [{}] * len(source.args)
         params = [
             Param(value.name or f"arg{i}", int(a.get("tt.divisibility", 1)))
             for i, (value, a) in enumerate(zip(source.args, given, strict=True))
         ]
-        self._fill(source, body)
+        b = Builder(body)
+        structured(self, op.regions[0], body.args, b)
+        b.op("return")
         return Kernel(str(op.attrs["sym_name"]), params, body, attrs)
+
+    def call(self, op: MlirOp, b: Builder) -> list[Value]:
+        """Emit the function that a call names in place of the call; return what it returns."""
+        callee = self.functions[op.attrs["callee"]]
+        if any(callee is function for function, _ in self._calls):
+            raise unsupported(op, "a function that calls itself is not supported")
+        self._calls.append((callee, self.location(op)))
+        values = structured(self, callee.regions[0], [self.env[v] for v in op.operands], b)
+        self._calls.pop()
+        return values
+
+    def location(self, op: MlirOp) -> str:
+        """Return the user's line of an op: inside Triton's own library, that of the call."""
+        if self._calls and (not op.loc or "/triton/language/" in op.loc):
+            return self._calls[-1][1]
+        return op.loc
 
     def _enter(self, source: MlirBlock, op: MlirOp) -> Block:
         block = Block([Value(convert_type(a.type, op), None, _stem(a)) for a in source.args])
         self.env.update(zip(source.args, block.args, strict=True))
         return block
 
-    def _fill(self, source: MlirBlock, block: Block) -> None:
-        builder = Builder(block)
-        for op in source.ops:
-            builder.loc = op.loc
-            self.op(op, builder)
+    def convert(self, ops: Sequence[MlirOp], b: Builder) -> None:
+        """Convert ops in order."""
+        for op in ops:
+            b.loc = self.location(op)
+            self.op(op, b)
 
     def block(self, op: MlirOp, region: list[MlirBlock]) -> Block:
-        """Convert the only block of a region of `op`."""
-        if len(region) != 1:
-            raise unsupported(op, "branches inside a loop are not supported yet")
+        """Convert a region of `op` to one block; branches between several become `if`s."""
         block = self._enter(region[0], op)
-        self._fill(region[0], block)
+        b = Builder(block)
+        if len(region) == 1:
+            self.convert(region[0].ops, b)
+        else:
+            b.op("yield", structured(self, region, block.args, b))
         return block
 
     def op(self, op: MlirOp, b: Builder) -> None:
@@ -87,6 +114,10 @@ class Converter:
 
     def name(self, op: MlirOp, values: list[Value]) -> None:
         """Remember which values of ours an op's results are."""
-        for theirs, ours in zip(op.results, values, strict=True):
-            ours.hint = _stem(theirs)
+        self.bind(op.results, values)
+
+    def bind(self, named: Sequence[MlirValue], values: Sequence[Value]) -> None:
+        """Remember which values of ours some of Triton's are, and the user's names of them."""
+        for theirs, ours in zip(named, values, strict=True):
+            ours.hint = _stem(theirs) or ours.hint
             self.env[theirs] = ours

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from asterope.errors import UnsupportedError
-from asterope.host import access, loops, matmul, reduction, shapes, timing
+from asterope.host import access, loops, matmul, reduction, scaled, shapes, timing
 from asterope.host.arithmetic import ARITHMETIC
 from asterope.host.evaluate import (
     LAZY,
@@ -343,7 +343,7 @@ _EAGER: dict[str, Callable[[Lowering, Op], None]] = {
     "reduce": reduction.reduce,
     "popcount": reduction.popcount,
     "dot": matmul.dot,
-    "dot_scaled": matmul.dot_scaled,
+    "dot_scaled": scaled.dot_scaled,
     "reshape": shapes.reshape,
     "join": shapes.join,
     "split": shapes.split,

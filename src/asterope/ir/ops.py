@@ -96,8 +96,8 @@ _TABLE = [
     *_vector("reduce", checks.reduce, "one dimension combined: partial i takes elements i, i+16, ... in order; then the 16 partials halve: p[i] with p[i+8], ..."),
     *_vector("popcount", checks.popcount, "how many elements are set"),
     # -- matrices ----------------------------------------------------------------------------
-    OpSpec(name="dot", engine=Engine.TENSOR, check=checks.dot, meaning="acc + a b in fp32 (fp64, i32), summed in `order`"),
-    OpSpec(name="dot_scaled", engine=Engine.TENSOR, check=checks.dot_scaled, meaning="acc + (a times its block scales)(b times its block scales), in pairs order"),
+    OpSpec(name="dot", engine=Engine.TENSOR, check=checks.dot, meaning="acc + a b in fp32 (fp64, i32), summed in `order`; of each matrix of a batch"),
+    OpSpec(name="dot_scaled", engine=Engine.TENSOR, check=checks.dot_scaled, meaning="acc + (a times its block scales)(b times its block scales), in pairs order; of each matrix of a batch"),
     # -- memory ------------------------------------------------------------------------------
     *_vector("addptr", checks.addptr, "addresses moved by elements; offsets are signed, a set i1 is -1", "free"),
     OpSpec(name="load", engine=Engine.LOAD, check=checks.load, meaning="gather: elements at addresses, `other` or 0 where masked off"),

@@ -145,9 +145,9 @@ def reduce(name, elem, shape):
 def dot(name, elem, shape):
     case = Case()
     total = {"i8": "i32", "fp64": "fp64"}.get(elem, "fp32")
-    for m, k, n in ((4, 8, 16), (3, 33, 5), (1, 1, 1)):
-        a, b = (case.load(elem, s) for s in ((m, k), (k, n)))
-        acc = case.load(total, (m, n))
+    for *batch, m, k, n in ((4, 8, 16), (3, 33, 5), (1, 1, 1), (2, 3, 34, 8)):
+        a, b = (case.load(elem, s) for s in ((*batch, m, k), (*batch, k, n)))
+        acc = case.load(total, (*batch, m, n))
         for order in ("sequential", "pairs"):
             case.store(case.writer("dot", a, b, acc, to=acc.type, order=order))
     return case

@@ -102,8 +102,8 @@ _TABLE = [
     *_vector("map", checks.map_, "the block run for every `pack` elements in row-major order"),
     *_vector("popcount", checks.popcount, "how many elements are set"),
     # -- matrices ----------------------------------------------------------------------------
-    OpSpec(name="dot", engine=Engine.TENSOR, check=checks.dot, meaning="acc + a b in fp32 (fp64, i32), summed in `order`"),
-    OpSpec(name="dot_scaled", engine=Engine.TENSOR, check=checks.dot_scaled, meaning="acc + (a times its block scales)(b times its block scales), in pairs order"),
+    OpSpec(name="dot", engine=Engine.TENSOR, check=checks.dot, meaning="acc + a b in fp32 (fp64, i32), summed in `order`; of each matrix of a batch"),
+    OpSpec(name="dot_scaled", engine=Engine.TENSOR, check=checks.dot_scaled, meaning="acc + (a times its block scales)(b times its block scales), in pairs order; of each matrix of a batch"),
     # -- memory ------------------------------------------------------------------------------
     *_vector("addptr", checks.addptr, "addresses moved by elements; offsets are signed, a set i1 is -1", "free"),
     OpSpec(name="load", engine=Engine.LOAD, check=checks.load, meaning="gather: elements at addresses, `other` or 0 where masked off"),

@@ -76,7 +76,7 @@ def vector_work(instruction: Instruction) -> VectorWork | None:
     """Return what an instruction asks of the vector engine; wide products run there too."""
     work = instruction.work
     if isinstance(work, Product) and instruction.engine is Engine.VECTOR:
-        return VectorWork(counts={"op32": work.m * work.n * work.k})
+        return VectorWork(counts={"op32": work.macs})
     return work if isinstance(work, VectorWork) else None
 
 
@@ -84,15 +84,14 @@ def _tensor(work: Product, inside: Inside) -> Cost:
     unit = inside.tile.tensor
     name = rate_format(work, unit.depth_per_cycle)
     depth = unit.depth_per_cycle[name]
-    steps = (
-        math.ceil(work.m / unit.rows) * math.ceil(work.n / unit.cols) * math.ceil(work.k / depth)
-    )
+    blocks = math.ceil(work.m / unit.rows) * math.ceil(work.n / unit.cols)
+    steps = work.batch * blocks * math.ceil(work.k / depth)
     bits = sum(ELEMENTS[f].bits if f in ELEMENTS else 8 for f in (work.a, work.b))
     feed = unit.rows * depth * bits // 8
     return Cost(
         duration_ps=ceil_ps((steps + unit.startup_cycles) / inside.clock_hz),
         mac_format=name,
-        macs=work.m * work.n * work.k,
+        macs=work.macs,
         tsram_bytes=steps * feed,
     )
 

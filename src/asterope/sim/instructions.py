@@ -27,13 +27,19 @@ class Transfer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Product:
-    """A matrix product of [m, k] by [k, n]; `a` and `b` are the element formats."""
+    """Matrix products of [m, k] by [k, n]: one, or a batch; `a` and `b` are the element formats."""
 
     m: int
     n: int
     k: int
     a: str
     b: str
+    batch: int = 1
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds in all."""
+        return self.batch * self.m * self.n * self.k
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,6 +9,7 @@ stored, happen in the DMA on the way.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -247,8 +248,11 @@ class _Lowering:
         formats = [
             str(op.attrs.get(f"{side}_format", t.elem)) for side, t in (("a", left), ("b", right))
         ]
-        depth = left.shape[1] * (2 if op.attrs.get("a_format") == "e2m1" else 1)
-        work = Product(m=left.shape[0], n=right.shape[1], k=depth, a=formats[0], b=formats[1])
+        *batch, m, codes = left.shape
+        work = Product(
+            m=m, n=right.shape[-1], k=codes * (2 if op.attrs.get("a_format") == "e2m1" else 1),
+            a=formats[0], b=formats[1], batch=math.prod(batch),
+        )  # fmt: skip
         wide = max(left.bits, right.bits) >= _WIDE_PRODUCT_BITS
         engine = Engine.VECTOR if wide else Engine.TENSOR
         if wide:

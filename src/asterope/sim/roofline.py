@@ -22,7 +22,7 @@ def flop_of(program: TimeProgram, totals: Totals, chip: Chip) -> dict[str, int]:
         work = instruction.work
         if instruction.engine is Engine.TENSOR and isinstance(work, Product) and count:
             name = rate_format(work, _rates(chip))
-            flop[name] = flop.get(name, 0) + 2 * work.m * work.n * work.k * count
+            flop[name] = flop.get(name, 0) + 2 * work.macs * count
     return flop
 
 

@@ -38,7 +38,7 @@ class MaiaOptions:
     num_stages: int = 2
     debug: bool = False
     default_dot_input_precision: str = "ieee"
-    # tf32 and the bf16 splits are computed in full fp32, which is at least as precise.
+    # tf32 rounds the operands; the splits are computed in full fp32, which is more precise.
     allowed_dot_input_precisions: tuple[str, ...] = ("ieee", "tf32", "tf32x3", "bf16x3", "bf16x6")
     supported_fp8_dtypes: tuple[str, ...] = ("fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16")
     deprecated_fp8_dot_operand_dtypes: tuple[str, ...] = ()
@@ -101,10 +101,12 @@ class MaiaBackend(BaseBackend):  # type: ignore[misc]  # Triton ships no types
         return {"min_dot_size": lambda lhs, rhs: (1, 1, 1)}
 
     def get_module_map(self) -> dict[str, Any]:
-        """Give kernels libdevice's names; the converter knows what they mean."""
+        """Give kernels libdevice's names, which the converter knows, and our default precision."""
         from triton.language.extra.cuda import libdevice
 
-        return {"triton.language.extra.libdevice": libdevice}
+        from asterope.triton_backend import language  # Triton's own has to be there first
+
+        return {"triton.language.extra.libdevice": libdevice, "triton.language": language}
 
     def load_dialects(self, ctx: Any) -> None:
         """Need no dialect beyond Triton's."""

@@ -221,6 +221,13 @@ def test_int8_dot_wraps_in_32_bits():
     assert got[0, 0] == (64 * 128 * 128 + 2**31 - 1) - 2**32
 
 
+def test_each_matrix_of_a_batch_is_multiplied():
+    a, b, acc = matrices(3)
+    batch = run_dot("fp32", np.stack([a, -a]), np.stack([b, b]), np.stack([acc, -acc]), "pairs")
+    one = run_dot("fp32", a, b, acc, "pairs")
+    np.testing.assert_array_equal(batch, [one, -one])
+
+
 @pytest.mark.parametrize("block", ["mxfp8_e4m3", "mxfp8_e5m2", "mxfp4", "nvfp4"])
 def test_dot_scaled_multiplies_what_the_codes_and_scales_stand_for(block):
     a, b, acc = np.rint(np.random.default_rng(4).standard_normal((3, 4, 64)) * 2)

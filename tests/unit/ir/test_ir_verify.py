@@ -16,6 +16,8 @@ HEAD = """
   %b = const() {value = true} : i1[8]
   %a = broadcast(%p) : ptr<fp32>[8]
   %h = const() {value = 0} : i8[8,32]
+  %t = const() {value = 1.0} : fp32[2,4,4]
+  %u = const() {value = 1.0} : fp32[3,4,4]
 """
 
 # One line that is wrong, and what the verifier says about it.
@@ -82,6 +84,7 @@ REFUSED = [
     ('%x = dot(%q, %m, %m) {order = "pairs"} : fp32[4,4]', "gives"),
     ('%x = dot(%q, %m, %n) {order = "pairs"} : i32', r"is not \[M,N\]"),
     ('%x = dot_scaled(%h, %g, %w) {a_format = "e4m3"} : fp32[8,4]', "has no formats"),
+    ('%x = dot(%t, %u, %t) {order = "pairs"} : fp32[2,4,4]', "not batches of as many"),
     ('%x = dot_scaled(%one, %g, %w) {a_format = "e4m3", b_format = "e4m3"} : fp32[8,4]', "matri"),
     (
         '%x = dot_scaled(%h, %g, %w) {a_format = "e2m1", b_format = "e4m3"} : fp32[8,4]',

@@ -154,13 +154,6 @@ def raises_to_a_power(x):
 
 
 @triton.jit
-def multiplies_batches(x, o, B: tl.constexpr):
-    b, i = tl.arange(0, 2), tl.arange(0, B)
-    at = b[:, None, None] * B * B + i[None, :, None] * B + i[None, None, :]
-    tl.store(o + at, tl.dot(tl.load(x + at), tl.load(x + at)))  # here
-
-
-@triton.jit
 def follows_pointers(x):
     p = tl.load(x).to(tl.pointer_type(tl.pointer_type(tl.float32)))  # here
     tl.store(tl.load(p), 1.0)
@@ -181,7 +174,6 @@ UNSUPPORTED = [
     (gathers, "*fp32", B16, "tt.gather", "docs/"),
     (prints, "*fp32", {}, "tt.print", "docs/"),
     (raises_to_a_power, "*fp32", {}, "__nv_powf", "docs/"),
-    (multiplies_batches, "*fp16 *fp32", B16, "a dot of", "docs/"),
     (follows_pointers, "*i64", {}, "pointers to|type !tt.ptr", "docs/"),
 ]
 

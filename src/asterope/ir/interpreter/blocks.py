@@ -59,6 +59,8 @@ def _histogram(op: Op, a: Array, *mask: Array) -> Array:
 
 
 def _dot(op: Op, a: Array, b: Array, acc: Array) -> Array:
+    if a.ndim > 2:
+        return np.stack([_dot(op, *matrices) for matrices in zip(a, b, acc, strict=True)])
     if acc.dtype == np.int32:
         return (a.astype(np.int64) @ b.astype(np.int64)).astype(np.int32) + acc
     if acc.dtype == np.float64:
@@ -86,6 +88,9 @@ def _decoded(op: Op, side: str, x: Array, scale: Array | None) -> Array:
 
 
 def _dot_scaled(op: Op, a: Array, b: Array, acc: Array, *scales: Array) -> Array:
+    if a.ndim > 2:
+        parts = zip(a, b, acc, *scales, strict=True)
+        return np.stack([_dot_scaled(op, *matrices) for matrices in parts])
     rest = list(scales)
     a_scale = rest.pop(0) if op.attrs.get("a_scale") else None
     b_scale = rest.pop(0) if op.attrs.get("b_scale") else None

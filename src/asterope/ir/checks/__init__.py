@@ -5,9 +5,12 @@ from __future__ import annotations
 from asterope.ir.checks.common import Check
 from asterope.ir.checks.control import for_, if_, issue, program_id, signalled, terminator, while_
 from asterope.ir.checks.elementwise import (
+    DIRECTED,
+    bessel,
     bitcast,
     compare,
     convert,
+    directed,
     float_compare,
     int_compare,
     int_to_pointer,
@@ -33,14 +36,17 @@ from asterope.ir.checks.shapes import (
 
 __all__ = [
     "COMBINERS",
+    "DIRECTED",
     "DOT_FORMATS",
     "Check",
     "addptr",
+    "bessel",
     "bitcast",
     "broadcast",
     "compare",
     "const",
     "convert",
+    "directed",
     "dot",
     "dot_scaled",
     "expand",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 __all__ = [
+    "BINARY_FUNCTIONS",
     "DOT_ELEMENTS", "FLOAT_BINARY", "FLOAT_PREDICATES", "FLOAT_UNARY", "FUNCTIONS", "INT_BINARY",
-    "INT_PREDICATES", "SCALED_FORMATS", "SIZES", "THEMES",
+    "INT_PREDICATES", "INT_UNARY", "SCALED_FORMATS", "SIZES", "THEMES",
 ]  # fmt: skip
 
 SIZES = (1, 2, 4, 8, 16, 32)
@@ -16,7 +17,11 @@ FLOAT_BINARY = ("fadd", "fsub", "fmul", "fdiv", "frem", "fmin", "fmax", "fminimu
 FLOAT_UNARY = ("fneg", "abs", "floor", "ceil", "trunc", "rint", "sqrt")
 FUNCTIONS = (
     "exp", "exp2", "log", "log2", "log10", "log1p", "expm1", "sin", "cos", "tanh", "erf", "rsqrt",
+    "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "cbrt", "rcbrt",
+    "erfc", "lgamma", "tgamma", "j0", "j1", "y0", "y1",
 )  # fmt: skip
+BINARY_FUNCTIONS = ("atan2", "pow")
+INT_UNARY = ("iabs", "bit_count", "leading_zeros", "trailing_zeros", "bit_reverse")
 INT_PREDICATES = ("eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge")
 FLOAT_PREDICATES = (
     "oeq", "ogt", "oge", "olt", "ole", "one", "ord",

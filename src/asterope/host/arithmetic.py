@@ -8,16 +8,13 @@ from collections.abc import Callable
 from asterope.formats import ELEMENTS, emit_decode, emit_encode
 from asterope.host.values import NARROW_FLOATS, register_kind, round_narrow
 from asterope.ir import Op, Type, Value
-from asterope.native import BITS, Val, apply_function
+from asterope.native import BINARY_FUNCTIONS, BITS, FUNCTIONS, Val, apply_directed, apply_function
 
 __all__ = ["ARITHMETIC", "FUNCTION_OPS", "combine"]
 
 Emit = Callable[[Op, list[Val]], Val]
 
-FUNCTION_OPS = (
-    "exp", "exp2", "log", "log2", "log10", "log1p", "expm1", "sin", "cos", "tanh", "erf",
-    "sqrt", "rsqrt", "floor", "ceil", "trunc", "rint", "abs",
-)  # fmt: skip
+FUNCTION_OPS = (*FUNCTIONS, *BINARY_FUNCTIONS)
 
 
 # -- integers -----------------------------------------------------------------------------------
@@ -91,6 +88,18 @@ def _iabs(op: Op, v: list[Val]) -> Val:
     return v[0].lt(0).where(-v[0], v[0])
 
 
+def _bits(name: str, *, flips_bool: bool = False) -> Emit:
+    """Apply an intrinsic that looks at the bits of an integer."""
+
+    def emit(op: Op, v: list[Val]) -> Val:
+        a = v[0]
+        if a.kind == "i1":
+            return ~a if flips_bool else a
+        return a.fn.count_zeros(name, a) if flips_bool else a.unary(name)
+
+    return emit
+
+
 def _cmp(op: Op, v: list[Val]) -> Val:
     return v[0].cmp(str(op.attrs["pred"]), v[1])
 
@@ -116,7 +125,11 @@ def _extreme(beats: str, *, keep_nan: bool) -> Callable[[list[Val]], Val]:
 
 
 def _function(name: str) -> Emit:
-    return _float(lambda v: apply_function(name, v[0]))
+    return _float(lambda v: apply_function(name, *v))
+
+
+def _directed(op: Op, v: list[Val]) -> Val:
+    return apply_directed(str(op.attrs["of"]), str(op.attrs["rounding"]), *v)
 
 
 def _select(op: Op, v: list[Val]) -> Val:
@@ -201,6 +214,9 @@ ARITHMETIC: dict[str, Emit] = {
     "shl": _shift("shl"), "shrs": _shift("ashr"), "shru": _shift("lshr"),
     "mins": _min_max("smin"), "maxs": _min_max("smax"),
     "minu": _min_max("umin"), "maxu": _min_max("umax"),
+    "bit_count": _bits("ctpop"), "bit_reverse": _bits("bitreverse"),
+    "leading_zeros": _bits("ctlz", flips_bool=True),
+    "trailing_zeros": _bits("cttz", flips_bool=True),
     "mulhu": _mulhu, "iabs": _iabs, "cmp": _cmp, "fcmp": _cmp, "select": _select,
     "fadd": _float(lambda v: v[0] + v[1]), "fsub": _float(lambda v: v[0] - v[1]),
     "fmul": _float(lambda v: v[0] * v[1]), "fdiv": _float(lambda v: v[0] / v[1]),
@@ -211,7 +227,7 @@ ARITHMETIC: dict[str, Emit] = {
     "fneg": lambda op, v: -v[0], "fma": _float(lambda v: v[0].fma(v[1], v[2])),
     **{name: _function(name) for name in FUNCTION_OPS},
     "abs": lambda op, v: apply_function("abs", v[0]),
-    "convert": _convert, "bitcast": _bitcast,
+    "directed": _directed, "convert": _convert, "bitcast": _bitcast,
     "ptr_to_int": _to_int, "int_to_ptr": _to_pointer, "addptr": _addptr,
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ import numpy as np
 from asterope.host.access import load_chunk, load_tile_chunk
 from asterope.host.arithmetic import ARITHMETIC
 from asterope.host.values import At, Buffer, Lane, Lazy, index_const, register_kind
-from asterope.ir import Op, Value, dtype_of, grows_by_one
+from asterope.ir import OPS, Op, Value, dtype_of, grows_by_one
 from asterope.native import Val
 
 if TYPE_CHECKING:
@@ -29,10 +29,8 @@ __all__ = [
 _FUNCTION_COST, _DIVISION_COST, _LOAD_COST = 20, 8, 4
 _COSTS = {
     **dict.fromkeys(("divs", "divu", "rems", "remu", "fdiv", "frem"), _DIVISION_COST),
-    **dict.fromkeys(
-        ("exp", "exp2", "log", "log2", "log10", "log1p", "expm1", "sin", "cos", "tanh", "erf"),
-        _FUNCTION_COST,
-    ),
+    **{name: _FUNCTION_COST for name, spec in OPS.items() if spec.cost == "function"},
+    "directed": _FUNCTION_COST,
     **dict.fromkeys(("sqrt", "rsqrt"), _DIVISION_COST),
     **dict.fromkeys(("load", "load_tile"), _LOAD_COST),
     **dict.fromkeys(("const", "iota", "broadcast", "expand", "transpose"), 0),

@@ -33,7 +33,7 @@ class OpSpec:
 
     `cost` classes vector work: "op" one operation an element, "function" one transcendental an
     element, "move" a pass through the reshaper, "free" pure addressing. `has_effect` keeps the op
-    alive without users.
+    alive without users. `times` is how many such operations one element takes.
     """
 
     name: str
@@ -41,12 +41,15 @@ class OpSpec:
     check: Check
     meaning: str
     cost: str = "free"
+    times: int = 1
     has_effect: bool = False
 
 
-def _vector(names: str, check: Check, meaning: str, cost: str = "op") -> list[OpSpec]:
+def _vector(
+    names: str, check: Check, meaning: str, cost: str = "op", times: int = 1
+) -> list[OpSpec]:
     return [
-        OpSpec(name=n, engine=Engine.VECTOR, check=check, meaning=meaning, cost=cost)
+        OpSpec(name=n, engine=Engine.VECTOR, check=check, meaning=meaning, cost=cost, times=times)
         for n in names.split()
     ]
 
@@ -65,6 +68,8 @@ _TABLE = [
     *_vector("shl shrs shru", checks.same(2, INTEGERS), "shifts; by the width or more: 0, or the sign"),
     *_vector("mins maxs minu maxu", checks.same(2, INTEGERS), "smaller and larger, signed and unsigned"),
     *_vector("mulhu", checks.same(2, INTEGERS), "high half of the unsigned product"),
+    *_vector("bit_count leading_zeros trailing_zeros", checks.same(1, INTEGERS), "how many bits are set; are 0 above the highest, below the lowest that is set"),
+    *_vector("bit_reverse", checks.same(1, INTEGERS), "the bits in reverse order"),
     *_vector("cmp", checks.int_compare, "compare integers or addresses by `pred`"),
     # -- floats: IEEE 754, each result rounded to nearest even in the element's format ---------
     *_vector("fadd fsub fmul fdiv frem", checks.same(2, FLOATS), "the named operation; frem has the dividend's sign"),
@@ -79,6 +84,19 @@ _TABLE = [
         "exp exp2 log log2 log10 log1p expm1 sin cos tanh erf sqrt rsqrt",
         checks.same(1, FLOATS), "the named function, correctly rounded here", "function",
     ),
+    # Counted as the functions each is composed of: tan is sin and cos, pow is log2 and exp2, ...
+    *_vector(
+        "atan sinh cosh atanh erfc",
+        checks.same(1, FLOATS), "the named function, correctly rounded here", "function",
+    ),
+    *_vector(
+        "tan asin acos asinh acosh cbrt rcbrt lgamma tgamma j0 j1 y0 y1",
+        checks.same(1, FLOATS), "the named function; rcbrt is 1 / cbrt, j and y are Bessel's", "function", 2,
+    ),
+    *_vector("atan2", checks.same(2, FLOATS), "the angle of the point (b, a)", "function"),
+    *_vector("pow", checks.same(2, FLOATS), "a to the power b", "function", 2),
+    *_vector("jn yn", checks.bessel, "Bessel's functions of order a >= 0, an i32, at b", "function", 4),
+    *_vector("directed", checks.directed, "`of` (fadd fsub fmul fdiv fma sqrt) with its result rounded by `rounding`: toward_zero, down, up"),
     *_vector("select", checks.select, "a where the condition holds, else b"),
     *_vector("convert", checks.convert, "`how`: sext zext trunc, float to float, integer and float; narrower floats than fp32 are reached through fp32; float to fp8 saturates, to integer saturates and NaN is 0"),
     *_vector("bitcast", checks.bitcast, "the same bits as another element", "free"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from asterope.native.build import BITS, Function, Module, Val, type_text
 from asterope.native.cpu import ISAS, Isa, available_isas, best_isa, isa_named, num_cores
+from asterope.native.directed import apply_directed
 from asterope.native.files import cache_dir, sources_digest, write_atomically
 from asterope.native.jit import Library, compile_object, disassemble, load_library
-from asterope.native.maths import FUNCTIONS, apply_function
+from asterope.native.maths import BINARY_FUNCTIONS, FUNCTIONS, apply_function
 from asterope.native.pool import Counter, run_on_all_cores
 
 __all__ = [
+    "BINARY_FUNCTIONS",
     "BITS",
     "FUNCTIONS",
     "ISAS",
@@ -19,6 +21,7 @@ __all__ = [
     "Library",
     "Module",
     "Val",
+    "apply_directed",
     "apply_function",
     "available_isas",
     "best_isa",

@@ -333,6 +333,11 @@ class Module:
         self._names.add(name)
         return Function(self, name, params)
 
+    def define(self, name: str, text: str) -> None:
+        """Add a whole function given as text."""
+        self._names.add(name)
+        self.finish(text)
+
     def has(self, name: str) -> bool:
         """Whether a function of that name was started here."""
         return name in self._names
@@ -402,6 +407,11 @@ class Function:
         first = args[0]
         full = f"llvm.{name}.{_suffix(first.kind, first.lanes)}"
         return self.call(full, args, first.kind, first.lanes)
+
+    def count_zeros(self, name: str, x: Val) -> Val:
+        """Call `llvm.ctlz` or `llvm.cttz`; of zero they give the width."""
+        full = f"llvm.{name}.{_suffix(x.kind, x.lanes)}"
+        return self.call(full, (x, Val(self, "false", "i1")), x.kind, x.lanes)
 
     # -- memory -----------------------------------------------------------------------------
     def slot(self, kind: str, lanes: int = 0) -> Val:

@@ -1,18 +1,21 @@
 """Vector maths: exponentials, logarithms and circular functions, the same bits on every CPU.
 
 Each function of float32 is a range reduction and a polynomial in fused multiply-adds, within
-1.5 units in the last place of the true value over its whole range (tests/unit/native). Float64,
-and the functions that few kernels use, call the C library one lane at a time.
+1.5 units in the last place of the true value over its whole range (tests/unit/native); those that
+are not here are in `wide_maths`. Float64, gamma and Bessel functions call the C library one lane
+at a time.
 Polynomials: minimax fits of the reduced function, rounded to the working precision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from asterope.native.build import Val
+from asterope.native.library_maths import LIBRARY, call_library
+from asterope.native.wide_maths import WIDE, poly, sine_cosine
 
-__all__ = ["FUNCTIONS", "apply_function"]
+__all__ = ["BINARY_FUNCTIONS", "FUNCTIONS", "apply_function"]
 
 _LN2_HI, _LN2_LO = 0.693359375, -2.12194440054690568e-4
 _LOG2E = 1.4426950408889634
@@ -32,25 +35,7 @@ _TANH = (
     -0.3333333134651184, 0.13333195447921753, -0.053945377469062805,
     0.021692607551813126, -0.008156280033290386, 0.002122745616361499,
 )  # fmt: skip
-_SIN = (
-    -1.6666666666666677e-01, 8.333333333335684e-03, -1.9841269843193427e-04,
-    2.7557319447920275e-06, -2.505184108637588e-08, 1.5969401914452755e-10,
-)  # fmt: skip
-_COS = (
-    4.166666666666505e-02, -1.3888888888644905e-03, 2.4801587165342228e-05,
-    -2.755728277625899e-07, 2.0871892494378798e-09, -1.1180569020631083e-11,
-)  # fmt: skip
-# pi/2 in three doubles of 33 bits each: n * part is exact for |n| < 2^20.
-_HALF_PI = (1.57079632673412561417e00, 6.07710050630396597660e-11, 2.02226624879595063154e-21)
 _FAR = 1e6  # beyond this argument the C library reduces with more digits
-
-
-def _poly(x: Val, coefficients: Sequence[float]) -> Val:
-    """Evaluate sum c_i x^i by Horner's rule in fused multiply-adds."""
-    total = x.fn.const(x.kind, coefficients[-1], x.lanes)
-    for c in reversed(coefficients[:-1]):
-        total = total.fma(x, c)
-    return total
 
 
 def _times_power_of_two(x: Val, n: Val) -> Val:
@@ -72,7 +57,7 @@ def _exp(x: Val) -> Val:
     n = (x * _LOG2E).unary("roundeven")
     r = n.fma(-_LN2_HI, x)
     r = n.fma(-_LN2_LO, r)
-    y = _poly(r, _EXP).fma(r * r, r) + 1.0
+    y = poly(r, _EXP).fma(r * r, r) + 1.0
     return _times_power_of_two(y, n.to_int_inside("i32"))
 
 
@@ -80,7 +65,7 @@ def _exp2(x: Val) -> Val:
     x = _clamp(x, -152.0, 129.0)
     n = x.unary("roundeven")
     r = x - n
-    tail = _poly(r, _EXP2).fma(r, _LN2_TAIL)
+    tail = poly(r, _EXP2).fma(r, _LN2_TAIL)
     y = tail.fma(r, r * _LN2) + 1.0
     return _times_power_of_two(y, n.to_int_inside("i32"))
 
@@ -105,7 +90,7 @@ def _log_edges(x: Val, y: Val) -> Val:
 
 def _log(x: Val) -> Val:
     f, e = _split(x)
-    y = _poly(f, _LOG) * f * f * f
+    y = poly(f, _LOG) * f * f * f
     y = e.fma(_LN2_LO, y)
     y = (f * f).fma(-0.5, y)
     return _log_edges(x, e.fma(_LN2_HI, f + y))
@@ -113,7 +98,7 @@ def _log(x: Val) -> Val:
 
 def _log2(x: Val) -> Val:
     f, e = _split(x)
-    y = (f * f).fma(-0.5, _poly(f, _LOG) * f * f * f)
+    y = (f * f).fma(-0.5, poly(f, _LOG) * f * f * f)
     # log2(e) = 1 + 0.4427: adding f and y themselves first keeps the leading bits.
     rest = f.fma(0.44269504088896340736, y * 0.44269504088896340736)
     return _log_edges(x, ((rest + y) + f) + e)
@@ -121,32 +106,30 @@ def _log2(x: Val) -> Val:
 
 def _circular(x: Val, shift: int) -> Val:
     """Sine (shift 0) or cosine (shift 1), reduced and evaluated in float64."""
-    d = x.fext("f64")
-    n = (d * 0.6366197723675814).unary("roundeven")
-    r = d
-    for part in _HALF_PI:
-        r = n.fma(-part, r)
-    z = r * r
-    sine = _poly(z, _SIN).fma(z * r, r)
-    cosine = _poly(z, _COS).fma(z * z, z.fma(-0.5, 1.0))
-    quadrant = n.to_int("i64") + shift
+    sine, cosine, n = sine_cosine(x.fext("f64"))
+    quadrant = n + shift
     value = (quadrant & 1).ne(0).where(cosine, sine)
     near = (quadrant & 2).ne(0).where(-value, value).fext("f32")
+    y = _unless_far(x, near, "cos" if shift else "sin")
+    return y if shift else x.eq(0.0).where(x, y)
+
+
+def _unless_far(x: Val, near: Val, name: str) -> Val:
+    """Take the C library's value where the argument is too large for our reduction."""
     far = x.unary("fabs").gt(_FAR)
     fn = x.fn
     result = fn.slot("f32", x.lanes)
     fn.store(near, result)
     with fn.if_(far.any_lane()):
-        fn.store(far.where(_by_lane("cos" if shift else "sin")(x), near), result)
-    y = fn.load(result, "f32", x.lanes)
-    return y if shift else x.eq(0.0).where(x, y)
+        fn.store(far.where(call_library(name, x), near), result)
+    return fn.load(result, "f32", x.lanes)
 
 
 def _tanh(x: Val) -> Val:
     size = x.unary("fabs")
     large = _one_minus_two_over(_exp(size + size) + 1.0)
     z = x * x
-    small = _poly(z, _TANH).fma(z * x, x)
+    small = poly(z, _TANH).fma(z * x, x)
     return size.lt(0.625).where(small, large).minimum("copysign", x)
 
 
@@ -155,26 +138,32 @@ def _one_minus_two_over(x: Val) -> Val:
     return -(two / x) + 1.0
 
 
-def _by_lane(name: str) -> Callable[[Val], Val]:
-    """Call a float64 function of the C library for each lane, rounding back at the end."""
-
-    def emit(x: Val) -> Val:
-        fn = x.fn
-        if not x.lanes:
-            return fn.call(name, (x.fext("f64"),), "f64").fext(x.kind)
-        result = fn.undef(x.kind, x.lanes)
-        for i in range(x.lanes):
-            y = fn.call(name, (x.lane(i).fext("f64"),), "f64").fext(x.kind)
-            result = result.with_lane(i, y)
-        return result
-
-    return emit
-
-
 def _rsqrt(x: Val) -> Val:
     return x.fn.const(x.kind, 1.0, x.lanes) / x.unary("sqrt")
 
 
+def _cube_root(x: Val) -> tuple[Val, Val]:
+    """Return the C library's cube root of float64, and what Newton's step adds to it."""
+    root = call_library("cbrt", x)
+    square = root * root
+    rest = (-square).fma(root, x) - root.fma(root, -square) * root
+    step = rest / (square * 3.0)
+    return root, step.unary("fabs").cmp("olt", root.unary("fabs")).where(step, 0.0)
+
+
+def _cbrt64(x: Val) -> Val:
+    root, step = _cube_root(x)
+    return step.eq(0.0).where(root, root + step)
+
+
+def _rcbrt64(x: Val) -> Val:
+    root, step = _cube_root(x)
+    y = x.like(1.0) / root
+    error = (-root).fma(y, 1.0) - step * y
+    return error.is_nan().where(y, y.fma(error, y))
+
+
+_CUBE_ROOTS = {"cbrt": _cbrt64, "rcbrt": _rcbrt64}
 _FLOAT32: dict[str, Callable[[Val], Val]] = {
     "exp": _exp,
     "exp2": _exp2,
@@ -192,17 +181,25 @@ _EXACT = {
     "trunc": "trunc",
     "rint": "roundeven",
 }
-_LIBRARY = ("exp", "exp2", "log", "log2", "sin", "cos", "tanh", "erf", "log1p", "expm1", "log10")
+BINARY_FUNCTIONS = ("atan2", "pow", "jn", "yn")
+FUNCTIONS = tuple(sorted({*_FLOAT32, *_EXACT, *LIBRARY, "rsqrt", "rcbrt"} - {*BINARY_FUNCTIONS}))
 
-FUNCTIONS = tuple(sorted({*_FLOAT32, *_EXACT, *_LIBRARY, "rsqrt"}))
 
+def apply_function(name: str, *args: Val) -> Val:
+    """Emit a function of float32 or float64 values of any number of lanes.
 
-def apply_function(name: str, x: Val) -> Val:
-    """Emit one of `FUNCTIONS` on a float32 or float64 value of any number of lanes."""
+    It is one of `FUNCTIONS`, or of `BINARY_FUNCTIONS`; the first operand of jn and yn is an i32.
+    """
+    x = args[-1]
     if name in _EXACT:
         return x.unary(_EXACT[name])
     if name == "rsqrt":
         return _rsqrt(x)
     if x.kind == "f32" and name in _FLOAT32:
         return _FLOAT32[name](x)
-    return _by_lane(name)(x)
+    if x.kind == "f32" and name in WIDE:
+        near = WIDE[name](*[a.fext("f64") for a in args]).fext("f32")
+        return _unless_far(x, near, name) if name == "tan" else near
+    if name in _CUBE_ROOTS:
+        return _CUBE_ROOTS[name](x)
+    return call_library(name, *args)

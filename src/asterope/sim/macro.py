@@ -393,12 +393,12 @@ def _vector_counts(op: Op) -> dict[str, int]:
     """Count the element operations of an op by class."""
     if op.blocks:
         return _counts_by_element(op)
-    cost = OPS[op.name].cost
+    cost, times = OPS[op.name].cost, OPS[op.name].times
     types = [v.type for v in (*op.operands, *op.results)]
     elements = max(t.num_elements for t in types)
     bits = max(64 if t.is_ptr else t.bits for t in types)
     name = {"op": "op", "function": "function", "move": "move"}[cost]
-    return {f"{name}{16 if bits <= 16 else 32}": elements * (2 if bits > 32 else 1)}
+    return {f"{name}{16 if bits <= 16 else 32}": elements * times * (2 if bits > 32 else 1)}
 
 
 def _counts_by_element(op: Op) -> dict[str, int]:

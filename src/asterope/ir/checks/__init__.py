@@ -6,9 +6,12 @@ from asterope.ir.checks.by_element import COMBINERS, map_, reduce, scan
 from asterope.ir.checks.common import Check
 from asterope.ir.checks.control import for_, if_, issue, program_id, signalled, terminator, while_
 from asterope.ir.checks.elementwise import (
+    DIRECTED,
+    bessel,
     bitcast,
     compare,
     convert,
+    directed,
     float_compare,
     int_compare,
     int_to_pointer,
@@ -36,15 +39,18 @@ from asterope.ir.checks.shapes import (
 
 __all__ = [
     "COMBINERS",
+    "DIRECTED",
     "DOT_FORMATS",
     "Check",
     "addptr",
     "assert_",
+    "bessel",
     "bitcast",
     "broadcast",
     "compare",
     "const",
     "convert",
+    "directed",
     "dot",
     "dot_scaled",
     "exchange",

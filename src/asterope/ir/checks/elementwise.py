@@ -9,9 +9,12 @@ from asterope.ir.program import Op
 from asterope.ir.types import FLOATS, INTEGERS, Ptr, Type
 
 __all__ = [
+    "DIRECTED",
+    "bessel",
     "bitcast",
     "compare",
     "convert",
+    "directed",
     "float_compare",
     "int_compare",
     "int_to_pointer",
@@ -89,6 +92,26 @@ def convert(op: Op) -> None:
     require(how != "trunc" or t.bits < a.bits, f"trunc of {a} to {t} does not narrow")
     rounding = op.attrs.get("rounding", "nearest_even")
     require(rounding in ("nearest_even", "toward_zero"), f"has no rounding {rounding!r}")
+
+
+DIRECTED = {"fadd": 2, "fsub": 2, "fmul": 2, "fdiv": 2, "sqrt": 1, "fma": 3}
+
+
+def directed(op: Op) -> None:
+    """An operation of fp32 or fp64 that is not rounded to nearest."""
+    of, rounding = op.attrs.get("of"), op.attrs.get("rounding")
+    require(of in DIRECTED, f"has no operation {of!r}")
+    require(rounding in ("toward_zero", "down", "up"), f"has no rounding {rounding!r}")
+    same(DIRECTED[str(of)], ("fp32", "fp64"))(op)
+
+
+def bessel(op: Op) -> None:
+    """An i32 order and a float of the result's type."""
+    count(op, 2)
+    order, x = types_of(op)
+    t = op.result.type
+    require(x == t and t.is_float, f"of {x} gives {t}")
+    require(order == t.with_elem("i32"), f"of order {order} at {x}")
 
 
 def bitcast(op: Op) -> None:

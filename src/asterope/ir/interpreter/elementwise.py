@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from asterope.formats import fma32, reference_decode, reference_encode
+from asterope.ir.interpreter.directed import directed
+from asterope.ir.interpreter.functions import FUNCTIONS
 from asterope.ir.program import Op
 from asterope.ir.types import Type
 
@@ -108,6 +110,22 @@ def _mulhu(a: Array, b: Array) -> Array:
     return high.reshape(a.shape).view(a.dtype)
 
 
+def _bits_of(a: Array) -> list[str]:
+    """Write the bits of integers as text, highest first."""
+    width = a.dtype.itemsize * 8
+    return [f"{x:0{width}b}" for x in _unsigned(a).reshape(-1).tolist()]
+
+
+def _of_bits(f: Callable[[str], int], on_bool: Callable[[Array], Array]) -> Any:
+    def run(op: Op, a: Array) -> Array:
+        if a.dtype == np.bool_:
+            return on_bool(a)
+        found = np.array([f(bits) for bits in _bits_of(a)], dtype=f"u{a.dtype.itemsize}")
+        return found.reshape(a.shape).view(a.dtype)
+
+    return run
+
+
 def _minmax_unsigned(f: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
     def run(a: Array, b: Array) -> Array:
         found: Array = f(_unsigned(a), _unsigned(b)).view(a.dtype)
@@ -141,6 +159,10 @@ _INTEGER: dict[str, Any] = {
     "maxu": _on_bits(_minmax_unsigned(np.maximum), np.logical_or),
     "mulhu": _on_bits(_mulhu, lambda a, b: np.zeros_like(a)),
     "iabs": lambda op, a: np.abs(a),
+    "bit_count": _of_bits(lambda bits: bits.count("1"), np.copy),
+    "leading_zeros": _of_bits(lambda bits: len(bits) - len(bits.lstrip("0")), np.logical_not),
+    "trailing_zeros": _of_bits(lambda bits: len(bits) - len(bits.rstrip("0")), np.logical_not),
+    "bit_reverse": _of_bits(lambda bits: int(bits[::-1], 2), np.copy),
 }
 
 
@@ -152,9 +174,10 @@ def _float(f: Callable[..., Array]) -> Any:
     return run
 
 
-def _function(f: Callable[[Array], Array]) -> Any:
-    def run(op: Op, a: Array) -> Array:
-        return narrow(np.asarray(f(a.astype(np.float64))), op.result.type)
+def _function(f: Callable[..., Array]) -> Any:
+    def run(op: Op, *args: Array) -> Array:
+        wide = [a if a.dtype == np.int32 else a.astype(np.float64) for a in args]
+        return narrow(np.asarray(f(*wide)), op.result.type)
 
     return run
 
@@ -193,8 +216,6 @@ def _extreme(beats: Callable[[Array, Array], Array], *, keep_nan: bool) -> Calla
     return run
 
 
-_erf = np.vectorize(math.erf, otypes=[np.float64])
-
 _FLOAT: dict[str, Any] = {
     "fadd": _float(np.add), "fsub": _float(np.subtract),
     "fmul": _float(np.multiply), "fdiv": _float(np.divide), "frem": _float(np.fmod),
@@ -208,8 +229,11 @@ _FLOAT: dict[str, Any] = {
     "exp": _function(np.exp), "exp2": _function(np.exp2), "log": _function(np.log),
     "log2": _function(np.log2), "log10": _function(np.log10), "log1p": _function(np.log1p),
     "expm1": _function(np.expm1), "sin": _function(np.sin), "cos": _function(np.cos),
-    "tanh": _function(np.tanh), "erf": _function(_erf),
-    "rsqrt": _function(lambda a: 1.0 / np.sqrt(a)),
+    "tanh": _function(np.tanh),
+    "rsqrt": _function(lambda a: 1.0 / np.sqrt(a)), **{
+        name: _function(f) for name, f in FUNCTIONS.items()
+    },
+    "directed": directed,
 }  # fmt: skip
 
 # -- comparison, choice, conversion ---------------------------------------------------------------

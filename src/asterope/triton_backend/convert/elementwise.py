@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+
 from asterope.ir import Builder
 from asterope.triton_backend.convert.converter import Converter, Rule
+from asterope.triton_backend.convert.libdevice import MEANINGS, Term
 from asterope.triton_backend.convert.refusal import unsupported
 from asterope.triton_backend.convert.types import convert_type, read_number
 from asterope.triton_backend.ttir import MlirOp
@@ -38,13 +41,6 @@ _CONVERTED = {
     "arith.index_cast": "sext", "arith.extf": "float", "arith.truncf": "float",
     "tt.fp_to_fp": "float", "arith.sitofp": "from_signed", "arith.uitofp": "from_unsigned",
     "arith.fptosi": "to_signed", "arith.fptoui": "to_unsigned",
-}  # fmt: skip
-# Names of libdevice functions of one operand, without the `__nv_` and the trailing `f`.
-_LIBDEVICE = {
-    "exp": "exp", "exp2": "exp2", "log": "log", "log2": "log2", "log10": "log10",
-    "log1p": "log1p", "expm1": "expm1", "sin": "sin", "cos": "cos", "tanh": "tanh",
-    "erf": "erf", "sqrt": "sqrt", "rsqrt": "rsqrt", "floor": "floor", "ceil": "ceil",
-    "trunc": "trunc", "rint": "rint", "nearbyint": "rint", "fabs": "abs",
 }  # fmt: skip
 _INT_PREDICATES = ("eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge")
 
@@ -106,11 +102,20 @@ def _clamp(cv: Converter, op: MlirOp, b: Builder) -> None:
 
 def _extern(cv: Converter, op: MlirOp, b: Builder) -> None:
     symbol = str(op.attrs["symbol"])
-    stem = symbol.removeprefix("__nv_").removeprefix("fast_")
-    name = _LIBDEVICE.get(stem) or _LIBDEVICE.get(stem.removesuffix("f"))
-    if name is None or len(op.operands) != 1:
-        raise unsupported(op, f"the extern function {symbol} is not supported yet")
-    cv.emit(op, b, name)
+    meaning = MEANINGS.get(symbol)
+    if meaning is None:
+        close = difflib.get_close_matches(symbol, MEANINGS, 1)
+        hint = f"did you mean {close[0]}?" if close else ""
+        raise unsupported(
+            op, f"the extern function {symbol} is not one of libdevice's",
+            f"{hint} libraries of device code for a GPU cannot be linked here".strip(),
+        )  # fmt: skip
+    result = meaning(*[Term(b, cv.env[v]) for v in op.operands]).value
+    wanted = convert_type(op.results[0].type, op)
+    if result.type != wanted:
+        given = ", ".join(str(cv.env[v].type) for v in op.operands)
+        raise unsupported(op, f"{symbol} of {given} gives {result.type}, not {wanted}")
+    cv.name(op, [result])
 
 
 RULES: dict[str, Rule] = {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from asterope.errors import KernelError, UnsupportedError
+from asterope.errors import KernelError
 from asterope.runtime import Array, TileKernel
 
 __all__ = ["flatten"]
@@ -21,7 +22,15 @@ def flatten(
     Raises: KernelError for a tensor that is not on the CPU, naming the parameter.
     """
     names = (p.name for p in kernel.kernel.params)
-    return [_converted(t, a, next(names, "?"), kernel) for t, a in _flat(types, args)]
+    return [
+        _array(a, next(names, "?"), kernel) if t[0] == "*" else _number(a, names)
+        for t, a in _flat(types, args)
+    ]
+
+
+def _number(arg: Any, names: Iterator[str]) -> Any:
+    next(names, None)
+    return arg
 
 
 def _flat(types: Sequence[Any], args: Sequence[Any]) -> Iterator[tuple[str, Any]]:
@@ -30,18 +39,21 @@ def _flat(types: Sequence[Any], args: Sequence[Any]) -> Iterator[tuple[str, Any]
             continue
         if isinstance(type_, tuple):
             yield from _flat(type_, arg)
+        elif type_.startswith("tensordesc"):
+            yield from _descriptor(type_, arg)
         else:
             yield type_, arg
 
 
-def _converted(type_: str, arg: Any, name: str, kernel: TileKernel) -> Array | int | float:
-    if type_.startswith("tensordesc"):
-        raise UnsupportedError(
-            f"the tensor descriptor {name} is not supported yet",
-            where=kernel.name,
-            hint="use pointers and masks",
-        )
-    return _array(arg, name, kernel) if type_[0] == "*" else arg
+def _descriptor(type_: str, arg: Any) -> Iterator[tuple[str, Any]]:
+    """Take a host-made descriptor apart: what it is made of, then what the kernel may ask of it."""
+    yield "*", arg.base
+    yield from (("i32", n) for n in arg.shape)
+    yield from (("i64", n) for n in arg.strides[:-1])
+    if arg.base.dtype.is_floating_point:
+        yield "fp64", math.nan if arg.padding == "nan" else 0.0
+    yield from (("i32", n) for n in arg.shape)
+    yield from (("i64", n) for n in arg.strides)
 
 
 def _array(arg: Any, name: str, kernel: TileKernel) -> Array:

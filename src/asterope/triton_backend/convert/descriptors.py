@@ -6,7 +6,6 @@ from the start: they are what a DMA engine executes.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,12 +54,16 @@ class _Tile:
 def _read(cv: Converter, descriptor: MlirValue, op: MlirOp) -> _Descriptor:
     block = descriptor_block(descriptor.type, op)
     assert block is not None
-    rank, parts = len(block.shape), iter(cv.values([descriptor]))
+    rank = len(block.shape)
+    base, *parts = cv.values([descriptor])
+    shape, strides, padding = parts[:rank], parts[rank : 2 * rank - 1], parts[2 * rank - 1 :]
+    # Loads give zero outside of an array unless told otherwise.
+    padding = [value for value in padding if not _is_zero(value)]
     return _Descriptor(
-        base=next(parts),
-        shape=list(itertools.islice(parts, rank)),
-        strides=list(itertools.islice(parts, rank - 1)),
-        padding=next(parts, None),
+        base=base,
+        shape=shape,
+        strides=strides,
+        padding=padding[0] if padding else None,
         block=block,
     )
 
@@ -136,11 +139,10 @@ def _load(cv: Converter, op: MlirOp, b: Builder) -> None:
     """Load a block, or rows for which `descriptor_gather` gives a vector of coordinates."""
     source = _read(cv, op.operands[0], op)
     tile = _tile(source, cv.values(op.operands[1:]), b)
-    operands, attrs = tile.operands, {"mask_dims": tile.dims}
-    if source.padding is not None and not _is_zero(source.padding):
-        operands.append(source.padding)
-        attrs["other"] = True
-    value = b.value("load_tile", operands, Type(source.block.elem, tile.shape), **attrs)
+    other = {"other": True} if source.padding else {}
+    operands = [*tile.operands, source.padding] if source.padding else tile.operands
+    type_ = Type(source.block.elem, tile.shape)
+    value = b.value("load_tile", operands, type_, mask_dims=tile.dims, **other)
     cv.name(op, [_shaped(value, convert_type(op.results[0].type, op).shape, b)])
 
 
@@ -148,7 +150,8 @@ def _store(cv: Converter, op: MlirOp, b: Builder) -> None:
     target = _read(cv, op.operands[0], op)
     value, *coordinates = _stored(cv, op)
     tile = _tile(target, coordinates, b)
-    b.op("store_tile", [_shaped(value, tile.shape, b), *tile.operands], (), {"mask_dims": tile.dims})
+    operands = [_shaped(value, tile.shape, b), *tile.operands]
+    b.op("store_tile", operands, (), {"mask_dims": tile.dims})
 
 
 def _stored(cv: Converter, op: MlirOp) -> list[Value]:

@@ -211,7 +211,8 @@ class ArgumentLayout:
         self._name = kernel.name
         types = [v.type for v in kernel.body.args]
         self._integers = [(i, t.bits) for i, t in enumerate(types) if t.is_int]
-        self._narrow = [(i, dtype_of(t)) for i, t in enumerate(types) if t.elem in NARROW_FLOATS]
+        floats = ("fp32", *NARROW_FLOATS)
+        self._floats = [(i, _rounder(t)) for i, t in enumerate(types) if t.elem in floats]
         self._packer = struct.Struct("<" + "".join(map(_letter, types)))
         self._count = len(types)
 
@@ -226,8 +227,8 @@ class ArgumentLayout:
         try:
             for i, bits in self._integers:
                 values[i] = _wrapped(operator.index(values[i]), bits)
-            for i, dtype in self._narrow:
-                values[i] = float(np.float64(values[i]).astype(dtype))
+            for i, rounded in self._floats:
+                values[i] = rounded(values[i])
             packed = self._packer.pack(*values)
         except (struct.error, TypeError, ValueError, OverflowError) as error:
             raise KernelError(f"an argument does not fit: {error}", where=self._name) from None
@@ -237,6 +238,19 @@ class ArgumentLayout:
 def _wrapped(value: int, bits: int) -> int:
     value &= (1 << bits) - 1
     return value - (1 << bits) if bits > 1 and value >> (bits - 1) else value
+
+
+def _rounder(type_: Type) -> Callable[[float], float]:
+    """Return what rounds a number to a float type; what is too large is infinite, as in C."""
+    if type_.elem == "fp32":
+        return lambda number: ctypes.c_float(number).value
+    dtype = dtype_of(type_)
+
+    def rounded(number: float) -> float:
+        with np.errstate(over="ignore"):
+            return float(np.float64(float(number)).astype(dtype))
+
+    return rounded
 
 
 def _letter(type_: Type) -> str:

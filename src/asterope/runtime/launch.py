@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,7 +71,17 @@ def stop_listening(listener: Listener) -> None:
     _listeners().remove(listener)
 
 
-def _check_grid(kernel: TileKernel, grid: Grid) -> None:
+def _checked_grid(kernel: TileKernel, given: Grid) -> Grid:
+    """Return the grid as plain integers; NumPy's and those of tensors are welcome."""
+    try:
+        x, y, z = map(operator.index, given)
+    except TypeError:
+        raise KernelError(
+            f"a grid of {given!r} is not three integers",
+            where=kernel.name,
+            hint="divide with // or triton.cdiv",
+        ) from None
+    grid = (x, y, z)
     for axis, size in zip("xyz", grid, strict=True):
         if not 0 <= size < 1 << 31:
             raise KernelError(
@@ -82,6 +93,7 @@ def _check_grid(kernel: TileKernel, grid: Grid) -> None:
             f"a grid of {' x '.join(map(str, grid))} is {count} programs, more than 2^40",
             where=kernel.name,
         )
+    return grid
 
 
 def _check_arguments(kernel: TileKernel, args: Sequence[Array | int | float]) -> None:
@@ -102,10 +114,10 @@ def _check_arguments(kernel: TileKernel, args: Sequence[Array | int | float]) ->
 def launch(kernel: TileKernel, grid: Grid, args: Sequence[Array | int | float]) -> None:
     """Run a kernel over a grid.
 
-    Raises: KernelError for a grid with a negative or too large size, an argument that its
-    parameter cannot take, or arrays without memory where values are wanted.
+    Raises: KernelError for a grid with a size that is negative, too large or no integer, an
+    argument that its parameter cannot take, or arrays without memory where values are wanted.
     """
-    _check_grid(kernel, grid)
+    grid = _checked_grid(kernel, grid)
     _check_arguments(kernel, args)
     listeners = _listeners()
     for listener in listeners:

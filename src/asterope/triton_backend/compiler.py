@@ -54,7 +54,7 @@ class MaiaOptions:
     enable_fp_fusion: bool = True
     launch_cooperative_grid: bool = False
     launch_pdl: bool = False
-    extern_libs: tuple[Any, ...] = ()
+    extern_libs: Any = ()
     instrumentation_mode: str = ""
     ir_override: str | None = None
     matrix_instr_nonkdim: int = 0
@@ -62,6 +62,11 @@ class MaiaOptions:
     kpack: int = 1
     grf_mode: str = ""
     fpsan_homomorphic_casts: bool = False
+
+    def __post_init__(self) -> None:
+        # A dictionary is what users give and Triton's own back ends keep as pairs.
+        if isinstance(self.extern_libs, dict):
+            object.__setattr__(self, "extern_libs", tuple(self.extern_libs.items()))
 
     def hash(self) -> str:
         """Return a key that differs when compiled code would."""

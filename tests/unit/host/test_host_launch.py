@@ -28,6 +28,12 @@ def test_float_arguments_are_rounded_to_their_type(elem, number):
         assert_same_bits(scalar_kernel(elem), [number, np.zeros(1)])
 
 
+@pytest.mark.parametrize("elem", ["fp32", "fp16", "bf16", "e5m2"])
+@pytest.mark.parametrize("number", [1e300, -1e300, float("inf"), float("nan"), 3.5e38])
+def test_float_arguments_that_are_too_large_are_infinite(elem, number):
+    assert_same_bits(scalar_kernel(elem), [number, np.zeros(1)])
+
+
 @pytest.mark.parametrize("elem", INTEGERS)
 @pytest.mark.parametrize("number", [0, 1, -1, 130, 2**31, 2**63, -(2**63), True])
 def test_integer_arguments_wrap_to_their_width(elem, number):
@@ -42,7 +48,7 @@ def test_integer_arguments_wrap_to_their_width(elem, number):
 @pytest.mark.parametrize(
     ("elem", "number"),
     [("i32", "seven"), ("i32", None), ("i32", float("nan")), ("i32", float("inf")), ("i32", 1.5),
-     ("fp32", "x"), ("fp32", None), ("fp32", 1e300), ("ptr<fp32>", -1), ("ptr<fp32>", 2**64),
+     ("fp32", "x"), ("fp32", None), ("fp16", None), ("ptr<fp32>", -1), ("ptr<fp32>", 2**64),
      ("ptr<fp32>", None), ("ptr<fp32>", 1.5)],
 )  # fmt: skip
 def test_an_argument_that_does_not_fit_is_refused_by_kernel_and_reason(elem, number):

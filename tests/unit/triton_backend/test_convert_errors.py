@@ -95,9 +95,9 @@ def assembles(x, B: tl.constexpr):
 
 
 @triton.jit
-def describes(x, n):
-    d = tl.make_tensor_descriptor(x, shape=[n, n], strides=[n, 1], block_shape=[16, 16])  # here
-    d.store([0, 0], d.load([0, 0]) * 2)
+def adds_to_a_block(x, n):
+    d = tl.make_tensor_descriptor(x, shape=[n, n], strides=[n, 1], block_shape=[16, 16])
+    d.atomic_add([0, 0], d.load([0, 0]))  # here
 
 
 @triton.jit
@@ -164,7 +164,7 @@ UNSUPPORTED = [
     (returns_early, "*fp32 i32", {}, "returning early", "under `if`"),
     (calls, "*fp32", {}, "tt.call", "noinline"),
     (assembles, "*fp32", B16, "tt.elementwise_inline_asm", "inline assembly"),
-    (describes, "*fp32 i32", {}, "tt.make_tensor_descriptor", "pointers and masks"),
+    (adds_to_a_block, "*fp32 i32", {}, "tt.descriptor_reduce", "docs/"),
     (adds_atomically, "*fp32", B16, "tt.atomic_rmw", "docs/"),
     (swaps_atomically, "*i32", {}, "tt.atomic_cas", "docs/"),
     (scans, "*fp32", B16, "tt.scan", "docs/"),

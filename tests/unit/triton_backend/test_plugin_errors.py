@@ -193,17 +193,3 @@ def test_tritons_own_errors_stay_its_own():
 def test_an_unknown_launch_option_is_refused_by_name():
     with pytest.raises(KeyError, match="num_wraps"):
         add_kernel[(1,)](random(16), random(16), random(16), 16, BLOCK=16, num_wraps=3)
-
-
-@triton.jit
-def descriptor_kernel(desc, y_ptr, BLOCK: tl.constexpr):
-    tl.store(y_ptr + tl.arange(0, BLOCK), desc.load([0]))
-
-
-def test_a_tensor_descriptor_is_refused_with_a_way_round():
-    from triton.tools.tensor_descriptor import TensorDescriptor
-
-    x, y = random(64), random(64)
-    with pytest.raises(UnsupportedError) as caught:
-        descriptor_kernel[(1,)](TensorDescriptor.from_tensor(x, [64]), y, BLOCK=64)
-    assert "pointers and masks" in caught.value.hint

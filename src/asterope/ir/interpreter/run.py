@@ -43,10 +43,10 @@ def interpret(kernel: Kernel, grid: tuple[int, int, int], args: Sequence[Any]) -
         )
     memory = Memory()
     values: list[Array] = []
-    for param, value, arg in zip(kernel.params, kernel.body.args, args, strict=True):
-        number = memory.add(param.name, arg) if isinstance(arg, np.ndarray) else arg
-        values.append(np.asarray(number).astype(dtype_of(value.type)))
     with np.errstate(all="ignore"):
+        for param, value, arg in zip(kernel.params, kernel.body.args, args, strict=True):
+            number = memory.add(param.name, arg) if isinstance(arg, np.ndarray) else arg
+            values.append(np.asarray(number).astype(dtype_of(value.type)))
         for z in range(grid[2]):
             for y in range(grid[1]):
                 for x in range(grid[0]):

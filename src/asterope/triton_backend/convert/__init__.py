@@ -8,6 +8,7 @@ from asterope.ir import Kernel, verify
 from asterope.triton_backend.convert import (
     by_element,
     control,
+    descriptors,
     elementwise,
     memory,
     products,
@@ -23,6 +24,7 @@ __all__ = ["SUPPORTED_OPS", "convert_module"]
 _RULES: dict[str, Rule] = {
     **by_element.RULES,
     **control.RULES,
+    **descriptors.RULES,
     **elementwise.RULES,
     **memory.RULES,
     **products.RULES,

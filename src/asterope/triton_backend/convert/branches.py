@@ -93,33 +93,33 @@ class _Graph:
         cv.bind(block.args, way.values)
         cv.convert(block.ops[:-1], b)
         last = block.ops[-1]
-        operands = tuple(cv.env[v] for v in last.operands)
         b.loc = cv.location(last)
         if not last.successors:
-            return [_Way(self.end, operands)]
+            return [_Way(self.end, tuple(cv.values(last.operands)))]
         if last.name == "cf.br":
-            return [self._way(last.successors[0], operands)]
+            return [self._way(last.successors[0], tuple(cv.values(last.operands)))]
         if last.name != "cf.cond_br":
             raise unsupported(last, f"{last.name} is not supported yet")
         given = last.attrs["operandSegmentSizes"][1]
+        condition, *operands = last.operands
         then, other = last.successors
         ways = (
-            self._way(then, operands[1 : 1 + given]),
-            self._way(other, operands[1 + given :]),
+            self._way(then, tuple(cv.values(operands[:given]))),
+            self._way(other, tuple(cv.values(operands[given:]))),
         )
         sides = []
         for mine, against in (ways, ways[::-1]):
             part = inside & (self.reach[mine.target] - self.reach[against.target])
             side = Builder(Block(), b.loc)
             sides.append((side, self._follow([mine], part, side)))
-        return self._branch(operands[0], sides, b, alone=True)
+        return self._branch(cv.env[condition], sides, b, alone=True)
 
     def _way(self, target: MlirBlock, values: tuple[Value, ...]) -> _Way:
         """Go to a block; one that only returns is the end itself, so that it is never shared."""
         if len(target.ops) > 1 or target.ops[0].successors:
             return _Way(target, values)
         self.cv.bind(target.args, values)
-        return _Way(self.end, tuple(self.cv.env[v] for v in target.ops[0].operands))
+        return _Way(self.end, tuple(self.cv.values(target.ops[0].operands)))
 
     def _branch(
         self, condition: Value, sides: Sequence[tuple[Builder, list[_Way]]], b: Builder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,16 +10,13 @@ from typing import Any
 from asterope.ir import Block, Builder, Kernel, Op, Param, Value
 from asterope.triton_backend.convert.branches import structured
 from asterope.triton_backend.convert.refusal import unsupported
-from asterope.triton_backend.convert.types import convert_type
+from asterope.triton_backend.convert.types import convert_types, part_names
 from asterope.triton_backend.ttir import MlirBlock, MlirOp, MlirValue
 
 __all__ = ["Converter", "Rule"]
 
 _HINTS = {
     "tt.elementwise_inline_asm": "inline assembly is for one GPU; write it in tl operations",
-    "tt.make_tensor_descriptor": "use pointers and masks",
-    "tt.descriptor_load": "use pointers and masks",
-    "tt.descriptor_store": "use pointers and masks",
 }
 
 Rule = Callable[["Converter", MlirOp, Builder], None]
@@ -33,6 +31,8 @@ class Converter:
     """Converts one function and those it calls; `env` maps Triton's values to ours.
 
     `functions` are those of the module by their symbols, `options` what rules ask of the launch.
+    A tensor descriptor is several values of ours, a bundle: `values` takes bundles apart,
+    `bind` puts them together, and everything that carries values goes through these two.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Converter:
         self.functions = functions or {}
         self.options = options or {}
         self.env: dict[MlirValue, Value] = {}
+        self.bundles: dict[MlirValue, tuple[Value, ...]] = {}
         self._calls: list[tuple[MlirOp, str]] = []
 
     def function(self, op: MlirOp, attrs: dict[str, Any]) -> Kernel:
@@ -53,8 +54,9 @@ class Converter:
         body = self._enter(source, op)
         given = op.attrs.get("arg_attrs") or [{}] * len(source.args)
         params = [
-            Param(value.name or f"arg{i}", int(a.get("tt.divisibility", 1)))
+            Param(name, int(a.get("tt.divisibility", 1)))
             for i, (value, a) in enumerate(zip(source.args, given, strict=True))
+            for name in part_names(value.name or f"arg{i}", value.type)
         ]
         b = Builder(body)
         structured(self, op.regions[0], body.args, b)
@@ -67,7 +69,7 @@ class Converter:
         if any(callee is function for function, _ in self._calls):
             raise unsupported(op, "a function that calls itself is not supported")
         self._calls.append((callee, self.location(op)))
-        values = structured(self, callee.regions[0], [self.env[v] for v in op.operands], b)
+        values = structured(self, callee.regions[0], self.values(op.operands), b)
         self._calls.pop()
         return values
 
@@ -78,8 +80,8 @@ class Converter:
         return op.loc
 
     def _enter(self, source: MlirBlock, op: MlirOp) -> Block:
-        block = Block([Value(convert_type(a.type, op), None, _stem(a)) for a in source.args])
-        self.env.update(zip(source.args, block.args, strict=True))
+        block = Block([Value(t) for a in source.args for t in convert_types(a.type, op)])
+        self.bind(source.args, block.args)
         return block
 
     def convert(self, ops: Sequence[MlirOp], b: Builder) -> None:
@@ -107,17 +109,28 @@ class Converter:
 
     def emit(self, op: MlirOp, b: Builder, name: str, **attrs: Any) -> Op:
         """Append the op of ours that stands for one of Triton's, operand for operand."""
-        operands = [self.env[v] for v in op.operands]
-        new = b.op(name, operands, [convert_type(r.type, op) for r in op.results], attrs)
+        types = [t for r in op.results for t in convert_types(r.type, op)]
+        new = b.op(name, self.values(op.operands), types, attrs)
         self.name(op, new.results)
         return new
 
-    def name(self, op: MlirOp, values: list[Value]) -> None:
+    def name(self, op: MlirOp, values: Sequence[Value]) -> None:
         """Remember which values of ours an op's results are."""
         self.bind(op.results, values)
 
-    def bind(self, named: Sequence[MlirValue], values: Sequence[Value]) -> None:
-        """Remember which values of ours some of Triton's are, and the user's names of them."""
-        for theirs, ours in zip(named, values, strict=True):
-            ours.hint = _stem(theirs) or ours.hint
-            self.env[theirs] = ours
+    def values(self, theirs: Sequence[MlirValue]) -> list[Value]:
+        """Return the values of ours that stand for values of Triton's, bundles taken apart."""
+        return [v for t in theirs for v in self.bundles.get(t) or (self.env[t],)]
+
+    def bind(self, theirs: Sequence[MlirValue], ours: Sequence[Value]) -> None:
+        """Remember which values of ours stand for values of Triton's."""
+        rest = iter(ours)
+        for value in theirs:
+            parts = tuple(itertools.islice(rest, len(part_names("", value.type))))
+            if len(parts) == 1:
+                self.env[value] = parts[0]
+                parts[0].hint = _stem(value) or parts[0].hint
+                continue
+            self.bundles[value] = parts
+            for part in parts:
+                part.hint = part.hint or _stem(value)

@@ -25,7 +25,7 @@ RENAMED = {
     "arith.remf": "frem", "arith.negf": "fneg", "tt.precise_divf": "fdiv",
     "arith.minnumf": "fmin", "arith.maxnumf": "fmax",
     "arith.minimumf": "fminimum", "arith.maximumf": "fmaximum",
-    "arith.select": "select", "tt.bitcast": "bitcast", "arith.bitcast": "bitcast",
+    "tt.bitcast": "bitcast", "arith.bitcast": "bitcast",
     "tt.ptr_to_int": "ptr_to_int", "tt.int_to_ptr": "int_to_ptr",
     "math.exp": "exp", "math.exp2": "exp2", "math.log": "log", "math.log2": "log2",
     "math.log10": "log10", "math.log1p": "log1p", "math.expm1": "expm1",
@@ -92,6 +92,14 @@ def _cmpf(cv: Converter, op: MlirOp, b: Builder) -> None:
     cv.emit(op, b, "fcmp", pred=pred)
 
 
+def _select(cv: Converter, op: MlirOp, b: Builder) -> None:
+    """Choose part by part: what is chosen between may be tensor descriptors."""
+    condition, first, second = op.operands
+    pairs = zip(cv.values([first]), cv.values([second]), strict=True)
+    on = cv.env[condition]
+    cv.name(op, [b.value("select", (on, x, y), x.type) for x, y in pairs])
+
+
 def _clamp(cv: Converter, op: MlirOp, b: Builder) -> None:
     x, low, high = (cv.env[v] for v in op.operands)
     suffix = "imum" if op.attrs.get("propagateNan") else ""
@@ -125,6 +133,7 @@ RULES: dict[str, Rule] = {
     "ub.poison": _poison,
     "arith.cmpi": _cmpi,
     "arith.cmpf": _cmpf,
+    "arith.select": _select,
     "tt.clampf": _clamp,
     "tt.extern_elementwise": _extern,
 }

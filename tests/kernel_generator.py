@@ -235,10 +235,17 @@ class _Generator:
         if a.type.elem == "i1" and self.c.chance(40):
             self.add(self.w("popcount", a, to="i32"))
             return
-        names = [n for n, elements in COMBINERS.items() if a.type.elem in elements]
+        combine = self.c.one_of([n for n, found in COMBINERS.items() if a.type.elem in found])
         axes = [d for d, size in enumerate(a.type.shape) if size & (size - 1) == 0]
-        if axes:
-            self.add(self.w.reduce(a, self.c.one_of(axes), self.c.one_of(names)))
+        if self.c.chance(30):
+            axis, reverse = self.c.below(len(a.type.shape)), self.c.chance(50)
+            self.add(self.w("scan", a, axis=axis, combine=combine, reverse=reverse))
+        elif axes and self.c.chance(20):
+            axis = self.c.one_of(axes)
+            mask = self.c.below(a.type.shape[axis])
+            self.add(self.w("exchange", a, axis=axis, mask=mask))
+        elif axes:
+            self.add(self.w.reduce(a, self.c.one_of(axes), combine))
 
     def step_dot(self):
         elem = self.c.one_of(DOT_ELEMENTS)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import Phase, assume, given, note, settings
 from hypothesis import strategies as st
 
-from asterope.compiler import find_tiles, simplify
+from asterope.compiler import find_tiles, flatten, simplify
 from asterope.ir import parse_kernel, print_kernel, verify
 from asterope.native import available_isas
 from generated_kernel import SLICE
@@ -51,7 +51,7 @@ def draw_kernel(data, theme):
 
 def optimised(kernel):
     """Return the kernel after the passes that every kernel goes through."""
-    copy = simplify(find_tiles(simplify(parse_kernel(print_kernel(kernel)))))
+    copy = simplify(find_tiles(flatten(simplify(parse_kernel(print_kernel(kernel))))))
     verify(copy)
     return copy
 

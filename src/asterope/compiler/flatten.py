@@ -74,7 +74,7 @@ class _Flattener:
     def whole(self, value: Value, b: Builder) -> Value:
         """Return a value in its own shape."""
         if value not in self.env:
-            self.env[value] = b.value("reshape", (self.flat[value],), value.type)
+            self.env[value] = _reshaped(self.flat[value], value.type, b)
         return self.env[value]
 
     def line(self, value: Value, b: Builder) -> Value:
@@ -84,7 +84,7 @@ class _Flattener:
         found = self._stretched(value, value.type.shape, b)
         if found is not None:
             return found
-        return b.value("reshape", (self.whole(value, b),), _line_type(value.type))
+        return _reshaped(self.whole(value, b), _line_type(value.type), b)
 
     def _stretched(self, value: Value, shape: tuple[int, ...], b: Builder) -> Value | None:
         """Compute constants and indices, stretched to a shape, from the place in the line."""
@@ -157,10 +157,7 @@ class _Flattener:
             return True
         if op.name != "reshape" or not _is_deep(type_) or not source.type.shape:
             return False
-        if len(source.type.shape) == 1:
-            self._bind(op, self.whole(source, b))
-        else:
-            self._bind(op, b.value("reshape", (self.whole(source, b),), _line_type(type_)))
+        self._bind(op, _reshaped(self.whole(source, b), _line_type(type_), b))
         return True
 
     def _combine(self, op: Op, b: Builder) -> bool:
@@ -170,14 +167,14 @@ class _Flattener:
             return False
         before, size, behind = prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])
         blocks = [
-            b.value("reshape", (self.line(v, b),), v.type.with_shape((before, size, behind)))
+            _reshaped(self.line(v, b), v.type.with_shape((before, size, behind)), b)
             for v in op.operands
         ]
         small = (before, behind) if op.name == "reduce" else (before, size, behind)
         types = [r.type.with_shape(small) for r in op.results]
         new = b.op(op.name, blocks, types, {**op.attrs, "axis": 1}, self._blocks(op))
         for old, result in zip(op.results, new.results, strict=True):
-            self.flat[old] = b.value("reshape", (result,), _line_type(old.type))
+            self.flat[old] = _reshaped(result, _line_type(old.type), b)
         return True
 
     def _xor(self, op: Op, b: Builder) -> bool:
@@ -223,6 +220,13 @@ def _axis_of_pairs(pair: Value, both: Value) -> int | None:
     if combined.operands[0] is not pair or shape[axis] != 2:
         return None
     return axis if shaped.result.type.shape == (*shape[:axis], 1, *shape[axis + 1 :]) else None
+
+
+def _reshaped(value: Value, type_: Type, b: Builder) -> Value:
+    """Reshape from where a block was first shaped, if at all."""
+    while value.type != type_ and value.op is not None and value.op.name == "reshape":
+        (value,) = value.op.operands
+    return value if value.type == type_ else b.value("reshape", (value,), type_)
 
 
 def _exchanged(line: Value, mask: int, b: Builder) -> Value:

@@ -33,8 +33,9 @@ from asterope.ir import (
 from asterope.sim.access import TileAccess, address_numbers, block_numbers, piece_numbers
 from asterope.sim.instructions import Instruction, LineWork, Product, Transfer, VectorWork, Work
 from asterope.sim.origins import Origins, masks_of, offsets_of, pointer_of
-from asterope.sim.slices import control_values
+from asterope.sim.slices import control_values, pattern_values
 from asterope.sim.tsram import Need, tsram_need
+from asterope.sim.vector_counts import vector_counts
 
 __all__ = ["ELSEWHERE", "TimeProgram", "to_macro_instructions"]
 
@@ -89,6 +90,7 @@ class _Lowering:
     def __init__(self, kernel: Kernel) -> None:
         self.source = kernel
         self.control = control_values(kernel)
+        self.patterns = pattern_values(kernel)
         self.uses = kernel.uses()
         self.stages = int(kernel.attrs.get("num_stages", 1))
         self.instructions: list[Instruction] = []
@@ -130,7 +132,7 @@ class _Lowering:
             self._close_group(b)
             {"for": self._for, "while": self._while, "if": self._if}[op.name](op, b)
             return
-        if op.results and all(r in self.control for r in op.results):
+        if any(r in self.control for r in op.results):
             self._copy(op, b)
         engine = OPS[op.name].engine
         if engine in (Engine.LOAD, Engine.STORE):
@@ -200,7 +202,7 @@ class _Lowering:
             state = self._ready_of(value)
             if isinstance(state, Value) and state not in group.waits:
                 group.waits.append(state)
-        counts = _vector_counts(op)
+        counts = vector_counts(op)
         for key, number in counts.items():
             group.counts[key] = group.counts.get(key, 0) + number
         group.lines.append(LineWork(loc=op.loc, name=op.name, work=VectorWork(counts=counts)))
@@ -209,8 +211,8 @@ class _Lowering:
             self.ready[result] = group
 
     def _is_free(self, op: Op) -> bool:
-        """Whether an op costs nothing: pure addressing, or done by the DMA on the way."""
-        if OPS[op.name].cost == "free":
+        """Whether an op costs nothing: addressing, a fixed pattern, or done by the DMA."""
+        if OPS[op.name].cost == "free" or self.patterns.issuperset(op.results):
             return True
         if op.name not in _ON_THE_WAY:
             return False
@@ -387,33 +389,6 @@ class _Lowering:
         types = [r.type if r in self.control else SEM for r in op.results]
         new = b.op("if", [self.env[op.operands[0]]], types, {}, blocks)
         self._leave(op.results, new.results)
-
-
-def _vector_counts(op: Op) -> dict[str, int]:
-    """Count the element operations of an op by class."""
-    if op.blocks:
-        return _counts_by_element(op)
-    cost, times = OPS[op.name].cost, OPS[op.name].times
-    types = [v.type for v in (*op.operands, *op.results)]
-    elements = max(t.num_elements for t in types)
-    bits = max(64 if t.is_ptr else t.bits for t in types)
-    name = {"op": "op", "function": "function", "move": "move"}[cost]
-    return {f"{name}{16 if bits <= 16 else 32}": elements * times * (2 if bits > 32 else 1)}
-
-
-def _counts_by_element(op: Op) -> dict[str, int]:
-    """Count what a block does for each element, both sides of a branch as a vector engine does.
-
-    How often a loop inside runs depends on the element: its body counts once.
-    """
-    times = op.operands[0].type.num_elements // op.attrs.get("pack", 1)
-    counts: dict[str, int] = {}
-    for inner in (q for block in op.blocks for q in block.walk()):
-        spec = OPS[inner.name]
-        if spec.engine is Engine.VECTOR and spec.cost != "free":
-            for key, number in _vector_counts(inner).items():
-                counts[key] = counts.get(key, 0) + number * times
-    return counts
 
 
 def to_macro_instructions(kernel: Kernel) -> TimeProgram:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from asterope.ir import Block, Kernel, Op, Value, loop_sources
 
-__all__ = ["control_values"]
+__all__ = ["control_values", "pattern_values"]
 
 _ACCESS = ("load", "store", "load_tile", "store_tile")
 
@@ -28,6 +28,16 @@ def control_values(kernel: Kernel) -> set[Value]:
         stack += sources.get(value, [])
         if value.op is not None and not value.op.is_control_flow:
             stack += value.op.inputs
+    return found
+
+
+def pattern_values(kernel: Kernel) -> set[Value]:
+    """Return the integers that depend on no data, such as bits of an index: compile-time work."""
+    found: set[Value] = set()
+    for op in kernel.walk():
+        fixed = op.name in ("const", "iota") or (op.operands and found.issuperset(op.inputs))
+        if fixed and not op.is_control_flow and all(r.type.is_int for r in op.results):
+            found.update(op.results)
     return found
 
 

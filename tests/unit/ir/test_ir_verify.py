@@ -134,6 +134,40 @@ REFUSED = [
     ("if(%n) {\n ():\n yield()\n ():\n yield()\n}", "takes an i1 and two blocks"),
     ("if(%c) {\n ():\n yield()\n}", "takes an i1 and two blocks"),
     ("%x = if(%c) {\n ():\n yield(%n)\n ():\n yield(%one)\n} : i32", r"yield gives \(fp32\)"),
+    ("%x = exchange(%m) {axis = 2, mask = 1} : fp32[8,4]", "has no axis 2"),
+    ("%x = exchange(%m) {axis = 1, mask = 4} : fp32[8,4]", "has no mask 4 below 4"),
+    ("%x = exchange(%t) {axis = 0, mask = 1} : fp32[3]", "3 is not a power of two"),
+    ("%x = exchange(%m) {axis = 1, mask = 1} : fp32[4,8]", r"gives fp32\[4,8\]"),
+    ("%x = gather(%m, %i) {axis = 0} : fp32[8]", r"i32\[8\] does not pick from fp32\[8,4\]"),
+    ("%x = gather(%v, %v) {axis = 0} : fp32[8]", "does not pick"),
+    ("%x = gather(%v, %i) {axis = 0} : fp32[4]", r"gives fp32\[4\]"),
+    ("%x = gather(%v, %i) : fp32[8]", "has no axis None"),
+    ("%x = histogram(%v) : i32[4]", r"counts no fp32\[8\]"),
+    ("%x = histogram(%i, %i) {mask = true} : i32[4]", "mask does not fit"),
+    ("%x = histogram(%i, %b) : i32[4]", "takes 1 operands, has 2"),
+    ("%x = histogram(%i) : i64[4]", r"gives i64\[4\], not i32"),
+    ('%x = scan(%v) {axis = 0, combine = "fadd"} : fp32[8]', "whether in `reverse`"),
+    ('%x = scan(%v) {axis = 1, combine = "fadd", reverse = true} : fp32[8]', "has no axis 1"),
+    ('%x = scan(%v) {axis = 0, combine = "fadd", reverse = true} : fp32[4]', "other types"),
+    ('%x = scan(%v) {axis = 0, combine = "add", reverse = true} : fp32[8]', "cannot combine"),
+    ('%x, %y = reduce(%v, %v) {axis = 0, combine = "fadd"} : fp32, fp32', "combines 2 blocks"),
+    ("%x = reduce() {axis = 0} : fp32", "takes no block"),
+    ("%x = reduce(%v, %m) {axis = 0} : fp32", "different shapes"),
+    ("%x = reduce(%a) {axis = 0} {\n (%j: i32):\n yield()\n} : ptr<fp32>", "take addresses"),
+    ("%x = reduce(%v) {axis = 0} {\n (%j: fp32):\n yield(%j)\n} : fp32", r"gets \(fp32, fp32\)"),
+    (
+        '%x = reduce(%v) {axis = 0, combine = "fadd"} {\n (%j: fp32):\n yield(%j)\n} : fp32',
+        "has a combiner and a block",
+    ),
+    (
+        "%x = reduce(%v) {axis = 0} {\n (%j: fp32, %k: fp32):\n yield(%n)\n} : fp32",
+        r"yield gives \(i32\), not \(fp32\)",
+    ),
+    ("%x = map(%v) {pack = 1} : fp32[8]", "does not have one block"),
+    ("%x = map(%v) {\n (%j: fp32):\n yield(%j)\n} : fp32[8]", "has no number `pack`"),
+    ("%x = map(%v) {pack = 3} {\n (%j: fp32):\n yield(%j)\n} : fp32[8]", "3 at a time"),
+    ("%x = map(%v) {pack = 1} {\n (%j: fp32):\n yield(%j)\n} : fp32[4]", r"not give \(8,\)"),
+    ("%x = map(%v) {pack = 2} {\n (%j: fp32):\n yield(%j)\n} : fp32[8]", "block takes"),
     ("yield()", "ends its block early"),
     ("%x = issue(%n) {numbers = 1} : sem", "names no `instruction`"),
     ("%x = issue(%one) {numbers = 1, instruction = 0} : sem", "scalar integers"),
@@ -148,6 +182,7 @@ def wrong(line):
   %q = const() {value = 1.0} : fp32[8,8]
   %w = const() {value = 1.0} : fp32[8,4]
   %g = const() {value = 0} : i8[32,4]
+  %t = const() {value = 1.0} : fp32[3]
 """
     body = HEAD + extra + "  " + line + ' loc "user.py:7:3"\n  return()\n'
     return parse_kernel(f"kernel @bad(%p: ptr<fp32>, %n: i32, %l: i64, %c: i1) {{{body}}}")

@@ -1,0 +1,34 @@
+"""How many element operations of which class an op asks of a vector engine and its reshaper."""
+
+from __future__ import annotations
+
+from asterope.ir import OPS, Engine, Op
+
+__all__ = ["vector_counts"]
+
+
+def vector_counts(op: Op) -> dict[str, int]:
+    """Count the element operations of an op by class."""
+    if op.blocks:
+        return _counts_by_element(op)
+    cost, times = OPS[op.name].cost, OPS[op.name].times
+    types = [v.type for v in (*op.operands, *op.results)]
+    elements = max(t.num_elements for t in types)
+    bits = max(64 if t.is_ptr else t.bits for t in types)
+    name = {"op": "op", "function": "function", "move": "move"}[cost]
+    return {f"{name}{16 if bits <= 16 else 32}": elements * times * (2 if bits > 32 else 1)}
+
+
+def _counts_by_element(op: Op) -> dict[str, int]:
+    """Count what a block does for each element, both sides of a branch as a vector engine does.
+
+    How often a loop inside runs depends on the element: its body counts once.
+    """
+    times = op.operands[0].type.num_elements // op.attrs.get("pack", 1)
+    counts: dict[str, int] = {}
+    for inner in (q for block in op.blocks for q in block.walk()):
+        spec = OPS[inner.name]
+        if spec.engine is Engine.VECTOR and spec.cost != "free":
+            for key, number in vector_counts(inner).items():
+                counts[key] = counts.get(key, 0) + number * times
+    return counts

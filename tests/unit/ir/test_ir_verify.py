@@ -136,7 +136,7 @@ REFUSED = [
     ("%x = if(%c) {\n ():\n yield(%n)\n ():\n yield(%one)\n} : i32", r"yield gives \(fp32\)"),
     ("%x = exchange(%m) {axis = 2, mask = 1} : fp32[8,4]", "has no axis 2"),
     ("%x = exchange(%m) {axis = 1, mask = 4} : fp32[8,4]", "has no mask 4 below 4"),
-    ("%x = exchange(%t) {axis = 0, mask = 1} : fp32[3]", "3 is not a power of two"),
+    ("%x = exchange(%three) {axis = 0, mask = 1} : fp32[3]", "3 is not a power of two"),
     ("%x = exchange(%m) {axis = 1, mask = 1} : fp32[4,8]", r"gives fp32\[4,8\]"),
     ("%x = gather(%m, %i) {axis = 0} : fp32[8]", r"i32\[8\] does not pick from fp32\[8,4\]"),
     ("%x = gather(%v, %v) {axis = 0} : fp32[8]", "does not pick"),
@@ -182,7 +182,7 @@ def wrong(line):
   %q = const() {value = 1.0} : fp32[8,8]
   %w = const() {value = 1.0} : fp32[8,4]
   %g = const() {value = 0} : i8[32,4]
-  %t = const() {value = 1.0} : fp32[3]
+  %three = const() {value = 1.0} : fp32[3]
 """
     body = HEAD + extra + "  " + line + ' loc "user.py:7:3"\n  return()\n'
     return parse_kernel(f"kernel @bad(%p: ptr<fp32>, %n: i32, %l: i64, %c: i1) {{{body}}}")

@@ -236,6 +236,18 @@ def control(name, elem, shape):
     return case
 
 
+def reports(name, elem, shape):
+    """What is said is compared in tests/unit/host/test_host_reports.py."""
+    case = Case()
+    w, a = case.writer, case.load(elem, shape)
+    flags = {"prefix": " a: ", "signed": (True,), "threads": 1}
+    for hex_ in (False, True):
+        w.op("print", a, hex=hex_, **flags)
+    w.op("assert", w.const(Type("i1", shape), 1), message="holds")
+    case.store(a)
+    return case
+
+
 MATRIX = ("fp32", "bf16", "fp16", "e4m3", "e5m2", "e4m3fnuz", "e5m2fnuz", "fp64", "i8")
 SCALED = ("e4m3", "e5m2", "e2m3", "e3m2", "e2m1", "bf16", "fp16")
 EVERY = (*INTEGERS, *FLOATS)
@@ -265,6 +277,7 @@ EXAMPLES = [
     ("dot_scaled", dot_scaled, SCALED, [()]),
     ("load store load_tile store_tile", memory, EVERY, SHAPES),
     ("for while if yield condition return program_id num_programs", control, EVERY, SHAPES),
+    ("print assert", reports, EVERY, SHAPES),
 ]
 NAMES = [names for names, *_ in EXAMPLES]
 

@@ -72,7 +72,9 @@ def _is_needed(op: Op, used: set[Value]) -> bool:
 
 
 def _drop_carried(op: Op, used: set[Value]) -> bool:
-    """Drop values a `for` carries but that only feed themselves."""
+    """Drop values a `for` carries but that only feed themselves, and an `if` gives to nobody."""
+    if op.name == "if":
+        return _drop_given(op, used)
     if op.name != "for":
         return False
     (body,) = op.blocks
@@ -84,6 +86,15 @@ def _drop_carried(op: Op, used: set[Value]) -> bool:
     ]
     for i in reversed(doomed):
         del op.operands[3 + i], op.results[i], body.args[1 + i], last.operands[i]
+    return bool(doomed)
+
+
+def _drop_given(op: Op, used: set[Value]) -> bool:
+    doomed = [i for i, result in enumerate(op.results) if result not in used]
+    for i in reversed(doomed):
+        del op.results[i]
+        for block in op.blocks:
+            del block.terminator.operands[i]
     return bool(doomed)
 
 

@@ -71,23 +71,6 @@ def test_values_keep_the_users_names():
 
 # -- what is not supported ------------------------------------------------------------------------
 @triton.jit
-def returns_early(x, n):
-    if tl.program_id(0) >= n:  # here
-        return
-    tl.store(x, 1.0)
-
-
-@triton.jit(noinline=True)
-def called(a):
-    return a + 1
-
-
-@triton.jit
-def calls(x):
-    tl.store(x, called(tl.load(x)))  # here
-
-
-@triton.jit
 def assembles(x, B: tl.constexpr):
     v = tl.load(x + tl.arange(0, B))
     v = tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [v], tl.float32, True, 1)  # here
@@ -143,11 +126,6 @@ def gathers(x, B: tl.constexpr):
 
 
 @triton.jit
-def prints(x):
-    tl.device_print("x", tl.load(x))  # here
-
-
-@triton.jit
 def raises_to_a_power(x):
     v = tl.load(x)
     tl.store(x, libdevice.pow(v, v))  # here
@@ -161,8 +139,6 @@ def follows_pointers(x):
 
 B16 = {"B": 16}
 UNSUPPORTED = [
-    (returns_early, "*fp32 i32", {}, "returning early", "under `if`"),
-    (calls, "*fp32", {}, "tt.call", "noinline"),
     (assembles, "*fp32", B16, "tt.elementwise_inline_asm", "inline assembly"),
     (adds_to_a_block, "*fp32 i32", {}, "tt.descriptor_reduce", "docs/"),
     (adds_atomically, "*fp32", B16, "tt.atomic_rmw", "docs/"),
@@ -172,7 +148,6 @@ UNSUPPORTED = [
     (finds_the_place, "*fp32 *i32", B16, "a reduction with this combine", "sum, product, min"),
     (counts, "*i32 *i32", B16, "tt.histogram", "docs/"),
     (gathers, "*fp32", B16, "tt.gather", "docs/"),
-    (prints, "*fp32", {}, "tt.print", "docs/"),
     (raises_to_a_power, "*fp32", {}, "__nv_powf", "docs/"),
     (follows_pointers, "*i64", {}, "pointers to|type !tt.ptr", "docs/"),
 ]

@@ -42,14 +42,6 @@ def atomic_kernel(x_ptr, y_ptr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def early_kernel(x_ptr, y_ptr, BLOCK: tl.constexpr):
-    if tl.program_id(0) > 3:
-        return
-    offs = tl.arange(0, BLOCK)
-    tl.store(y_ptr + offs, tl.load(x_ptr + offs))
-
-
-@triton.jit
 def argmax_kernel(x_ptr, y_ptr, BLOCK: tl.constexpr):
     x = tl.load(x_ptr + tl.arange(0, BLOCK))
     tl.store(y_ptr, tl.argmax(x, 0))
@@ -82,7 +74,6 @@ def random_kernel(x_ptr, y_ptr, BLOCK: tl.constexpr):
 UNSUPPORTED = {
     "scan": (scan_kernel, "tl.cumsum", "tt.scan"),
     "atomic": (atomic_kernel, "tl.atomic_add", "tt.atomic_rmw"),
-    "early return": (early_kernel, "if tl.program_id", "returning early"),
     "argmax": (argmax_kernel, "tl.argmax", "reduction"),
     "assembly": (assembly_kernel, "inline_asm", "tt.elementwise_inline_asm"),
     "histogram": (histogram_kernel, "tl.histogram", "tt.histogram"),
@@ -100,12 +91,6 @@ def test_an_op_that_is_not_supported_is_named_with_line_and_hint(name):
     assert line_of(kernel, text) in caught.value.where
     assert caught.value.hint
     assert torch.equal(y, torch.full((64,), -1.0))
-
-
-def test_the_hint_for_an_early_return_is_an_if():
-    with pytest.raises(UnsupportedError) as caught:
-        early_kernel[(1,)](random(8), random(8), BLOCK=8)
-    assert "`if`" in caught.value.hint
 
 
 def test_where_an_error_points_does_not_depend_on_an_earlier_attempt():

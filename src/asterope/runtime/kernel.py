@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import threading
 
-from asterope.compiler import find_tiles, flatten, simplify
+from asterope.compiler import find_tiles, flatten, forward, simplify
 from asterope.host import HostKernel, host_isa
 from asterope.ir import Kernel, parse_kernel, print_kernel, verify
 from asterope.sim import TimeProgram, to_macro_instructions
 
 __all__ = ["PASSES", "TileKernel", "optimise"]
 
-PASSES = (flatten, find_tiles, simplify)
+PASSES = (forward, flatten, find_tiles, simplify)
 
 
 def optimise(kernel: Kernel) -> Kernel:

@@ -122,8 +122,6 @@ class MaiaBackend(BaseBackend):  # type: ignore[misc]  # Triton ships no types
         manager = ir.pass_manager(module.context)
         manager.enable_debug()
         passes.common.add_inliner(manager)
-        if hasattr(passes.ttir, "add_rewrite_tensor_pointer"):
-            passes.ttir.add_rewrite_tensor_pointer(manager)  # block pointers become pointers
         passes.ttir.add_combine(manager)
         passes.common.add_canonicalizer(manager)
         passes.ttir.add_reorder_broadcast(manager)

@@ -6,6 +6,7 @@ from typing import Any
 
 from asterope.ir import Kernel, verify
 from asterope.triton_backend.convert import (
+    block_pointers,
     by_element,
     control,
     descriptors,
@@ -22,6 +23,7 @@ from asterope.triton_backend.ttir import MlirOp
 __all__ = ["SUPPORTED_OPS", "convert_module"]
 
 _RULES: dict[str, Rule] = {
+    **block_pointers.RULES,
     **by_element.RULES,
     **control.RULES,
     **descriptors.RULES,

@@ -9,8 +9,8 @@ from typing import Any
 
 from asterope.ir import Block, Builder, Kernel, Op, Param, Value
 from asterope.triton_backend.convert.branches import structured
+from asterope.triton_backend.convert.bundles import convert_types, part_names
 from asterope.triton_backend.convert.refusal import unsupported
-from asterope.triton_backend.convert.types import convert_types, part_names
 from asterope.triton_backend.ttir import MlirBlock, MlirOp, MlirValue
 
 __all__ = ["Converter", "Rule"]
@@ -31,8 +31,8 @@ class Converter:
     """Converts one function and those it calls; `env` maps Triton's values to ours.
 
     `functions` are those of the module by their symbols, `options` what rules ask of the launch.
-    A tensor descriptor is several values of ours, a bundle: `values` takes bundles apart,
-    `bind` puts them together, and everything that carries values goes through these two.
+    A tensor descriptor or block pointer is several values of ours, a bundle: `values` takes
+    bundles apart, `bind` puts them together, and all that carries values goes through these two.
     """
 
     def __init__(

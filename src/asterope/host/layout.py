@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asterope.host.values import Buffer
-from asterope.native import Val
+from asterope.native import BITS, Function, Val
 
 if TYPE_CHECKING:
     from asterope.host.lower import Lowering
 
-__all__ = ["is_row_major", "transpose_into"]
-
-_TILE = 16
+__all__ = ["copy_turned", "is_row_major", "transpose_into"]
 
 
 def is_row_major(buffer: Buffer) -> bool:
@@ -26,22 +24,34 @@ def is_row_major(buffer: Buffer) -> bool:
 
 
 def transpose_into(low: Lowering, source: Buffer, target: Buffer) -> None:
-    """Copy a matrix with neighbours along dimension 0 to one with neighbours along dimension 1.
+    """Copy a matrix to a row-major one."""
+    copy_turned(
+        low.fn, source.pointer, target.pointer, source.type.shape, source.strides,
+        target.strides[0], source.kind, source.kind,
+    )  # fmt: skip
 
-    Cost: one load, log2(16) shuffles and one store for 16 elements.
+
+def copy_turned(
+    fn: Function, source: Val, target: Val, shape: tuple[int, ...], strides: tuple[int, ...],
+    pitch: int, kind: str, to: str,
+) -> None:  # fmt: skip
+    """Copy a matrix, best with neighbours along dimension 0, to rows `pitch` elements apart.
+
+    Elements of `kind` are widened to `to` on the way.
+    Cost: one load, log2(lanes) shuffles and one store for a vector.
     """
-    fn = low.fn
-    rows, columns = source.type.shape
-    size = min(_TILE, rows & -rows, columns & -columns)
-    if source.strides[0] != 1:
-        size = 1
+    rows, columns = shape
+    lanes = 16 if fn.isa.has_wide_masks else 8 if fn.isa.has_fma else 4
+    size = min(lanes, rows & -rows, columns & -columns) if strides[0] == 1 else 1
+
+    def address(r: Val, c: Val) -> Val:
+        return source.offset((r * strides[0] + c * strides[1]) * (BITS[kind] // 8))
+
     with fn.loop(0, columns, size) as c, fn.loop(0, rows, size) as r:
-        if size == 1:
-            fn.store(fn.load(source.address((r, c)), source.kind), target.address((r, c)))
-            return
-        vectors = [fn.load(source.address((r, c + i)), source.kind, size) for i in range(size)]
+        vectors = [fn.load(address(r, c + i), kind, size if size > 1 else 0) for i in range(size)]
         for i, vector in enumerate(_transposed(vectors)):
-            fn.store(vector, target.address((r + i, c)))
+            wide = vector if kind == to else vector.fext(to) if vector.is_float else vector.sext(to)
+            fn.store(wide, target.offset(((r + i) * pitch + c) * (BITS[to] // 8)))
 
 
 def _transposed(vectors: list[Val]) -> list[Val]:

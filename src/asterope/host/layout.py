@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asterope.host.values import Buffer
@@ -10,7 +11,7 @@ from asterope.native import BITS, Function, Val
 if TYPE_CHECKING:
     from asterope.host.lower import Lowering
 
-__all__ = ["copy_turned", "is_row_major", "transpose_into"]
+__all__ = ["copy_turned", "is_row_major", "transpose_into", "turn"]
 
 
 def is_row_major(buffer: Buffer) -> bool:
@@ -38,20 +39,33 @@ def copy_turned(
     """Copy a matrix, best with neighbours along dimension 0, to rows `pitch` elements apart.
 
     Elements of `kind` are widened to `to` on the way.
-    Cost: one load, log2(lanes) shuffles and one store for a vector.
     """
     rows, columns = shape
     lanes = 16 if fn.isa.has_wide_masks else 8 if fn.isa.has_fma else 4
     size = min(lanes, rows & -rows, columns & -columns) if strides[0] == 1 else 1
 
-    def address(r: Val, c: Val) -> Val:
-        return source.offset((r * strides[0] + c * strides[1]) * (BITS[kind] // 8))
+    def load(r: Val, c: Val) -> Val:
+        address = source.offset((r * strides[0] + c * strides[1]) * (BITS[kind] // 8))
+        part = fn.load(address, kind, size if size > 1 else 0)
+        return part if kind == to else part.fext(to) if part.is_float else part.sext(to)
 
+    turn(fn, (rows, columns), size, load, target, pitch)
+
+
+def turn(
+    fn: Function, shape: tuple[int, int], size: int, load: Callable[[Val, Val], Val], target: Val,
+    pitch: int,
+) -> None:  # fmt: skip
+    """Write a matrix in rows `pitch` elements apart, of which `load(row, column)` gives columns.
+
+    It gives `size` rows of one column at once; `size` divides both dimensions.
+    Cost: log2(size) shuffles and one store for each of them.
+    """
+    rows, columns = shape
     with fn.loop(0, columns, size) as c, fn.loop(0, rows, size) as r:
-        vectors = [fn.load(address(r, c + i), kind, size if size > 1 else 0) for i in range(size)]
-        for i, vector in enumerate(_transposed(vectors)):
-            wide = vector if kind == to else vector.fext(to) if vector.is_float else vector.sext(to)
-            fn.store(wide, target.offset(((r + i) * pitch + c) * (BITS[to] // 8)))
+        for i, vector in enumerate(_transposed([load(r, c + i) for i in range(size)])):
+            place = target.offset(((r + i) * pitch + c) * (BITS[vector.kind] // 8))
+            fn.store(vector, place)
 
 
 def _transposed(vectors: list[Val]) -> list[Val]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from asterope.host.int_product import emit_int_product, fits_pairs, pair_bytes
 from asterope.host.layout import is_row_major, transpose_into
 from asterope.host.loops import reads, reads_elsewhere
 from asterope.host.microkernel import Product, emit_fma_product, panel_bytes
@@ -81,6 +82,8 @@ def multiply(low: Lowering, op: Op, left: Buffer, right: Buffer, target: Buffer)
                 right = turned
                 product = dataclasses.replace(product, b_strides=(turned.strides[0], 1))
             name, num_bytes = emit_tile_product(module, product), pack_bytes(product, isa)
+        elif fits_pairs(product, isa):
+            name, num_bytes = emit_int_product(module, product), pair_bytes(product)
         else:
             name, num_bytes = emit_fma_product(module, product), panel_bytes(product, isa)
         packed = temporary(Type("i8", (max(1, num_bytes),)))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asterope.host.values import Buffer
-from asterope.native import Val
+from asterope.native import BITS, Function, Val
 
 if TYPE_CHECKING:
     from asterope.host.lower import Lowering
 
-__all__ = ["is_row_major", "transpose_into", "transposed"]
-
-_TILE = 16
+__all__ = ["copy_turned", "is_row_major", "transpose_into", "transposed", "turn"]
 
 
 def is_row_major(buffer: Buffer) -> bool:
@@ -26,22 +25,47 @@ def is_row_major(buffer: Buffer) -> bool:
 
 
 def transpose_into(low: Lowering, source: Buffer, target: Buffer) -> None:
-    """Copy a matrix with neighbours along dimension 0 to one with neighbours along dimension 1.
+    """Copy a matrix to a row-major one."""
+    copy_turned(
+        low.fn, source.pointer, target.pointer, source.type.shape, source.strides,
+        target.strides[0], source.kind, source.kind,
+    )  # fmt: skip
 
-    Cost: one load, log2(16) shuffles and one store for 16 elements.
+
+def copy_turned(
+    fn: Function, source: Val, target: Val, shape: tuple[int, ...], strides: tuple[int, ...],
+    pitch: int, kind: str, to: str,
+) -> None:  # fmt: skip
+    """Copy a matrix, best with neighbours along dimension 0, to rows `pitch` elements apart.
+
+    Elements of `kind` are widened to `to` on the way.
     """
-    fn = low.fn
-    rows, columns = source.type.shape
-    size = min(_TILE, rows & -rows, columns & -columns)
-    if source.strides[0] != 1:
-        size = 1
+    rows, columns = shape
+    lanes = 16 if fn.isa.has_wide_masks else 8 if fn.isa.has_fma else 4
+    size = min(lanes, rows & -rows, columns & -columns) if strides[0] == 1 else 1
+
+    def load(r: Val, c: Val) -> Val:
+        address = source.offset((r * strides[0] + c * strides[1]) * (BITS[kind] // 8))
+        part = fn.load(address, kind, size if size > 1 else 0)
+        return part if kind == to else part.fext(to) if part.is_float else part.sext(to)
+
+    turn(fn, (rows, columns), size, load, target, pitch)
+
+
+def turn(
+    fn: Function, shape: tuple[int, int], size: int, load: Callable[[Val, Val], Val], target: Val,
+    pitch: int,
+) -> None:  # fmt: skip
+    """Write a matrix in rows `pitch` elements apart, of which `load(row, column)` gives columns.
+
+    It gives `size` rows of one column at once; `size` divides both dimensions.
+    Cost: log2(size) shuffles and one store for each of them.
+    """
+    rows, columns = shape
     with fn.loop(0, columns, size) as c, fn.loop(0, rows, size) as r:
-        if size == 1:
-            fn.store(fn.load(source.address((r, c)), source.kind), target.address((r, c)))
-            return
-        vectors = [fn.load(source.address((r, c + i)), source.kind, size) for i in range(size)]
-        for i, vector in enumerate(transposed(vectors)):
-            fn.store(vector, target.address((r + i, c)))
+        for i, vector in enumerate(transposed([load(r, c + i) for i in range(size)])):
+            place = target.offset(((r + i) * pitch + c) * (BITS[vector.kind] // 8))
+            fn.store(vector, place)
 
 
 def transposed(vectors: list[Val]) -> list[Val]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from asterope.host.int_product import emit_int_product, fits_pairs, pair_bytes
 from asterope.host.layout import is_row_major, transpose_into
 from asterope.host.loops import reads, reads_elsewhere
-from asterope.host.microkernel import Product, emit_fma_product
+from asterope.host.microkernel import Product, emit_fma_product, panel_bytes
 from asterope.host.tile_product import emit_tile_product, fits_tiles, pack_bytes
 from asterope.host.values import Buffer, Lazy, Memory
 from asterope.ir import Op, Type, Value
@@ -24,14 +26,9 @@ def dot(low: Lowering, op: Op) -> None:
     """Translate acc + a b."""
     a, b, acc = op.operands
     left, right = low.materialise(a), low.materialise(b)
-    turns = right.strides[-1] != 1 and right.type.shape[-1] > 1
-    with low.temporaries() as temporary:
-        turned = temporary(Type(right.type.elem, right.type.shape[-2:])) if turns else None
-        target = accumulator(low, op, acc, {left.memory, right.memory})
-        with each_matrix(low, [left, right, target]) as (rows, columns, total):
-            if turned is not None:
-                transpose_into(low, columns, turned)
-            multiply(low, op, rows, turned or columns, total)
+    target = accumulator(low, op, acc, {left.memory, right.memory})
+    with each_matrix(low, [left, right, target]) as (rows, columns, total):
+        multiply(low, op, rows, columns, total)
     low.env[op.result] = target
 
 
@@ -66,23 +63,32 @@ def _suits_bf16(op: Op) -> bool:
 
 
 def multiply(low: Lowering, op: Op, left: Buffer, right: Buffer, target: Buffer) -> None:
-    """Add the product of two matrices to a third, which is row-major; so are rows of the second."""
+    """Add the product of two matrices to a third, which is row-major."""
     in_f32 = {left.kind, right.kind, target.kind} == {"f32"}
     product = Product(
         m=left.type.shape[0], n=right.type.shape[1], k=left.type.shape[1],
         order=str(op.attrs.get("order", "pairs")),
         a_kind=left.kind, b_kind=right.kind, total=target.kind,
-        a_strides=(left.strides[0], left.strides[1]), b_stride=right.strides[0],
+        a_strides=(left.strides[0], left.strides[1]),
+        b_strides=(right.strides[0], right.strides[1]),
     )  # fmt: skip
-    operands = (left.pointer, right.pointer, target.pointer)
-    tiled = low.fn.isa.has_tiles and product.order == "pairs" and in_f32 and fits_tiles(product)
-    if not (tiled and _suits_bf16(op)):
-        low.fn.call(emit_fma_product(low.fn.module, product), operands)
-        return
+    isa, module = low.fn.isa, low.fn.module
+    tiled = isa.has_tiles and product.order == "pairs" and in_f32 and fits_tiles(product)
     with low.temporaries() as temporary:
-        packed = temporary(Type("i8", (pack_bytes(product),)))
-        name = emit_tile_product(low.fn.module, product)
-        low.fn.call(name, (*operands, packed.pointer))
+        if tiled and _suits_bf16(op):
+            if right.strides[1] != 1:
+                turned = temporary(right.type)
+                transpose_into(low, right, turned)
+                right = turned
+                product = dataclasses.replace(product, b_strides=(turned.strides[0], 1))
+            name, num_bytes = emit_tile_product(module, product), pack_bytes(product, isa)
+        elif fits_pairs(product, isa):
+            name, num_bytes = emit_int_product(module, product), pair_bytes(product)
+        else:
+            name, num_bytes = emit_fma_product(module, product), panel_bytes(product, isa)
+        packed = temporary(Type("i8", (max(1, num_bytes),)))
+        operands = (left.pointer, right.pointer, target.pointer, packed.pointer)
+        low.fn.call(name, operands)
 
 
 def accumulator(low: Lowering, op: Op, acc: Value, busy: set[Memory]) -> Buffer:

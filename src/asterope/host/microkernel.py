@@ -1,5 +1,9 @@
 """The inner loops of a matrix product, blocked into registers.
 
+A panel of B, as many columns as one block has, is first copied to where its rows are neighbours and
+its numbers as wide as the sums: it then stays in the first-level cache while A passes by. Where A
+has too few rows to make that worthwhile, B is read as it lies.
+
 `sequential`: acc = fma(a_k, b_k, acc) for k ascending. `pairs`: for each 32 values of k, the even
 and the odd products are summed in two chains of fma from zero, then acc += even + odd. Every
 instruction set gives the same bits (`asterope.formats.dot` is the definition).
@@ -9,16 +13,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from asterope.native import BITS, Function, Module, Val
+from asterope.host.layout import copy_turned
+from asterope.native import BITS, Function, Isa, Module, Val
 
-__all__ = ["Product", "emit_fma_product"]
+__all__ = ["Product", "emit_fma_product", "panel_bytes"]
 
 _CHUNK = 32
+_WORTH_PACKING = 4  # blocks of rows that read a panel
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Product:
-    """C[m, n] += A[m, k] B[k, n]: strides in elements, C row-major, rows of B contiguous."""
+    """C[m, n] += A[m, k] B[k, n]: strides in elements, C row-major."""
 
     m: int
     n: int
@@ -28,13 +34,13 @@ class Product:
     b_kind: str
     total: str
     a_strides: tuple[int, int]
-    b_stride: int
+    b_strides: tuple[int, int]
 
     @property
     def name(self) -> str:
         """The name of the generated function."""
         kinds = f"{self.a_kind}_{self.b_kind}_{self.total}"
-        strides = f"{self.a_strides[0]}_{self.a_strides[1]}_{self.b_stride}"
+        strides = "_".join(map(str, (*self.a_strides, *self.b_strides)))
         return f"dot_{self.order}_{kinds}_{self.m}x{self.n}x{self.k}_{strides}"
 
     @property
@@ -42,33 +48,76 @@ class Product:
         """Columns in one vector."""
         return min(8 if self.total == "f64" else 16, self.n & -self.n)
 
+    @property
+    def in_pairs(self) -> bool:
+        """Whether even and odd products have sums of their own; order is nothing to integers."""
+        return self.order == "pairs" and self.total == "f32"
+
+    def block(self, isa: Isa) -> tuple[int, int]:
+        """Return how many rows, and vectors in each, fill the registers with sums."""
+        sums = isa.dot_rows * isa.dot_vectors * (1 if self.in_pairs else 2)
+        rows = min(self.m, sums // isa.dot_vectors)
+        return rows, min(sums // rows, self.n // self.lanes)
+
+    def packs(self, isa: Isa) -> bool:
+        """Whether panels of B are copied before they are used."""
+        rows, _ = self.block(isa)
+        return (self.b_strides[1] != 1 and self.n > 1) or self.m > _WORTH_PACKING * rows
+
+
+def panel_bytes(p: Product, isa: Isa) -> int:
+    """Return the scratch bytes that a product takes; it may be none."""
+    _, vectors = p.block(isa)
+    return p.k * vectors * p.lanes * BITS[p.total] // 8 if p.packs(isa) else 0
+
 
 def emit_fma_product(module: Module, product: Product) -> str:
-    """Add the function for a product to the module once; return its name."""
+    """Add `f(a, b, c, panel)` for a product to the module once; return its name."""
     if module.has(product.name):
         return product.name
-    fn = module.function(
-        product.name, [("ptr noalias", "a"), ("ptr noalias", "b"), ("ptr noalias", "c")]
-    )
-    step = fn.isa.dot_vectors * product.lanes
+    names = ("a", "b", "c", "panel")
+    fn = module.function(product.name, [("ptr noalias", name) for name in names])
+    _, vectors = product.block(fn.isa)
+    step = vectors * product.lanes
     whole = product.n - product.n % step
     if whole:
         with fn.loop(0, whole, step) as n:
-            _columns(fn, product, n, fn.isa.dot_vectors)
-    for start in range(whole, product.n, product.lanes):
-        _columns(fn, product, fn.const("i64", start), 1)
+            _columns(fn, product, n, vectors)
+    if whole < product.n:
+        with fn.loop(whole, product.n, product.lanes) as n:
+            _columns(fn, product, n, 1)
     fn.finish("noinline")
     return product.name
 
 
 def _columns(fn: Function, p: Product, n: Val, vectors: int) -> None:
-    rows = fn.isa.dot_rows
+    if p.packs(fn.isa):
+        _pack(fn, p, n, vectors * p.lanes)
+    rows, _ = p.block(fn.isa)
     whole = p.m - p.m % rows
     if whole:
         with fn.loop(0, whole, rows) as m:
             _block(fn, p, m, n, rows, vectors)
     if p.m % rows:
         _block(fn, p, fn.const("i64", whole), n, p.m % rows, vectors)
+
+
+def _pack(fn: Function, p: Product, n: Val, width: int) -> None:
+    """Copy columns n, n + 1, ... of B, widened, to where their rows are neighbours."""
+    down, across = p.b_strides
+    source, panel = fn.args[1].offset(n * (across * BITS[p.b_kind] // 8)), fn.args[3]
+    if across != 1:
+        copy_turned(fn, source, panel, (p.k, width), (down, across), width, p.b_kind, p.total)
+        return
+    with fn.loop(0, p.k) as k:
+        for v in range(0, width, p.lanes):
+            row = source.offset(k * (down * BITS[p.b_kind] // 8) + v * BITS[p.b_kind] // 8)
+            value = _widened(fn.load(row, p.b_kind, p.lanes), p.total)
+            fn.store(value, panel.offset((k * width + v) * (BITS[p.total] // 8)))
+
+
+def _widened(x: Val, kind: str) -> Val:
+    return x if x.kind == kind else x.fext(kind) if x.is_float else x.sext(kind)
 
 
 class _Accumulators:
@@ -124,7 +173,7 @@ def _block(fn: Function, p: Product, m: Val, n: Val, rows: int, vectors: int) ->
             for place, value in zip(row, line, strict=True):
                 fn.store(value, place)
 
-    if p.order == "sequential" or p.total != "f32":
+    if not p.in_pairs:
         sums = _Accumulators(fn, p, rows, vectors)
         sums.set(stored())
         with fn.loop(0, p.k) as k:
@@ -146,7 +195,8 @@ def _block(fn: Function, p: Product, m: Val, n: Val, rows: int, vectors: int) ->
         store([[c + (e + o) for c, e, o in zip(*row, strict=True)] for row in pairs])
 
     if whole:
-        with fn.loop(0, whole, _CHUNK) as start:
+        # Written out, two chunks would be scheduled into each other and their sums spilled.
+        with fn.loop(0, whole, _CHUNK, rolled=True) as start:
             chunk(start, _CHUNK)
     if p.k % _CHUNK:
         chunk(fn.const("i64", whole), p.k % _CHUNK)
@@ -156,19 +206,17 @@ def _operands(
     fn: Function, p: Product, m: Val, n: Val, k: Val, rows: int, vectors: int
 ) -> tuple[list[Val], list[Val]]:
     """Load a column of A, one scalar a row, and a row of B, in the accumulator's kind."""
-    a_bytes, b_bytes = BITS[p.a_kind] // 8, BITS[p.b_kind] // 8
-    a_ptr, b_ptr = fn.args[0], fn.args[1]
-
-    def widen(x: Val) -> Val:
-        return x if x.kind == p.total else x.fext(p.total) if x.is_float else x.sext(p.total)
-
-    b_row = b_ptr.offset((k * p.b_stride + n) * b_bytes)
-    b = [
-        widen(fn.load(b_row.offset(v * p.lanes * b_bytes), p.b_kind, p.lanes))
-        for v in range(vectors)
-    ]
+    if p.packs(fn.isa):
+        kind, place, at = p.total, fn.args[3], k * (vectors * p.lanes)
+    else:
+        kind, place, at = p.b_kind, fn.args[1], k * p.b_strides[0] + n
+    b = []
+    for v in range(vectors):
+        address = place.offset((at + v * p.lanes) * (BITS[kind] // 8))
+        b.append(_widened(fn.load(address, kind, p.lanes), p.total))
     a = []
     for i in range(rows):
         at = (m + i) * p.a_strides[0] + k * p.a_strides[1]
-        a.append(widen(fn.load(a_ptr.offset(at * a_bytes), p.a_kind)).splat(p.lanes))
+        one = fn.load(fn.args[0].offset(at * (BITS[p.a_kind] // 8)), p.a_kind)
+        a.append(_widened(one, p.total).splat(p.lanes))
     return a, b

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asterope.formats import ELEMENTS, ElementFormat, emit_decode
-from asterope.host.layout import transpose_into
 from asterope.host.matmul import accumulator, each_matrix, multiply
 from asterope.host.values import Buffer, register_kind
 from asterope.ir import Op, Type, Value
@@ -29,28 +28,24 @@ def dot_scaled(low: Lowering, op: Op) -> None:
     if 1 not in b_codes.strides[-2:]:
         b_codes = low.materialise(b, row_major=True)
     with low.temporaries() as temporary:
-        sides = []
-        for name, value in (("a", a), ("b", b)):
-            scale = scales.pop(0) if op.attrs.get(f"{name}_scale") else None
-            factors = _factors(low, scale, temporary) if scale is not None else None
-            sides.append(_Side(low, op, name, value, factors))
+        sides = [_Side(low, op, name, value) for name, value in (("a", a), ("b", b))]
+        scaled = [side for side in sides if side.is_scaled]
+        factors = [_factors(low, scale, temporary) for scale in scales]
         depth = a.type.shape[-1] * (2 if sides[0].packed else 1)
         left = temporary(Type("fp32", (a.type.shape[-2], depth)))
-        right = temporary(Type("fp32", (depth, b.type.shape[-1])))
+        right_shape = (depth, b.type.shape[-1])
         turns = b_codes.strides[-1] != 1
-        turned = temporary(Type("fp32", right.type.shape[::-1])) if turns else None
+        right = temporary(Type("fp32", right_shape[::-1] if turns else right_shape))
         target = accumulator(low, op, acc, {a_codes.memory, b_codes.memory})
-        scaled = [s.factors for s in sides if s.factors is not None]
-        with each_matrix(low, [a_codes, b_codes, target, *scaled]) as (x, y, total, *factors):
-            for side in sides:
-                side.factors = factors.pop(0) if side.factors is not None else None
+        with each_matrix(low, [a_codes, b_codes, target, *factors]) as (x, y, total, *found):
+            for side, its_factors in zip(scaled, found, strict=True):
+                side.factors = its_factors
             _decode_rows(low, sides[0], x, left)
-            if turned is None:
-                _decode_columns(low, sides[1], y, right)
+            if turns:
+                _decode_rows(low, sides[1], _turned(y), right)
             else:
-                _decode_rows(low, sides[1], _turned(y), turned)
-                transpose_into(low, _turned(turned), right)
-            multiply(low, op, left, right, total)
+                _decode_columns(low, sides[1], y, right)
+            multiply(low, op, left, _turned(right) if turns else right, total)
     low.env[op.result] = target
 
 
@@ -75,14 +70,13 @@ def _factors(low: Lowering, scale: Value, temporary: Callable[[Type], Buffer]) -
 class _Side:
     """One scaled operand: how its codes decode and what its blocks are multiplied by."""
 
-    def __init__(
-        self, low: Lowering, op: Op, side: str, value: Value, factors: Buffer | None
-    ) -> None:
+    def __init__(self, low: Lowering, op: Op, side: str, value: Value) -> None:
         self.fn = low.fn
+        self.is_scaled = bool(op.attrs.get(f"{side}_scale"))
         self.format_name = str(op.attrs[f"{side}_format"])
         self.packed = self.format_name == "e2m1"
         self.is_code = value.type.is_int
-        self.factors = factors
+        self.factors: Buffer | None = None
 
     @property
     def format(self) -> ElementFormat:

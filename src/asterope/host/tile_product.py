@@ -9,9 +9,9 @@ lost, fused multiply-adds run instead.
 
 from __future__ import annotations
 
-from asterope.host.microkernel import Product, emit_fma_product
+from asterope.host.microkernel import Product, emit_fma_product, panel_bytes
 from asterope.host.tile_registers import TileRegisters
-from asterope.native import Function, Module, Val
+from asterope.native import Function, Isa, Module, Val
 
 __all__ = ["emit_tile_product", "fits_tiles", "pack_bytes"]
 
@@ -29,9 +29,10 @@ def fits_tiles(product: Product) -> bool:
     return rows and product.n % _N == 0 and product.k % _K == 0
 
 
-def pack_bytes(product: Product) -> int:
-    """Return the scratch bytes that packing takes."""
-    return _CONFIG_BYTES + 2 * product.k * (product.m + product.n)
+def pack_bytes(product: Product, isa: Isa) -> int:
+    """Return the scratch bytes that packing takes, also where other instructions run instead."""
+    tiles = _CONFIG_BYTES + 2 * product.k * (product.m + product.n)
+    return max(tiles, panel_bytes(product, isa))
 
 
 def emit_tile_product(module: Module, product: Product) -> str:
@@ -55,7 +56,7 @@ def emit_tile_product(module: Module, product: Product) -> str:
     with fn.if_else(safe) as otherwise:
         _multiply(fn, product, a_pack, b_pack, c, pack)
         otherwise()
-        fn.call(fallback, (a, b, c))
+        fn.call(fallback, (a, b, c, pack))
     fn.finish("noinline")
     return name
 
@@ -102,8 +103,8 @@ def _pack_a(fn: Function, p: Product, a: Val, target: Val, notes: _Notes) -> Non
 def _pack_b(fn: Function, p: Product, b: Val, target: Val, notes: _Notes) -> None:
     """Write pairs of rows: for each pair the even element of a column below the odd one."""
     with fn.loop(0, p.k, 2) as k, fn.loop(0, p.n, 16) as n:
-        at = b.offset((k * p.b_stride + n) * 4)
-        even, odd = fn.load(at, "f32", 16), fn.load(at.offset(p.b_stride * 4), "f32", 16)
+        at = b.offset((k * p.b_strides[0] + n) * 4)
+        even, odd = fn.load(at, "f32", 16), fn.load(at.offset(p.b_strides[0] * 4), "f32", 16)
         notes.add(even)
         notes.add(odd)
         pair = (even.bits_as("i32") >> 16) | (odd.bits_as("i32") & -65536)

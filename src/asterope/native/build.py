@@ -309,6 +309,7 @@ class Module:
         self._bodies: list[str] = []
         self._globals: dict[str, str] = {}
         self._names: set[str] = set()
+        self._metadata: list[str] = []
 
     def declare(self, name: str, result: str, params: Sequence[str]) -> None:
         """Declare a function that is not defined here once, by LLVM type texts."""
@@ -338,6 +339,13 @@ class Module:
         self._names.add(name)
         self.finish(text)
 
+    def rolled_loop(self) -> str:
+        """Return metadata for the branch back of a loop that should not be unrolled."""
+        number = len(self._metadata)
+        self._metadata.append(f"!{number} = distinct !{{!{number}, !{number + 1}}}")
+        self._metadata.append(f'!{number + 1} = !{{!"llvm.loop.unroll.disable"}}')
+        return f", !llvm.loop !{number}"
+
     def has(self, name: str) -> bool:
         """Whether a function of that name was started here."""
         return name in self._names
@@ -349,7 +357,8 @@ class Module:
     def text(self) -> str:
         """Return the whole module as LLVM IR."""
         tables = [f"{name} = {body}" for body, name in self._globals.items()]
-        return "\n".join([*tables, *self._declared.values(), *self._bodies]) + "\n"
+        parts = [*tables, *self._declared.values(), *self._bodies, *self._metadata]
+        return "\n".join(parts) + "\n"
 
 
 class Function:
@@ -483,21 +492,25 @@ class Function:
 
     @contextmanager
     def loop(
-        self, start: Val | int, stop: Val | int, step: Val | int = 1, kind: str = "i64"
-    ) -> Iterator[Val]:
-        """Run the body for a counter from `start` while it is below `stop` (signed)."""
+        self, start: Val | int, stop: Val | int, step: Val | int = 1, kind: str = "i64",
+        *, rolled: bool = False,
+    ) -> Iterator[Val]:  # fmt: skip
+        """Run the body for a counter from `start` while it is below `stop` (signed).
+
+        A `rolled` loop stays one: LLVM does not write its body out several times.
+        """
         first, last, by = (
             x if isinstance(x, Val) else self.const(kind, x) for x in (start, stop, step)
         )
         counter = self.slot(kind)
         self.store(first, counter)
-        with self.while_(lambda: self.load(counter, kind).lt(last)):
+        with self.while_(lambda: self.load(counter, kind).lt(last), rolled=rolled):
             index = self.load(counter, kind)
             yield index
             self.store(index + by, counter)
 
     @contextmanager
-    def while_(self, condition: Callable[[], Val]) -> Iterator[None]:
+    def while_(self, condition: Callable[[], Val], *, rolled: bool = False) -> Iterator[None]:
         """Run the body while the condition, evaluated anew each time, holds."""
         head, body, after = self._label(), self._label(), self._label()
         self.effect(f"br label %{head}")
@@ -505,7 +518,7 @@ class Function:
         self.effect(f"br {condition().text}, label %{body}, label %{after}")
         self._open(body)
         yield
-        self.effect(f"br label %{head}")
+        self.effect(f"br label %{head}" + (self.module.rolled_loop() if rolled else ""))
         self._open(after)
 
     @contextmanager

@@ -55,6 +55,23 @@ def test_any_size_is_summed_in_the_stated_order(isa, m, k, n, order):
         assert_same_bits(kernel, operands(elem, m, k, n), isa=isa)
 
 
+@pytest.mark.parametrize("isa", ISA_NAMES)
+@pytest.mark.parametrize("turn", ["", "ab"])
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 16), (7, 33, 48), (16, 64, 32), (3, 2, 5)])
+def test_int8_is_exact_and_wraps_in_any_size(isa, turn, m, k, n):
+    a, b, c, y = operands("i8", m, k, n, seed=13)
+    a[0], b[:, 0] = -128, -128
+    c[0, 0] = 2**31 - 1
+    assert_same_bits(product("i8", m, k, n, turn=turn), [a, b, c, y], isa=isa)
+
+
+@pytest.mark.parametrize("turn", ["", "b"])
+@pytest.mark.parametrize("elem", ["fp32", "bf16", "i8", "fp64"])
+def test_panels_are_packed_for_many_rows(turn, elem):
+    kernel = product(elem, 37, 40, 48, turn=turn)
+    assert_same_bits(kernel, operands(elem, 37, 40, 48, seed=14))
+
+
 @pytest.mark.parametrize("turn", ["", "a", "b", "ab"])
 @pytest.mark.parametrize("elem", ["fp32", "fp16", "i8", "fp64"])
 @pytest.mark.parametrize(("m", "k", "n"), [(16, 32, 16), (3, 5, 6)])

@@ -13,15 +13,13 @@ DOT_FORMATS = ("e4m3", "e5m2", "e2m3", "e3m2", "e2m1", "bf16", "fp16")
 
 def _matrices(a: Type, b: Type) -> None:
     """Check that two blocks are matrices, or batches of as many."""
-    require(
-        len(a.shape) == len(b.shape) and len(a.shape) in (2, 3),
-        f"multiplies {a} and {b}, not matrices",
-    )
+    rank = len(a.shape)
+    require(rank == len(b.shape) and rank in (2, 3), f"multiplies {a} and {b}, not matrices")
     require(a.shape[:-2] == b.shape[:-2], f"{a} and {b} are not batches of as many matrices")
 
 
 def dot(op: Op) -> None:
-    """acc[M,N] + a[M,K] b[K,N], summed in a stated order; all may have a leading batch dimension."""
+    """acc[M,N] + a[M,K] b[K,N], in a stated order; all may have a leading batch dimension."""
     count(op, 3)
     a, b, acc = types_of(op)
     _matrices(a, b)

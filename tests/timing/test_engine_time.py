@@ -173,6 +173,14 @@ def test_neighbouring_vector_ops_are_one_instruction(elem, names, ops, functions
     assert result.vector_ops == 1024 * len(names)
 
 
+@pytest.mark.parametrize(("name", "functions"), [("atan", 1), ("tan", 2), ("cbrt", 2)])
+def test_a_function_made_of_several_counts_as_several(name, functions):
+    result = timed(elementwise([name]), PLAIN)
+    cycles = 1024 * functions / 0.75 / 128
+    assert duration(result, "vector") == (math.ceil(cycles) + VECTOR_STARTUP) * CYCLE
+    assert result.vector_ops == 1024 * functions
+
+
 def test_sixty_four_bits_count_twice():
     result = timed(elementwise(["fadd"], "fp64"), PLAIN)
     assert duration(result, "vector") == (math.ceil(2048 / 384) + VECTOR_STARTUP) * CYCLE

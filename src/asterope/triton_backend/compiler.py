@@ -40,7 +40,9 @@ class MaiaOptions:
     default_dot_input_precision: str = "ieee"
     # tf32 rounds the operands; the splits are computed in full fp32, which is more precise.
     allowed_dot_input_precisions: tuple[str, ...] = ("ieee", "tf32", "tf32x3", "bf16x3", "bf16x6")
-    supported_fp8_dtypes: tuple[str, ...] = ("fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16")
+    supported_fp8_dtypes: tuple[str, ...] = (
+        "fp8e4nv", "fp8e5", "fp8e4b8", "fp8e5b16", "fp8e4b15",
+    )  # fmt: skip
     deprecated_fp8_dot_operand_dtypes: tuple[str, ...] = ()
     max_num_imprecise_acc_default: int = 0
     sanitize_overflow: bool = True
@@ -102,8 +104,14 @@ class MaiaBackend(BaseBackend):  # type: ignore[misc]  # Triton ships no types
         return (metadata.num_warps, metadata.num_ctas, metadata.shared)
 
     def get_codegen_implementation(self, options: MaiaOptions) -> dict[str, Any]:
-        """Say how small a dot may be: as small as it likes."""
-        return {"min_dot_size": lambda lhs, rhs: (1, 1, 1)}
+        """Say how small a dot may be (as small as it likes), and how to convert fp8e4b15."""
+        # Written in Triton's language, which is not there yet when Triton looks for back ends.
+        from asterope.triton_backend.fp8e4b15 import convert_fp8e4b15
+
+        return {
+            "min_dot_size": lambda lhs, rhs: (1, 1, 1),
+            "convert_custom_types": convert_fp8e4b15,
+        }
 
     def get_module_map(self) -> dict[str, Any]:
         """Give kernels libdevice's names, which the converter knows, and our default precision."""

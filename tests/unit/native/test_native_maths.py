@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -17,11 +18,21 @@ TRUE = {
     "exp": np.exp, "exp2": np.exp2, "log": np.log, "log2": np.log2, "log10": np.log10,
     "log1p": np.log1p, "expm1": np.expm1, "sin": np.sin, "cos": np.cos, "tanh": np.tanh,
     "erf": np.vectorize(math.erf, otypes=[np.float64]), "rsqrt": lambda x: 1 / np.sqrt(x),
+    "erfc": np.vectorize(math.erfc, otypes=[np.float64]), "cbrt": np.cbrt,
+    "rcbrt": lambda x: 1 / np.cbrt(x), "tan": np.tan, "asin": np.arcsin, "acos": np.arccos,
+    "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh, "asinh": np.arcsinh,
+    "acosh": np.arccosh, "atanh": np.arctanh,
 }  # fmt: skip
+HALF_ULP = (
+    "log10", "log1p", "expm1", "erf", "erfc", "cbrt", "rcbrt", "tan", "asin", "acos", "atan",
+    "sinh", "cosh", "asinh", "acosh", "atanh",
+)  # fmt: skip
+GAMMA_AND_BESSEL = ("lgamma", "tgamma", "j0", "j1", "y0", "y1")
 LIBRARY = {
     "exp": math.exp, "exp2": math.exp2, "log": math.log, "log2": math.log2, "log10": math.log10,
     "log1p": math.log1p, "expm1": math.expm1, "sin": math.sin, "cos": math.cos,
-    "tanh": math.tanh, "erf": math.erf,
+    "tanh": math.tanh, "erf": math.erf, "erfc": math.erfc, "tan": math.tan, "atan": math.atan,
+    "sinh": math.sinh, "cosh": math.cosh, "asinh": math.asinh,
 }  # fmt: skip
 INF, NAN = np.inf, np.nan
 SPECIALS = {
@@ -36,6 +47,21 @@ SPECIALS = {
     "cos": [(0.0, 1.0), (-0.0, 1.0), (INF, NAN), (-INF, NAN), (NAN, NAN), (1e-45, 1.0)],
     "tanh": [(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (NAN, NAN), (-40.0, -1.0)],
     "erf": [(0.0, 0.0), (-0.0, -0.0), (INF, 1.0), (-INF, -1.0), (NAN, NAN)],
+    "erfc": [(0.0, 1.0), (INF, 0.0), (-INF, 2.0), (NAN, NAN), (-40.0, 2.0), (40.0, 0.0)],
+    "cbrt": [(27.0, 3.0), (-8.0, -2.0), (-0.0, -0.0), (INF, INF), (-INF, -INF), (NAN, NAN)],
+    "rcbrt": [(27.0, 1 / 3), (-8.0, -0.5), (-0.0, -INF), (INF, 0.0), (-INF, -0.0), (NAN, NAN)],
+    "tan": [(0.0, 0.0), (-0.0, -0.0), (INF, NAN), (-INF, NAN), (NAN, NAN)],
+    "asin": [(0.0, 0.0), (-0.0, -0.0), (1.0, math.pi / 2), (2.0, NAN), (-INF, NAN), (NAN, NAN)],
+    "acos": [(1.0, 0.0), (-1.0, math.pi), (0.0, math.pi / 2), (-2.0, NAN), (NAN, NAN)],
+    "atan": [(-0.0, -0.0), (INF, math.pi / 2), (-INF, -math.pi / 2), (1.0, math.pi / 4)],
+    "sinh": [(-0.0, -0.0), (INF, INF), (-INF, -INF), (NAN, NAN), (800.0, INF)],
+    "cosh": [(-0.0, 1.0), (INF, INF), (-INF, INF), (NAN, NAN), (-800.0, INF)],
+    "asinh": [(-0.0, -0.0), (INF, INF), (-INF, -INF), (NAN, NAN)],
+    "acosh": [(1.0, 0.0), (0.5, NAN), (-2.0, NAN), (-INF, NAN), (INF, INF), (NAN, NAN)],
+    "atanh": [(-0.0, -0.0), (1.0, INF), (-1.0, -INF), (2.0, NAN), (-INF, NAN), (NAN, NAN)],
+    "lgamma": [(1.0, 0.0), (0.0, INF), (-3.0, INF), (INF, INF), (NAN, NAN)],
+    "tgamma": [(5.0, 24.0), (-0.0, -INF), (-3.0, NAN), (INF, INF), (-INF, NAN), (NAN, NAN)],
+    "y0": [(0.0, -INF), (-1.0, NAN), (INF, 0.0), (NAN, NAN)],
     "rsqrt": [(4.0, 0.5), (0.0, INF), (-0.0, -INF), (INF, 0.0), (-1.0, NAN), (NAN, NAN)],
 }
 
@@ -78,6 +104,77 @@ def test_functions_are_within_one_and_a_half_ulp_over_all_exponents(name):
     error = ulps(compute(ISAS[0], name, x), exact)
     worst = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
     assert error[worst] <= 1.5, f"{name}({x[worst]!r}): {error[worst]} ulp"
+
+
+@pytest.mark.parametrize("name", HALF_ULP)
+def test_functions_computed_in_float64_are_all_but_correctly_rounded(name):
+    x = np.concatenate([every_exponent(7, 64), usual_arguments(8, 1 << 13)])
+    with np.errstate(all="ignore"):
+        exact = TRUE[name](x.astype(np.float64))
+    assert ulps(compute(ISAS[0], name, x), exact).max() <= 0.51
+
+
+def powers(rng):
+    """Bases and exponents whose powers cover the range of float32 and go beyond it."""
+    base = np.exp2(rng.uniform(-149, 128, 1 << 13))
+    exponent = rng.uniform(-160, 160, base.size) / np.log2(base)
+    near_one = 1 + rng.uniform(-1, 1, base.size) ** 9
+    bases = np.concatenate([base, near_one]).astype(np.float32)
+    exponents = np.concatenate([exponent, rng.uniform(-(2**15), 2**15, base.size)])
+    return bases, exponents.astype(np.float32)
+
+
+@pytest.mark.parametrize(("name", "true"), [("pow", np.power), ("atan2", np.arctan2)])
+def test_functions_of_two_numbers_are_all_but_correctly_rounded(name, true):
+    a, b = powers(np.random.default_rng(9))
+    got = lanewise(ISAS[0], 16, lambda x, y: apply_function(name, x, y), a, b)
+    with np.errstate(all="ignore"):
+        exact = true(a.astype(np.float64), b.astype(np.float64))
+    assert ulps(got, exact).max() <= 0.51
+
+
+EDGES = (0.0, 0.5, 1.0, 2.0, 3.0, 2.0**24 + 2, 3e38, 1e-45, INF)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("name", "true"), [("pow", np.power), ("atan2", np.arctan2)])
+def test_functions_of_two_numbers_at_their_edges(name, true, dtype):
+    edges = np.array([NAN, *EDGES, *(-x for x in EDGES)], dtype)
+    a, b = (x.reshape(-1) for x in np.meshgrid(edges, edges))
+    with np.errstate(all="ignore"):
+        expected = true(a.astype(np.float64), b.astype(np.float64)).astype(dtype)
+    for isa in ISAS:
+        got = lanewise(isa, 1, lambda x, y: apply_function(name, x, y), a, b)
+        np.testing.assert_allclose(got, expected, rtol=2 * np.finfo(dtype).eps)
+        numbers = ~np.isnan(expected)
+        np.testing.assert_array_equal(np.signbit(got)[numbers], np.signbit(expected)[numbers])
+
+
+def test_bessel_functions_have_their_wronskian():
+    """J1 Y0 - J0 Y1 = 2 / (pi x), and the integral that defines J0."""
+    x = np.linspace(0.5, 40, 64)
+    j0, j1, y0, y1 = (compute(ISAS[0], name, x, 4) for name in ("j0", "j1", "y0", "y1"))
+    np.testing.assert_allclose(j1 * y0 - j0 * y1, 2 / (np.pi * x), rtol=1e-13)
+    angles = np.arange(256) * (np.pi / 128)
+    np.testing.assert_allclose(j0, np.cos(np.outer(x, np.sin(angles))).mean(1), atol=1e-14)
+
+
+@pytest.mark.parametrize(("name", "true"), [("lgamma", math.lgamma), ("tgamma", math.gamma)])
+def test_gamma_functions(name, true):
+    x = np.concatenate([np.linspace(0.05, 30, 64), np.linspace(-9.9, -0.1, 64)])
+    expected = [true(v) for v in x]
+    np.testing.assert_allclose(compute(ISAS[0], name, x, 4), expected, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", ["cbrt", "rcbrt"])
+def test_cube_roots_of_float64_are_within_one_ulp(name):
+    rng = np.random.default_rng(10)
+    x = np.exp2(rng.uniform(-1000, 1000, 512)) * rng.choice([-1, 1], 512)
+    got = compute(ISAS[0], name, x, 4)
+    for value, root in zip(x.tolist(), got.tolist(), strict=True):
+        goal = Fraction(value) if name == "cbrt" else 1 / Fraction(value)
+        below, above = (Fraction(float(np.nextafter(root, d))) ** 3 for d in (-INF, INF))
+        assert below <= goal <= above
 
 
 @pytest.mark.slow
@@ -143,4 +240,4 @@ def test_float64_functions_are_those_of_the_c_library(name):
 
 
 def test_functions_of_the_table_are_those_tested_here():
-    assert set(FUNCTIONS) == {*EXACT, *TRUE}
+    assert set(FUNCTIONS) == {*EXACT, *TRUE, *GAMMA_AND_BESSEL}

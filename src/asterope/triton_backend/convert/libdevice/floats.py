@@ -62,7 +62,7 @@ def _power_of_two(n: Term) -> Term:
 
 
 def _scale(x: Term, n: Term) -> Term:
-    """x 2^n, rounded once: steps down keep 53 bits above the last one that may lose some."""
+    """Return x 2^n, rounded once: steps down keep 53 bits above the last one that may lose some."""
     n = n.apply("maxs", -2200).apply("mins", 2200)
     for _ in range(2):
         huge = n.gt(1023)
@@ -74,7 +74,7 @@ def _scale(x: Term, n: Term) -> Term:
 
 
 def _remainder(x: Term, y: Term) -> Term:
-    """x less the nearest multiple of y, of two as near the even one; every step is exact."""
+    """Take from x the nearest multiple of y, of two as near the even one; no step rounds."""
     p = y.abs()
     r = x.abs().apply("frem", p + p)
     over_half = r.gt(p - r)

@@ -127,7 +127,7 @@ def _erfcinv(x: Term) -> Term:
     tail = upper.where(-tail, tail)
     y = p.gt(0.5).where(_inverse_near_zero(-x + 1.0), tail)
     y = p.eq(0.0).where(upper.where(x.like(-math.inf), math.inf), y)
-    return (x.compare("uge", 0.0) & x.compare("ule", 2.0)).where(y, math.nan)
+    return (x.ge(0.0) & x.compare("ole", 2.0)).where(y, math.nan)
 
 
 def _normcdf(x: Term) -> Term:
@@ -139,7 +139,7 @@ def _normcdf(x: Term) -> Term:
 
 
 def _normcdfinv(p: Term) -> Term:
-    return _erfcinv(p * 2.0) * -math.sqrt(2)
+    return _erfcinv(p * 2.0) * -math.sqrt(2) + 0.0
 
 
 # -- modified Bessel functions -------------------------------------------------------------------

@@ -132,7 +132,7 @@ class Term:
         return self.apply("bitcast", elem=f"fp{self.type.bits}")
 
     def signed_as(self, other: Term) -> Term:
-        """This float with the sign of another."""
+        """Return the float with the sign of another."""
         sign = -1 << (self.type.bits - 1)
         return ((self.bits() & ~sign) | (other.bits() & sign)).as_float()
 

@@ -148,7 +148,7 @@ class _Lowering:
             for origin in self.origins.of(pointer_of(op)):
                 self.deciding.setdefault(self._index(origin), op.loc or self.source.name)
         operands = [self.env[v] for v in op.operands]
-        blocks = [clone_block(block, dict(self.env)) for block in op.blocks]
+        blocks = [_without_reports(clone_block(block, dict(self.env))) for block in op.blocks]
         new = b.op(op.name, operands, [r.type for r in op.results], op.attrs, blocks)
         self.env.update(zip(op.results, new.results, strict=True))
         after = tuple(dict.fromkeys(t for v in op.operands for t in self.known_after.get(v, ())))
@@ -389,6 +389,13 @@ class _Lowering:
         types = [r.type if r in self.control else SEM for r in op.results]
         new = b.op("if", [self.env[op.operands[0]]], types, {}, blocks)
         self._leave(op.results, new.results)
+
+
+def _without_reports(block: Block) -> Block:
+    """Drop what prints or asserts: the reading of values does."""
+    for inner in (block, *(b for op in block.walk() for b in op.blocks)):
+        inner.ops = [op for op in inner.ops if op.name not in ("print", "assert")]
+    return block
 
 
 def to_macro_instructions(kernel: Kernel) -> TimeProgram:

@@ -28,12 +28,9 @@ def _by_block(cv: Converter, op: MlirOp, b: Builder, name: str, **attrs: object)
     new = cv.emit(op, b, name, **attrs)
     new.blocks = [cv.block(op, region) for region in op.regions]
     for inner in new.walk():
-        spec = OPS[inner.name]
-        if spec.engine in _MEMORY or (spec.has_effect and inner.name not in ("yield", "condition")):
-            raise unsupported(
-                op, f"{inner.name} inside a function for elements is not supported",
-                "load before, and store after",
-            )  # fmt: skip
+        if OPS[inner.name].engine in _MEMORY:
+            what = f"{inner.name} inside a function for elements is not supported"
+            raise unsupported(op, what, "load before, and store after")
 
 
 def _combined(cv: Converter, op: MlirOp, b: Builder, name: str, **attrs: object) -> None:

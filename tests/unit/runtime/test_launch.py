@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asterope.compiler import find_tiles, simplify
+from asterope.compiler import find_tiles, flatten, simplify
 from asterope.errors import IRError, KernelError
 from asterope.ir import Block, Builder, Kernel, Param, Type, Value, print_kernel
 from asterope.runtime import (
@@ -193,7 +193,7 @@ def broken():
     return Kernel("broken", [Param("x")], block)
 
 
-def test_the_pipeline_finds_tiles_then_simplifies():
+def test_the_pipeline_flattens_finds_tiles_then_simplifies():
     assert list(PASSES) == [find_tiles, simplify]
 
 

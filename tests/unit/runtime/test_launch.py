@@ -194,7 +194,7 @@ def broken():
 
 
 def test_the_pipeline_flattens_finds_tiles_then_simplifies():
-    assert list(PASSES) == [find_tiles, simplify]
+    assert list(PASSES) == [flatten, find_tiles, simplify]
 
 
 def test_the_pipeline_verifies_what_it_is_given():

@@ -28,16 +28,15 @@ def combine_of(low: Lowering, op: Op) -> Combine:
     return lambda a, b: [combine(name, type_, a[0], b[0])]
 
 
-def goes_straight(op: Op) -> bool:
-    """Whether vectors can go through an op's block: branches choose, nothing loops."""
-    inner = (q for block in op.blocks for q in block.walk())
-    return all(q.name in ARITHMETIC or q.name in ("const", "if", "yield") for q in inner)
+def goes_straight(block: Block) -> bool:
+    """Whether vectors can go through a block: branches choose, nothing loops or reports."""
+    return all(q.name in ARITHMETIC or q.name in ("const", "if", "yield") for q in block.walk())
 
 
 def apply_block(low: Lowering, block: Block, args: list[Val]) -> list[Val]:
     """Run a block on scalars, or on vectors of as many lanes each."""
     lanes = max(a.lanes for a in args)
-    if all(q.name in ARITHMETIC or q.name in ("const", "if", "yield") for q in block.walk()):
+    if goes_straight(block):
         known = {b: a.splat(lanes) for b, a in zip(block.args, args, strict=True)}
         return _straight(low, block, known, lanes)
     return _lane_by_lane(low, block, args, lanes) if lanes else _scalars(low, block, args)

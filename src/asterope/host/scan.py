@@ -25,7 +25,7 @@ def scan(low: Lowering, op: Op) -> None:
     combine = combine_of(low, op)
     others = [d for d, size in enumerate(shape) if d != axis and size > 1]
     lane = max(others, key=lambda d: (lanes_for(shape[d]), d), default=-1)
-    straight = not op.blocks or goes_straight(op)
+    straight = all(map(goes_straight, op.blocks))
     square = min(lanes_for(shape[lane]), lanes_for(shape[axis])) if others else 1
     if straight and not others:
         _row(low, op, combine, results)

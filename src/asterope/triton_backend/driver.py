@@ -19,6 +19,7 @@ from asterope.triton_backend.compiler import TARGET, WARP_SIZE
 __all__ = ["MaiaDriver"]
 
 _NAME = "maia"
+_DEVICE = "cpu"  # what torch.cpu.current_device() returns
 
 
 class _Utils:
@@ -92,9 +93,9 @@ class _DeviceInterface:
         """Wait for nothing: launches return when they are done."""
 
     @staticmethod
-    def current_device() -> int:
-        """Return the only device."""
-        return 0
+    def current_device() -> str:
+        """Return the only device, as `torch.cpu` calls it."""
+        return _DEVICE
 
     @staticmethod
     def set_device(device: Any) -> None:
@@ -135,14 +136,14 @@ class MaiaDriver(DriverBase):  # type: ignore[misc]  # Triton ships no types
         others = (b.driver for name, b in backends.items() if name != _NAME)
         return not any(driver.is_active() for driver in others)
 
-    def get_current_device(self) -> int:
-        """Return the only device."""
-        return 0
+    def get_current_device(self) -> str:
+        """Return the only device; Triton keeps kernels by it, and tools look them up so."""
+        return _DEVICE
 
-    def set_current_device(self, device: int) -> None:
+    def set_current_device(self, device: Any) -> None:
         """Stay on the only device."""
 
-    def get_current_stream(self, device: int | None = None) -> int:
+    def get_current_stream(self, device: Any = None) -> int:
         """Return the only stream."""
         return 0
 

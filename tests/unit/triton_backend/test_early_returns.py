@@ -228,6 +228,7 @@ def walk(successors, choices):
     o = np.zeros(len(successors), np.int32)
     at, given = 0, 1
     while True:
+        given = (given + 2**31) % 2**32 - 2**31
         o[at] = given
         targets = successors[at]
         if not targets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("triton")
 
@@ -12,6 +13,8 @@ import triton.language as tl
 from run_triton import run
 from triton_to_tiles import tile_ir
 
+from asterope import chips
+from asterope.runtime import simulate
 from ir_builder import assert_same_bits
 
 
@@ -97,6 +100,30 @@ def test_a_range_says_how_deep_its_loads_are():
     depths = [op.attrs.get("num_stages") for op in kernel.walk() if op.name == "for"]
     assert depths.count(4) == 1
     assert set(depths) == {4, 1, None}  # unrolling leaves a rest that has no pipeline
+
+
+@triton.jit
+def sums(x, o, n, STAGES: tl.constexpr, B: tl.constexpr):
+    i = tl.arange(0, B)
+    total = tl.zeros((B,), tl.float32)
+    for j in tl.range(0, n, num_stages=STAGES):
+        total += tl.load(x + j * B + i)
+    for j in range(n):
+        total += tl.load(x + j * B + i)
+    tl.store(o + i, total)
+
+
+def test_a_deeper_range_holds_more_loads_in_tsram_and_is_no_slower():
+    found = {}
+    for stages in (None, 1, 2, 5):
+        x = torch.empty(64 * 1024, device="meta")
+        with simulate(chips.maia200(), values=False) as timeline:
+            sums[(8,)](x, x, 64, stages, B=1024, num_stages=3)
+        found[stages] = timeline.launches[0].result
+    # One block of sums, and as many loaded ones as the deeper of the two loops has.
+    held = {stages: result.tsram_bytes // 4096 for stages, result in found.items()}
+    assert held == {None: 1 + 3, 1: 1 + 3, 2: 1 + 3, 5: 1 + 5}
+    assert found[5].time_ps <= found[2].time_ps <= found[1].time_ps
 
 
 @triton.jit

@@ -367,3 +367,13 @@ def test_softmax_gives_the_same_bytes_on_portable_code(monkeypatch):
         softmax_kernel[(4,)](out, x, 700, 700, 9, 700, 1024, num_stages=2)
         found.add(as_bytes([out]))
     assert len(found) == 1
+
+
+@triton.jit
+def kept_kernel(o):
+    tl.store(o, 1.0)
+
+
+def test_triton_keeps_kernels_under_the_name_that_torch_gives_the_device():
+    kept_kernel[(1,)](torch.zeros(1))
+    assert list(kept_kernel.device_caches) == [torch.cpu.current_device()]

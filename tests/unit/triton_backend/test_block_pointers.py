@@ -102,6 +102,37 @@ def test_branches_choose_between_block_pointers(flag):
     assert torch.equal(out.nan_to_num(9e9), expected.nan_to_num(9e9))
 
 
+@triton.jit(noinline=True)
+def doubled(source, n):
+    if n < 3:
+        return tl.load(source, boundary_check=(0,))
+    return 2 * tl.load(source.advance((0, 1)), boundary_check=(0, 1))
+
+
+@triton.jit
+def leaves_early(x, y, n, BLOCK: tl.constexpr):
+    source = tl.make_block_ptr(x, (n, BLOCK), (BLOCK, 1), (0, 0), (BLOCK, BLOCK), (1, 0))
+    target = tl.make_block_ptr(y, (BLOCK, BLOCK), (BLOCK, 1), (0, 0), (BLOCK, BLOCK), (1, 0))
+    if n > 4:
+        source = source.advance((1, 0))
+        if n > 6:
+            return
+    tl.store(target, doubled(source, n))
+
+
+@pytest.mark.parametrize("n", [2, 4, 6, 8])
+def test_block_pointers_pass_calls_and_early_returns(n):
+    x, y = random(8, 16), torch.zeros(16, 16)
+    leaves_early[(1,)](x, y, n, BLOCK=16)
+    expected = {
+        2: block_at(x[:2], (0, 0), 16),
+        4: 2 * block_at(x[:4], (0, 1), 16),
+        6: 2 * block_at(x[:6], (1, 1), 16),
+        8: torch.zeros(16, 16),
+    }
+    assert torch.equal(y, expected[n])
+
+
 @triton.jit
 def line_of_bits(x, y, n, BLOCK: tl.constexpr):
     source = tl.make_block_ptr(x, (n,), (1,), (4,), (BLOCK,), (0,))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import triton
 import triton.language as tl
+from run_triton import run
 from triton.tools.tensor_descriptor import TensorDescriptor
 from triton_to_tiles import tile_ir
 
 from asterope import chips, simulate
+from asterope.host import HostKernel
 from asterope.ir import grows_by_one
 from asterope.runtime import optimise
 from library_kernels import random
@@ -323,6 +326,40 @@ def test_a_chosen_descriptor_keeps_its_padding(n):
     assert same(out, expected)
 
 
+@triton.jit(noinline=True)
+def apart(source, at, n):
+    if n > 8:
+        return source.load([at, 0])
+    other = source.load([at + 1, 1])
+    return other * 2
+
+
+@triton.jit
+def calls(source, out, at, n, BLOCK: tl.constexpr):
+    target = tl.make_tensor_descriptor(out, [BLOCK, BLOCK], [BLOCK, 1], [BLOCK, BLOCK])
+    if n == 0:
+        return
+    if n == 2:
+        source = tl.make_tensor_descriptor(out, [2, BLOCK], [BLOCK, 1], [BLOCK, BLOCK])
+        if at < 0:
+            return
+    target.store([0, 0], apart(source, at, n))
+
+
+@pytest.mark.parametrize(("n", "at"), [(0, 0), (9, 3), (4, 3), (2, 0), (2, -1)])
+def test_descriptors_pass_calls_and_early_returns(n, at):
+    x, out = random(12, 16), torch.ones(16, 16)
+    calls[(1,)](TensorDescriptor.from_tensor(x, [16, 16]), out, at, n, BLOCK=16)
+    ones = torch.ones(16, 16)
+    expected = {
+        0: ones,
+        9: block_at(x, (3, 0), (16, 16)),
+        4: 2 * block_at(x, (4, 1), (16, 16)),
+        2: ones if at < 0 else 2 * block_at(ones[:2], (1, 1), (16, 16)),
+    }
+    assert same(out, expected[n])
+
+
 @triton.jit
 def fewer_dims(x, out, n, BLOCK: tl.constexpr):
     source = tl.make_tensor_descriptor(
@@ -350,6 +387,43 @@ def test_a_descriptor_load_is_one_tile():
     assert load.attrs["mask_dims"] == store.attrs["mask_dims"] == (0, 1, 2)
     assert grows_by_one(load.operands[3])
     assert grows_by_one(store.operands[4])
+
+
+@triton.jit
+def mixed(x, rows, out, n, BLOCK: tl.constexpr):
+    source = tl.make_tensor_descriptor(x, [n, n], [n, 1], [1, BLOCK], padding_option="nan")
+    target = tl.make_tensor_descriptor(out, [n, n], [n, 1], [1, BLOCK])
+    value = source.gather(tl.load(rows + tl.arange(0, 8)), 3)
+    target.scatter(tl.where(value != value, -1.0, value), 10 - tl.arange(0, 8), -2)
+
+
+def test_the_reference_interpreter_reads_descriptors_the_same():
+    rng = np.random.default_rng(0)
+    x, out = rng.random(144, np.float32), np.zeros(144, np.float32)
+    rows = np.array([0, 11, 5, 12, -1, 5, 7, 1 << 20], np.int32)
+    signature, sizes = "*fp32 *i32 *fp32 i32", [12]
+    (_, _, got), kernel, _ = run(mixed, signature, [x, rows, out, *sizes], {"BLOCK": 16})
+    HostKernel(optimise(kernel)).launch(
+        (1, 1, 1), [x.ctypes.data, rows.ctypes.data, out.ctypes.data, 12]
+    )
+    assert got.tobytes() == out.tobytes()
+    assert (got.reshape(12, 12)[3:11, 7:10] == -1).all()
+
+
+def bytes_of(kernel, *args, **meta):
+    with simulate(chips.maia200()) as timeline:
+        kernel[(1,)](*args, **meta)
+    return timeline.launches[0].result.asked_bytes
+
+
+def test_only_what_lies_inside_is_moved():
+    x = random(20, 32)
+    source, target = (TensorDescriptor.from_tensor(t, [4, 16]) for t in (x, random(4, 16)))
+    for (row, column), elements in {(0, 0): 64, (18, 0): 32, (-1, 20): 36, (20, 0): 0}.items():
+        asked = bytes_of(copy_2d, source, target, row, column, 0)
+        assert asked == 4 * (elements + 64), (row, column)
+    asked = bytes_of(gather_rows, x, ROWS, random(8, 16), 20, 32, 24, ROWS=8, COLUMNS=16)
+    assert asked == 4 * (8 + 5 * 8 + 8 * 16)
 
 
 @triton.jit

@@ -251,18 +251,21 @@ class _Generator:
         elem = self.c.one_of(DOT_ELEMENTS)
         m, n = self.c.one_of([1, 2, 4, 8, 16, 3, 5]), self.c.one_of([1, 2, 4, 8, 16, 32, 6])
         k = self.c.one_of([k for k in (1, 2, 4, 8, 16, 32, 33) if k * max(m, n) <= SLICE])
-        a, b = self.matrix(elem, m, k), self.matrix(elem, k, n)
+        batch = (2,) if self.c.chance(25) and 2 * k * max(m, n) <= SLICE else ()
+        a, b = self.matrix(elem, m, k, batch), self.matrix(elem, k, n, batch)
         total = {"i8": "i32", "fp64": "fp64"}.get(elem, "fp32")
-        acc = self.value(Type(total, (m, n)))
+        acc = self.value(Type(total, (*batch, m, n)))
         order = self.c.one_of(["pairs", "sequential"])
         self.add(self.w("dot", a, b, acc, to=acc.type, order=order))
 
-    def matrix(self, elem, rows, columns):
-        """Return a matrix, sometimes as the transpose of one."""
+    def matrix(self, elem, rows, columns, batch=()):
+        """Return a matrix, or a batch of them, sometimes as the transpose of one."""
+        to = Type(elem, (*batch, rows, columns))
         if self.c.chance(30):
-            turned = self.value(Type(elem, (columns, rows)))
-            return self.w("transpose", turned, to=Type(elem, (rows, columns)), order=(1, 0))
-        return self.value(Type(elem, (rows, columns)))
+            turned = self.value(Type(elem, (*batch, columns, rows)))
+            order = (*range(len(batch)), len(batch) + 1, len(batch))
+            return self.w("transpose", turned, to=to, order=order)
+        return self.value(to)
 
     def step_scaled(self):
         names = [self.c.one_of(SCALED_FORMATS) for _ in range(2)]

@@ -7,7 +7,7 @@ int8 are exact. Sums wrap, so their order does not matter. K is filled up with z
 from __future__ import annotations
 
 from asterope.host.layout import turn
-from asterope.host.microkernel import Product
+from asterope.host.microkernel import Product, row_blocks
 from asterope.native import Function, Isa, Module, Val
 
 __all__ = ["emit_int_product", "fits_pairs", "pair_bytes"]
@@ -43,14 +43,10 @@ def emit_int_product(module: Module, p: Product) -> str:
     _pack_a(fn, p, a, a_pack)
     _pack_b(fn, p, b, b_pack, lanes)
     vectors = 2 if p.n % (2 * lanes) == 0 else 1
-    rows = min(p.m, fn.isa.dot_rows + 1)
     with fn.loop(0, p.n, vectors * lanes) as n:
-        whole = p.m - p.m % rows
-        with fn.loop(0, whole, rows) as m:
-            _block(fn, p, a_pack, b_pack, c, (m, n), (rows, vectors))
-        if p.m % rows:
-            at = fn.const("i64", whole), n
-            _block(fn, p, a_pack, b_pack, c, at, (p.m % rows, vectors))
+        for start, stop, rows in row_blocks(p.m, fn.isa.dot_rows + 1):
+            with fn.loop(start, stop, rows) as m:
+                _block(fn, p, a_pack, b_pack, c, (m, n), (rows, vectors))
     fn.finish("noinline")
     return name
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from asterope.host.layout import copy_turned
 from asterope.native import BITS, Function, Isa, Module, Val
 
-__all__ = ["Product", "emit_fma_product", "panel_bytes"]
+__all__ = ["Product", "emit_fma_product", "panel_bytes", "row_blocks"]
 
 _CHUNK = 32
 _WORTH_PACKING = 4  # blocks of rows that read a panel
@@ -93,13 +93,21 @@ def emit_fma_product(module: Module, product: Product) -> str:
 def _columns(fn: Function, p: Product, n: Val, vectors: int) -> None:
     if p.packs(fn.isa):
         _pack(fn, p, n, vectors * p.lanes)
-    rows, _ = p.block(fn.isa)
-    whole = p.m - p.m % rows
-    if whole:
-        with fn.loop(0, whole, rows) as m:
+    for start, stop, rows in row_blocks(p.m, p.block(fn.isa)[0]):
+        with fn.loop(start, stop, rows) as m:
             _block(fn, p, m, n, rows, vectors)
-    if p.m % rows:
-        _block(fn, p, fn.const("i64", whole), n, p.m % rows, vectors)
+
+
+def row_blocks(m: int, rows: int) -> list[tuple[int, int, int]]:
+    """Split m rows into as few blocks as can be, of sizes as equal as can be, at most `rows`.
+
+    Returns: start, stop and size for each of the one or two sizes; a block of a single row left
+    over would take nearly as long as a whole one.
+    """
+    size, larger = divmod(m, -(-m // rows))
+    middle = larger * (size + 1)
+    parts = [(0, middle, size + 1), (middle, m, size)]
+    return [part for part in parts if part[0] < part[1]]
 
 
 def _pack(fn: Function, p: Product, n: Val, width: int) -> None:

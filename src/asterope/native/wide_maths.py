@@ -67,7 +67,12 @@ def _size(x: Val) -> Val:
 
 
 def _signed_as(size: Val, x: Val) -> Val:
-    return size.minimum("copysign", x)
+    """Give a positive number the sign of another.
+
+    LLVM would move a copysign past later roundings and then round the sign's owner as well, from
+    fp64 to fp16, for which some CPUs have no instruction and we no function.
+    """
+    return (size.bits_as("i64") | (x.bits_as("i64") & (-1 << 63))).bits_as("f64")
 
 
 # -- exponentials -------------------------------------------------------------------------------

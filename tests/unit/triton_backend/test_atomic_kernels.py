@@ -278,3 +278,33 @@ def test_a_tile_may_repeat_addresses_along_a_dimension():
     expected = x[:5].sum(0)
     expected[0] = 0
     assert torch.equal(out, expected.int())
+
+
+@triton.jit
+def _descriptor(x_ptr, y_ptr, M, N, OP: tl.constexpr):
+    y = tl.make_tensor_descriptor(y_ptr, [M, N], [N, 1], [4, 8])
+    m, n = tl.program_id(0) * 4, tl.program_id(1) * 8
+    rows, columns = m + tl.arange(0, 4)[:, None], n + tl.arange(0, 8)[None, :]
+    x = tl.load(x_ptr + rows * N + columns, mask=(rows < M) & (columns < N), other=1)
+    if OP == "add":
+        y.atomic_add([m, n], x)
+    elif OP == "max":
+        y.atomic_max([m, n], x)
+    elif OP == "min":
+        y.atomic_min([m, n], x)
+    else:
+        y.atomic_xor([m, n], x)
+
+
+@pytest.mark.parametrize(("op", "dtype"), [
+    ("add", torch.float32), ("add", torch.float16), ("add", torch.int32), ("xor", torch.int64),
+    ("max", torch.int32), ("max", torch.uint32), ("min", torch.int64), ("min", torch.uint64),
+])  # fmt: skip
+def test_descriptors_combine_what_lies_inside(op, dtype):
+    m, n = 7, 20
+    x, y = numbers(m * n, dtype), numbers(m * n + 64, dtype, 1)
+    got = y.clone()
+    _descriptor[(2, 3)](x, got, m, n, op)
+    expected = y.numpy().copy()
+    AT[op](expected[: m * n], x.numpy(), out=expected[: m * n])
+    np.testing.assert_array_equal(got.numpy(), expected)

@@ -126,9 +126,11 @@ class Writer:
     def load(self, base, shape=(), *, mask=None, other=None, **where):
         return self.load_at(self.pointers(base, shape, **where), mask=mask, other=other)
 
-    def load_at(self, pointers, *, mask=None, other=None):
+    def load_at(self, pointers, *, mask=None, other=None, volatile=False):
         operands = [v for v in (pointers, mask, other) if v is not None]
         attrs = {"mask": mask is not None, "other": other is not None}
+        if volatile:
+            attrs["volatile"] = True
         return self("load", *operands, to=pointers.type.with_elem(pointers.type.pointee), **attrs)
 
     def store(self, base, value, *, mask=None, **where):

@@ -16,6 +16,7 @@ from kernel_vocabulary import (
     FUNCTIONS,
     INT_BINARY,
     INT_PREDICATES,
+    MEMORY_ORDERS,
     SCALED_FORMATS,
     SIZES,
     THEMES,
@@ -115,7 +116,8 @@ class _Generator:
         if other and self.c.chance(30):
             other = self.value(type_)
         pointers = self.pointers(array, shape, unique=False)
-        return self.add(self.w.load_at(pointers, mask=mask, other=other))
+        volatile = "atomic" in self.weights and self.c.chance(20)
+        return self.add(self.w.load_at(pointers, mask=mask, other=other, volatile=volatile))
 
     def add(self, value):
         self.pool.append(value)
@@ -143,6 +145,24 @@ class _Generator:
         array = self.array(value.type.elem, ["inout", "out"] if exact else ["out"], exact)
         pointers = self.pointers(array, value.type.shape, unique=True)
         self.w.store_at(pointers, value, mask=self.mask(value.type.shape))
+
+    def step_atomic(self):
+        """Combine a value with memory; several elements may meet at one address."""
+        value = self.some(lambda t: not t.is_ptr and t.elem != "i1")
+        if value is None:
+            return
+        t, order = value.type, self.c.one_of(MEMORY_ORDERS)
+        array = self.array(t.elem, ["inout"])
+        pointers = self.pointers(array, t.shape, unique=False)
+        if t.is_int and self.c.chance(25):
+            operands = (pointers, self.value(t), value)
+            self.add(self.w("atomic_cas", *operands, to=t, memory_order=order))
+            return
+        names = [n for n, elements in COMBINERS.items() if t.elem in elements]
+        mask = self.mask(t.shape)
+        attrs = {"combine": self.c.one_of([*names, "exchange"]), "mask": mask is not None}
+        operands = [v for v in (pointers, value, mask) if v is not None]
+        self.add(self.w("atomic_rmw", *operands, to=t, memory_order=order, **attrs))
 
     def step_elementwise(self):
         a = self.some(lambda t: not t.is_ptr) or self.from_memory(Type("fp32", self.shape()))

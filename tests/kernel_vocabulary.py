@@ -5,9 +5,10 @@ from __future__ import annotations
 __all__ = [
     "BINARY_FUNCTIONS",
     "DOT_ELEMENTS", "FLOAT_BINARY", "FLOAT_PREDICATES", "FLOAT_UNARY", "FUNCTIONS", "INT_BINARY",
-    "INT_PREDICATES", "INT_UNARY", "SCALED_FORMATS", "SIZES", "THEMES",
+    "INT_PREDICATES", "INT_UNARY", "MEMORY_ORDERS", "SCALED_FORMATS", "SIZES", "THEMES",
 ]  # fmt: skip
 
+MEMORY_ORDERS = ("relaxed", "acquire", "release", "acq_rel")
 SIZES = (1, 2, 4, 8, 16, 32)
 INT_BINARY = (
     "add", "sub", "mul", "and", "or", "xor", "divs", "rems", "divu", "remu", "shl", "shrs", "shru",
@@ -35,6 +36,10 @@ THEMES = {
     "elementwise": {"elementwise": 12, "load": 3, "convert": 4, "shape": 1, "store": 2},
     "shapes": {"elementwise": 4, "load": 3, "shape": 8, "reduce": 4, "store": 2},
     "memory": {"elementwise": 4, "load": 6, "store": 6, "reduce": 1, "shape": 1, "branch": 1},
+    "atomics": {
+        "atomic": 6, "load": 5, "store": 3, "elementwise": 4, "loop": 1, "while": 1, "branch": 1,
+        "shape": 1, "reduce": 1,
+    },
     "matrices": {"dot": 4, "scaled": 2, "elementwise": 3, "shape": 2, "load": 2, "loop": 1},
     "control": {
         "loop": 3, "while": 2, "branch": 3, "elementwise": 5, "load": 2, "shape": 2,

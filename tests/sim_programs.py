@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from asterope import chips
 from asterope.ir import Type
 from asterope.runtime import TileKernel, optimise
-from asterope.sim import simulate_launch
+from asterope.sim import Region, simulate_launch
 from ir_builder import Writer
 
 __all__ = [
@@ -272,13 +272,16 @@ def programs(draw):
 
 
 # -- running --------------------------------------------------------------------------------------
-def timed(kernel, chip, grid=1, args=(), memory=None, **options):
-    """Time a tile IR kernel; `args` are its numbers, `memory` its arrays, where it reads them."""
+def timed(kernel, chip, grid=1, args=(), memory=None, *, copied=False, **options):
+    """Time a tile IR kernel; `args` are its numbers, `memory` its arrays, where it reads them.
+
+    Arrays that are `copied` come with their extents, so that a time reading may write copies.
+    """
     tile = kernel if isinstance(kernel, TileKernel) else TileKernel(optimise(kernel))
     types = [v.type for v in tile.kernel.body.args]
     places = iter([(i + 1) << 44 for i in range(len(types))])
     if memory is not None:
-        places = iter([array.ctypes.data for array in memory])
+        places = iter([_region(a) if copied else a.ctypes.data for a in memory])
     numbers = iter(args)
     given = [next(places) if t.is_ptr else next(numbers) for t in types]
     grid = (grid, 1, 1) if isinstance(grid, int) else grid
@@ -286,6 +289,11 @@ def timed(kernel, chip, grid=1, args=(), memory=None, **options):
         tile.time_program, grid, given, chip, has_memory=memory is not None,
         **{"max_events": 1 << 16, **options},
     )  # fmt: skip
+
+
+def _region(array):
+    start = array.ctypes.data
+    return Region(start, start, start + array.nbytes)
 
 
 def simulated(program, chip, grid, steps, **options):

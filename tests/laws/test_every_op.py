@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asterope.compiler import find_tiles, simplify
-from asterope.ir import FLOATS, INTEGERS, OPS, OPS_INTERPRETED, Type, verify
+from asterope.ir import COMBINERS, FLOATS, INTEGERS, OPS, OPS_INTERPRETED, Type, verify
 from asterope.native import available_isas
 from by_element_examples import by_block, by_name, mapped, places
 from ir_builder import assert_same_bits, differing, interpreted, launched
@@ -21,6 +21,7 @@ from kernel_vocabulary import (
 from op_case import Case, contents
 
 OF_TIME = {"issue", "signalled"}  # only the time reading has them
+ORDERS = ("relaxed", "acquire", "release", "acq_rel")
 SHAPES = [(), (64,), (4, 16), (5, 3)]
 
 
@@ -216,6 +217,32 @@ def memory(name, elem, shape):
     return case
 
 
+def atomics(name, elem, shape):
+    """Each cell is met by several elements, then each by one; old values and cells are compared."""
+    case = Case()
+    w, mask = case.writer, case.load("i1", shape)
+    value, expected = case.load(elem, shape), case.load(elem, shape)
+    size = int(np.prod(shape))
+    w.param("cells", f"ptr<{elem}>")
+    case.arrays.append(contents(elem, size, 9))
+    few = (
+        w("rems", w.offsets(shape), w.const(Type("i32", shape), 3)) if shape else w.const("i32", 0)
+    )
+    base = w.broadcast(w["cells"], shape) if shape else w["cells"]
+    combiners = [c for c, elements in COMBINERS.items() if elem in elements]
+    for i, combine in enumerate((*combiners, "exchange")):
+        order = ORDERS[i % len(ORDERS)]
+        for turn, pointers in enumerate((w("addptr", base, few), w.pointers("cells", shape))):
+            masks = (mask,) if (i + turn) % 2 else ()
+            attrs = {"combine": combine, "memory_order": order, "mask": bool(masks)}
+            case.store(w("atomic_rmw", pointers, value, *masks, to=value.type, **attrs))
+    for i, order in enumerate(ORDERS):
+        awaited = expected if i % 2 else w.load("cells", shape)
+        operands = (w("addptr", base, few), awaited, value)
+        case.store(w("atomic_cas", *operands, to=value.type, memory_order=order))
+    return case
+
+
 def control(name, elem, shape):
     case = Case()
     w = case.writer
@@ -276,6 +303,7 @@ EXAMPLES = [
     ("dot", dot, MATRIX, [()]),
     ("dot_scaled", dot_scaled, SCALED, [()]),
     ("load store load_tile store_tile", memory, EVERY, SHAPES),
+    ("atomic_rmw atomic_rmw_tile atomic_cas", atomics, EVERY[1:], SHAPES),
     ("for while if yield condition return program_id num_programs", control, EVERY, SHAPES),
     ("print assert", reports, EVERY, SHAPES),
 ]
@@ -315,7 +343,7 @@ def check(names, build, elem, shape, isa):
         return
     try:
         assert_same_bits(kernel, case.arrays, isa=isa)
-        if build in (shapes, memory, control):
+        if build in (shapes, memory, atomics, control):
             tiled = simplify(find_tiles(kernel))
             verify(tiled)
             assert_same_bits(tiled, case.arrays, isa=isa)

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from asterope.errors import AsteropeError, KernelError
+from asterope.runtime import TileKernel, optimise
+from asterope.sim import Region, simulate_launch
 from ir_builder import Writer
 from sim_programs import PLAIN, timed
 
@@ -143,3 +145,65 @@ def test_a_kernel_that_writes_elsewhere_is_timed():
     memory = [np.array([3], np.int32), np.zeros(8, np.int32)]
     kernel = writes_what_it_reads(lambda w, _: w["other"])
     assert timed(kernel, PLAIN, memory=memory).instructions == 1 + 3
+
+
+# -- on copies of what is written ------------------------------------------------------------------
+def test_writes_that_decide_are_repeated_on_a_copy():
+    memory = [np.array([3, 0, 0, 0], np.int32), np.zeros(8, np.int32)]
+    before = [a.copy() for a in memory]
+    for pointer in (lambda w, _: w["n"], chosen):
+        result = timed(writes_what_it_reads(pointer), PLAIN, memory=memory, copied=True)
+        assert result.instructions == 1 + 3
+    for array, copy in zip(memory, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def counting(step):
+    """Each program loops as often as `n` says, which the one before it has raised."""
+    w = Writer(n="ptr<i32>", x="ptr<fp32>", y="ptr<fp32>")
+    count = w.load("n")
+
+    def body(i):
+        w.store_at(w("addptr", w["y"], i), w.load_at(w("addptr", w["x"], i)))
+        return []
+
+    w.for_(w.const("i32", 0), count, w.const("i32", 1), [], body)
+    w.store_at(w["n"], w("add", count, w.const("i32", step)))
+    return w.done()
+
+
+@pytest.mark.parametrize("fidelity", ["tile", "roofline"])
+@pytest.mark.parametrize(("step", "programs"), [(1, 4), (0, 200), (20, 20)])
+def test_programs_run_in_order_once_whoever_plays_them(step, programs, fidelity):
+    """Also where the first room for records is too small and all programs run anew."""
+    memory = arrays(2)
+    result = timed(counting(step), PLAIN, programs, memory=memory, copied=True, fidelity=fidelity)
+    loops = sum(2 + step * p for p in range(programs))
+    assert result.instructions == 2 * programs + 2 * loops
+    assert memory[0].item() == 2
+    again = timed(counting(step), PLAIN, programs, memory=memory, copied=True, fidelity=fidelity)
+    assert again == result
+
+
+def test_two_names_of_one_array_are_copied_as_one():
+    w = Writer(flag="ptr<i32>", same="ptr<i32>", y="ptr<fp32>")
+    w.store_at(w["same"], w("add", w.load("same"), w.const("i32", 2)))
+
+    def body(i):
+        w.store_at(w("addptr", w["y"], i), w.const("fp32", 1.0))
+        return []
+
+    w.for_(w.const("i32", 0), w.load("same"), w.const("i32", 1), [], body)
+    w.for_(w.const("i32", 0), w.load("flag"), w.const("i32", 1), [], body)
+    memory = [np.array([3], np.int32)] * 2 + [np.zeros(8, np.float32)]
+    result = timed(w.done(), PLAIN, memory=memory, copied=True)
+    assert result.instructions == 2 + 1 + 5 + 1 + 5
+
+
+def test_an_address_without_an_array_is_refused():
+    memory = [np.array([3, 0, 0], np.int32), np.zeros(8, np.int32)]
+    kernel = optimise(writes_what_it_reads(lambda w, _: w["n"]))
+    program = TileKernel(kernel).time_program
+    args = [Region(a.ctypes.data, 0, 1 << 63) for a in memory]
+    with pytest.raises(KernelError, match="also writes"):
+        simulate_launch(program, (1, 1, 1), args, PLAIN)

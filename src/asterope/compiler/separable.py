@@ -116,6 +116,17 @@ class Separable:
         order = list(op.attrs["order"])
         return Parts(found.rank, found.scalar, {order.index(d): v for d, v in found.along.items()})
 
+    def _bitcast(self, op: Op, b: Builder) -> Parts | None:
+        """Look at pointers as pointers to other elements of the same size."""
+        source, target = op.operands[0].type, op.result.type
+        found = self.of(op.operands[0])
+        if not (source.is_ptr and target.is_ptr) or found is None or found.scalar is None:
+            return self._single(op, b)
+        if found.along and _element_bytes(source) != _element_bytes(target):
+            return None
+        scalar = b.value("bitcast", (found.scalar,), target.with_shape(()))
+        return Parts(found.rank, scalar, dict(found.along))
+
     def _linear(self, op: Op, b: Builder) -> Parts | None:
         if op.result.type.elem == "i1":
             return self._single(op, b)
@@ -257,6 +268,10 @@ class Separable:
         return whole
 
 
+def _element_bytes(pointers: Type) -> int:
+    return max(1, Type(pointers.pointee).bits // 8)
+
+
 def _same_width(a: Value | None, c: Value | None, b: Builder) -> tuple[Value | None, Value | None]:
     """Widen the narrower of two integer vectors."""
     if a is None or c is None or a.type == c.type:
@@ -275,6 +290,7 @@ _RULES: dict[str, Callable[[Separable, Op, Builder], Parts | None]] = {
     "expand": Separable._expand,
     "transpose": Separable._transpose,
     "addptr": Separable._addptr,
+    "bitcast": Separable._bitcast,
     "convert": Separable._convert,
     **dict.fromkeys(_LINEAR, Separable._linear),
     **dict.fromkeys(_SINGLE, Separable._single),

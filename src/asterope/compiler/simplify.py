@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asterope.ir import OPS, Block, Kernel, Op, Value
+from asterope.ir import OPS, READS, Block, Kernel, Op, Value, is_volatile
 
 __all__ = ["simplify"]
 
@@ -17,8 +17,12 @@ def simplify(kernel: Kernel) -> Kernel:
     return kernel
 
 
+def _has_effect(op: Op) -> bool:
+    return OPS[op.name].has_effect or is_volatile(op)
+
+
 def _key(op: Op, operands: tuple[Value, ...]) -> tuple[object, ...] | None:
-    if OPS[op.name].has_effect or op.name in _NOT_PURE or op.blocks:
+    if _has_effect(op) or op.name in _NOT_PURE or op.blocks:
         return None
     attrs = tuple(sorted((k, type(v).__name__, str(v)) for k, v in op.attrs.items()))
     return (op.name, tuple(id(v) for v in operands), attrs, tuple(r.type for r in op.results))
@@ -65,10 +69,12 @@ def _drop_in(block: Block, used: set[Value]) -> bool:
 
 
 def _is_needed(op: Op, used: set[Value]) -> bool:
-    if OPS[op.name].has_effect or any(r in used for r in op.results):
+    if _has_effect(op) or any(r in used for r in op.results):
         return True
-    inner = (q for b in op.blocks for q in b.walk())
-    return any(OPS[q.name].has_effect and q.name not in ("yield", "condition") for q in inner)
+    inner = [q for b in op.blocks for q in b.walk()]
+    if op.name == "while" and any(q.name in READS for q in inner):
+        return True  # it waits for what another program writes
+    return any(_has_effect(q) and q.name not in ("yield", "condition") for q in inner)
 
 
 def _drop_carried(op: Op, used: set[Value]) -> bool:
@@ -104,7 +110,7 @@ def _reaches_more_than_itself(body: Block, arg: Value, index: int) -> bool:
     for op in body.ops[:-1]:
         if not any(v in feeds for q in op.walk() for v in q.operands):
             continue
-        if op.blocks or OPS[op.name].has_effect:
+        if op.blocks or _has_effect(op):
             return True
         feeds.update(op.results)
     return any(v in feeds for i, v in enumerate(body.terminator.operands) if i != index)

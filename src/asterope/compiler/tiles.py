@@ -9,7 +9,7 @@ from typing import Any
 
 from asterope.compiler.loop_pointers import LoopAttempt
 from asterope.compiler.separable import Parts, Separable
-from asterope.ir import Block, Builder, Kernel, Op, Type, Value
+from asterope.ir import Block, Builder, Kernel, Op, Type, Value, is_volatile
 
 __all__ = ["TileFinder", "find_tiles"]
 
@@ -50,6 +50,8 @@ class TileFinder:
             return self._load(op, operands, b)
         if op.name == "store" and operands[0].type.shape:
             return self._store(op, operands, b)
+        if op.name == "atomic_rmw" and operands[0].type.shape:
+            return self._atomic(op, operands, b)
         return False
 
     def _bind(self, op: Op, values: list[Value]) -> None:
@@ -142,6 +144,8 @@ class TileFinder:
         over, sizes = (dims, shape) if dims else ([0], (1,))
         rest, mask_dims = self._tile_operands(pointer, mask, over, sizes, b)
         attrs: dict[str, Any] = {"mask_dims": mask_dims}
+        if is_volatile(op):
+            attrs["volatile"] = True
         if filler is not None:
             rest.append(filler)
             attrs["other"] = True
@@ -164,6 +168,17 @@ class TileFinder:
             return False
         rest, mask_dims = self._tile_operands(pointer, mask, list(range(len(shape))), shape, b)
         b.op("store_tile", [value, *rest], (), {"mask_dims": mask_dims})
+        return True
+
+    def _atomic(self, op: Op, operands: list[Value], b: Builder) -> bool:
+        pointer, value = operands[:2]
+        mask = operands[2] if op.attrs.get("mask") else None
+        shape = value.type.shape
+        if not self._is_tile(pointer, mask):
+            return False
+        rest, mask_dims = self._tile_operands(pointer, mask, list(range(len(shape))), shape, b)
+        attrs = {k: v for k, v in op.attrs.items() if k != "mask"} | {"mask_dims": mask_dims}
+        self._bind(op, [b.value("atomic_rmw_tile", [value, *rest], value.type, **attrs)])
         return True
 
     def _scalar_behind(self, value: Value | None, b: Builder) -> Value | None:

@@ -12,7 +12,13 @@ from asterope.native import BITS, Function, Val
 if TYPE_CHECKING:
     from asterope.host.lower import Lowering
 
-__all__ = ["load_chunk", "load_tile_chunk", "store_chunk", "store_tile_chunk"]
+__all__ = [
+    "load_chunk",
+    "load_tile_chunk",
+    "store_chunk",
+    "store_tile_chunk",
+    "tile_addresses",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +165,19 @@ def load_chunk(low: Lowering, op: Op, at: At) -> Lane:
     on = mask.vector(at.lanes) if mask else None
     raw = _gather(fn, pointers.vector(at.lanes), at.lanes, on, other)
     return Lane(from_storage(raw, type_))
+
+
+def tile_addresses(
+    low: Lowering, op: Op, rest: list[Value], type_: Type, at: At
+) -> tuple[Val, Val | None]:
+    """Return the addresses of a chunk of a tile, and which elements are on."""
+    place = _place(low, op, rest, type_, at)
+    if place.offsets is None:
+        size = BITS[storage_kind(type_)] // 8
+        offsets = low.fn.iota("i64", at.lanes) * size
+    else:
+        offsets = place.offsets.vector(at.lanes)
+    return place.address.offset(offsets), _mask(low.fn, place, at.lanes)
 
 
 # -- stores ---------------------------------------------------------------------------------------

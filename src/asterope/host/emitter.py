@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,8 @@ __all__ = ["Emitter", "TimeCode"]
 
 _SYMBOL = "run_programs"
 _MARK = -1
+_WORD_BYTES = 8
+_FIRST_RECORD_WORDS = 1 << 14
 
 
 def _write_llvm(kernel: Kernel, isa: Isa) -> str:
@@ -112,10 +114,33 @@ class Emitter:
                 return self._buffer[: stream.complete], stream.program
             self._buffer = np.empty(2 * stream.written, np.int64)
 
-    def _run(self, first: int, stride: int, min_words: int) -> Stream:
+    def record(
+        self, restore: Callable[[], None]
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return the records of all programs, run once in order, and where each one's begin.
+
+        For programs that write memory, which may not run twice: `restore` is called before the
+        first, and again where the room was too small and all are run anew.
+        """
+        size = _FIRST_RECORD_WORDS
+        while True:
+            self._buffer = np.empty(size, np.int64)
+            restore()
+            starts = [0]
+            while len(starts) <= self.num_programs:
+                begin = starts[-1]
+                stream = self._run(len(starts) - 1, 1, 1, begin)
+                if not stream.complete:
+                    break
+                starts.append(begin + stream.complete)
+            else:
+                return self._buffer[: starts[-1]], np.array(starts, np.int64)
+            size = max(2 * size, 2 * (begin + stream.written))
+
+    def _run(self, first: int, stride: int, min_words: int, begin: int = 0) -> Stream:
         stream = Stream(
-            buffer=self._buffer.ctypes.data, size=self._buffer.size, enough=min_words,
-            program=first,
+            buffer=self._buffer.ctypes.data + _WORD_BYTES * begin,
+            size=self._buffer.size - begin, enough=min_words, program=first,
         )  # fmt: skip
         self._code.run(
             ctypes.addressof(self._arguments), ctypes.addressof(self._grid), stride,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from asterope.host.layout import is_row_major
 from asterope.host.values import Buffer, Lazy, Memory, register_kind
-from asterope.ir import OPS, Block, Op, Value
+from asterope.ir import ATOMICS, READS, WRITES, Block, Op, Value, is_volatile
 from asterope.native import Function, Val
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _settle_before(low: Lowering, op: Op) -> None:
     """Put what the blocks use from outside, and would compute again and again, into buffers."""
     inner = {v for b in op.blocks for q in b.walk() for v in q.operands}
     low.settle(inner | set(op.operands))
-    if any(OPS[q.name].has_effect for b in op.blocks for q in b.walk() if "store" in q.name):
+    if any(q.name in WRITES or is_volatile(q) for b in op.blocks for q in b.walk()):
         low.settle_loads()
 
 
@@ -89,7 +89,13 @@ def while_(low: Lowering, op: Op) -> None:
     passed = _places(low, op.results)
     _put(low, places, op.operands)
 
+    inside = [q for b in op.blocks for q in b.walk()]
+    reads_memory = any(q.name in READS for q in inside)
+
     def condition() -> Val:
+        if reads_memory:
+            # Another program may change what the loop waits for: read it anew each time.
+            fn.compiler_fence()
         with low.inner():
             _bind(low, before.args, places)
             low.block(before)
@@ -99,6 +105,8 @@ def while_(low: Lowering, op: Op) -> None:
 
     with low.pinned([*places, *passed]):
         with fn.while_(condition), low.inner():
+            if _only_waits(op):
+                fn.call("sched_yield", (), "i32")
             _bind(low, after.args, passed)
             low.block(after)
             _assign(low, places, after)
@@ -106,6 +114,19 @@ def while_(low: Lowering, op: Op) -> None:
     for place in places:
         if isinstance(place, Buffer):
             low.scratch.release(place.memory)
+
+
+def _only_waits(op: Op) -> bool:
+    """Whether a loop does nothing but wait for another program, which may need this very core."""
+    before, after = op.blocks
+    inside = [*before.walk(), *after.walk()]
+    if any(v.type.shape for q in inside for v in q.results):
+        return False
+    if any(q.name in WRITES - ATOMICS for q in inside):
+        return False
+    if any(q.name in ATOMICS or is_volatile(q) for q in inside):
+        return True
+    return len(after.ops) == 1 and any(q.name in READS for q in inside)
 
 
 def if_(low: Lowering, op: Op) -> None:

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from asterope.errors import UnsupportedError
 from asterope.host import (
     access,
+    atomics,
     by_element,
     loops,
     matmul,
@@ -37,7 +38,7 @@ from asterope.host.evaluate import (
 from asterope.host.layout import is_row_major
 from asterope.host.scratch import Scratch
 from asterope.host.values import At, Buffer, Lane, Lazy, Memory, lanes_for, register_kind
-from asterope.ir import Block, Kernel, Op, Roots, Type, Value
+from asterope.ir import ATOMICS, Block, Kernel, Op, Roots, Type, Value, is_volatile
 from asterope.native import BITS, Function, Val
 
 __all__ = ["Lowering"]
@@ -154,6 +155,8 @@ class Lowering:
         eager = _EAGER.get(op.name)
         if eager:
             eager(self, op)
+        elif is_volatile(op):
+            self._load_now(op)
         elif op.results and op.result.type.shape:
             self._delay(op)
         elif op.name == "const":
@@ -180,6 +183,17 @@ class Lowering:
         self.env[op.result] = Lazy(op, cost, has_load)
         if self.uses.get(op.result, 0) > 1 and (cost > _CHEAP or has_load):
             self.materialise(op.result)
+
+    def _load_now(self, op: Op) -> None:
+        """Load where the op stands: loads before it stay before it, and so does this one."""
+        self.settle_loads()
+        self.fn.compiler_fence()
+        if op.result.type.shape:
+            self.env[op.result] = Lazy(op, cost_of(op), has_load=True)
+            self.materialise(op.result)
+        else:
+            self.env[op.result] = LAZY[op.name](self, op, At(())).val
+        self.fn.compiler_fence()
 
     @property
     def uses(self) -> dict[Value, int]:
@@ -345,6 +359,7 @@ def _program_id(low: Lowering, op: Op) -> None:
 _EAGER: dict[str, Callable[[Lowering, Op], None]] = {
     "store": _store,
     "store_tile": _store,
+    **dict.fromkeys(ATOMICS, atomics.atomic),
     "program_id": _program_id,
     "num_programs": _program_id,
     "for": loops.for_,

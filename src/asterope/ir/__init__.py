@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from asterope.ir.accesses import (
+    ATOMICS,
+    READS,
+    WRITES,
+    address_operands,
+    data_of,
+    is_volatile,
+    masks_of,
+    offsets_of,
+    pointer_of,
+)
 from asterope.ir.checks import COMBINERS, DOT_FORMATS
 from asterope.ir.interpreter import (
     ELEMENTWISE_OPS,
@@ -28,6 +39,7 @@ from asterope.ir.types import (
 from asterope.ir.verify import verify
 
 __all__ = [
+    "ATOMICS",
     "COMBINERS",
     "DOT_FORMATS",
     "ELEMENTWISE_OPS",
@@ -37,8 +49,10 @@ __all__ = [
     "MEMORY_SPACES",
     "OPS",
     "OPS_INTERPRETED",
+    "READS",
     "REDUCE_PARTIALS",
     "SEM",
+    "WRITES",
     "Block",
     "Builder",
     "Engine",
@@ -50,14 +64,20 @@ __all__ = [
     "Roots",
     "Type",
     "Value",
+    "address_operands",
     "assertion_error",
     "clone_block",
+    "data_of",
     "dtype_of",
     "grows_by_one",
     "interpret",
+    "is_volatile",
     "loop_sources",
+    "masks_of",
+    "offsets_of",
     "parse_kernel",
     "parse_type",
+    "pointer_of",
     "print_kernel",
     "printed",
     "verify",

@@ -128,6 +128,9 @@ _TABLE = [
     OpSpec(name="store", engine=Engine.STORE, check=checks.store, meaning="scatter: elements to addresses, in order", has_effect=True),
     OpSpec(name="load_tile", engine=Engine.LOAD, check=checks.load_tile, meaning="elements at base + sum of offset_d[i_d], `other` or 0 where a mask_d is off"),
     OpSpec(name="store_tile", engine=Engine.STORE, check=checks.store_tile, meaning="elements to base + sum of offset_d[i_d] where every mask_d is on; of several to one address, any stays", has_effect=True),
+    OpSpec(name="atomic_rmw", engine=Engine.STORE, check=checks.atomic_rmw, meaning="what is at addresses is replaced by its combination with values by `combine` (or `exchange`), element by element in order, each in one step that no other program divides, in `memory_order`; gives what was there, 0 where masked off", has_effect=True),
+    OpSpec(name="atomic_rmw_tile", engine=Engine.STORE, check=checks.atomic_rmw_tile, meaning="the same at base + sum of offset_d[i_d]", has_effect=True),
+    OpSpec(name="atomic_cas", engine=Engine.STORE, check=checks.atomic_cas, meaning="the same, but the value replaces what is there only if that has the expected bits", has_effect=True),
     # -- control -----------------------------------------------------------------------------
     *_control("program_id", checks.program_id, "which program of the grid this is, along `axis`"),
     *_control("num_programs", checks.program_id, "the grid's size along `axis`"),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from asterope.ir.accesses import READS
 from asterope.ir.program import Kernel, Value
 
 __all__ = ["Roots", "grows_by_one", "loop_sources"]
-
-_LOADS = ("load", "load_tile")
 
 
 class Roots:
@@ -32,7 +31,7 @@ class Roots:
                 continue
             seen.add(value)
             givers = self._sources.get(value, [])
-            if value.op is not None and not value.op.blocks and value.op.name not in _LOADS:
+            if value.op is not None and not value.op.blocks and value.op.name not in READS:
                 givers = [v for v in value.op.operands if v.type.is_ptr]
             if value in self._params:
                 found.add(value)

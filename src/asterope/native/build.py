@@ -482,6 +482,10 @@ class Function:
         at = f"<{lanes} x ptr> align {BITS[kind] // 8} {ptrs.ref}"
         self.effect(f"call void @{name}({value.text}, {at}, {mask.text})")
 
+    def compiler_fence(self) -> None:
+        """Keep LLVM from moving memory accesses across this place."""
+        self.effect('fence syncscope("singlethread") seq_cst')
+
     # -- control ----------------------------------------------------------------------------
     def _label(self) -> str:
         self._count += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from asterope.chips import Chip
 from asterope.errors import ConfigError
 from asterope.runtime.launch import Array, Launch, listen, stop_listening
 from asterope.runtime.perfetto import write_trace
-from asterope.sim import FIDELITIES, Fidelity, Result, own_memory_error, simulate_launch
+from asterope.sim import FIDELITIES, Fidelity, Region, Result, own_memory_error, simulate_launch
 from asterope.units import PS_PER_S
 
 __all__ = ["TimedLaunch", "Timeline", "simulate"]
@@ -68,15 +68,20 @@ class Timeline:
         exists = all(a.exists for a in launch.args if isinstance(a, Array))
         if program.reads_memory:
             _refuse_overlap(launch)
-            args = [a.address if isinstance(a, Array) else a for a in launch.args]
-            return self._simulate(launch, args, has_memory=exists)
+            regions = [
+                Region(a.address, a.start, a.end) if isinstance(a, Array) else a
+                for a in launch.args
+            ]
+            return self._simulate(launch, regions, has_memory=exists)
         args = _canonical(launch)
         key = (launch.kernel.text, launch.grid, tuple(args))
         if key not in self._known:
             self._known[key] = self._simulate(launch, args, has_memory=exists)
         return self._known[key]
 
-    def _simulate(self, launch: Launch, args: list[int | float], *, has_memory: bool) -> Result:
+    def _simulate(
+        self, launch: Launch, args: Sequence[Region | int | float], *, has_memory: bool
+    ) -> Result:
         return simulate_launch(
             launch.kernel.time_program, launch.grid, args, self.chip,
             fidelity=self.fidelity, has_memory=has_memory, max_events=self.max_events,
@@ -121,12 +126,15 @@ class Timeline:
 def _refuse_overlap(launch: Launch) -> None:
     """Refuse a launch whose way depends on an array that it writes under another name.
 
+    Fine are names through which the time reading repeats all writes.
+
     Raises: KernelError with the line of the load that decides.
     """
     program = launch.kernel.time_program
     for reads, line in program.deciding.items():
         for writes in program.written:
-            if min(reads, writes) < 0:
+            repeated = writes in program.written_back and writes in program.deciding
+            if min(reads, writes) < 0 or repeated:
                 continue
             a, b = launch.args[reads], launch.args[writes]
             if (

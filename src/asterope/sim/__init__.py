@@ -6,6 +6,7 @@ from asterope.sim.lines import LineTime
 from asterope.sim.macro import TimeProgram, to_macro_instructions
 from asterope.sim.result import Event, Result
 from asterope.sim.simulate import FIDELITIES, Fidelity, simulate_launch
+from asterope.sim.snapshot import Region
 from asterope.sim.stream import own_memory_error
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Event",
     "Fidelity",
     "LineTime",
+    "Region",
     "Result",
     "TimeProgram",
     "own_memory_error",

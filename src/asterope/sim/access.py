@@ -23,19 +23,26 @@ _PLACE = (0x45D9F3B, 0x27D4EB2F, 0x165667B1, 0x2C1B3C6D)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TileAccess:
-    """Elements at base + sum of offsets[d][i_d], where every mask is on; in the time reading."""
+    """Elements at base + sum of offsets[d][i_d], where every mask is on; in the time reading.
+
+    With `once`, elements that a dimension puts at one address are one piece.
+    """
 
     base: Value
     offsets: Sequence[Value]
     masks: Mapping[int, Value]
     element_bytes: int
+    once: bool = False
 
     def count(self, dim: int, b: Builder) -> Value:
         """Count the indices of a dimension that are on."""
+        offset = self.offsets[dim]
+        together = self.once and offset.op is not None and offset.op.name in ("const", "broadcast")
         if dim not in self.masks:
-            return b.const(_I64, self.offsets[dim].type.shape[0])
+            return b.const(_I64, 1 if together else offset.type.shape[0])
         on = b.value("popcount", (self.masks[dim],), Type("i32"))
-        return b.value("convert", (on,), _I64, how="sext")
+        count = b.value("convert", (on,), _I64, how="sext")
+        return b.value("mins", (count, b.const(_I64, 1)), _I64) if together else count
 
 
 def block_numbers(access: TileAccess, b: Builder, *, keyed: bool) -> list[Value]:

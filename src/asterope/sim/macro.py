@@ -17,8 +17,11 @@ from dataclasses import dataclass, field, replace
 from asterope.compiler import simplify
 from asterope.host import TimeCode
 from asterope.ir import (
+    ATOMICS,
     OPS,
+    READS,
     SEM,
+    WRITES,
     Block,
     Builder,
     Engine,
@@ -26,14 +29,20 @@ from asterope.ir import (
     Op,
     Type,
     Value,
+    address_operands,
     clone_block,
+    data_of,
     grows_by_one,
+    masks_of,
+    offsets_of,
+    pointer_of,
     verify,
 )
+from asterope.sim import flow
 from asterope.sim.access import TileAccess, address_numbers, block_numbers, piece_numbers
 from asterope.sim.instructions import Instruction, LineWork, Product, Transfer, VectorWork, Work
-from asterope.sim.origins import Origins, masks_of, offsets_of, pointer_of
-from asterope.sim.slices import control_values, pattern_values
+from asterope.sim.origins import TILES, Origins
+from asterope.sim.slices import control_slice, pattern_values
 from asterope.sim.tsram import Need, tsram_need
 from asterope.sim.vector_counts import vector_counts
 
@@ -51,13 +60,17 @@ class TimeProgram:
 
     `deciding` maps the parameters through which control flow, addresses or masks are read from
     memory to the source line of such a load; `written` are those through which memory is written.
-    A pointer that is no parameter's counts as `ELSEWHERE`.
+    `written_back` are those of the latter through which the time reading writes too, because it
+    reads there where to go; `queue` is the line of a loop that takes work off others that way. A
+    pointer that is no parameter's counts as `ELSEWHERE`.
     """
 
     kernel: Kernel
     instructions: tuple[Instruction, ...]
     deciding: Mapping[int, str]
     written: frozenset[int]
+    written_back: frozenset[int]
+    queue: str
     need: Need
     num_stages: int
 
@@ -86,10 +99,11 @@ class _Group:
 _Ready = Value | _Group | None
 
 
-class _Lowering:
+class MacroLowering:
+    """The state of one kernel's translation; `fence` is what all later transfers wait for."""
+
     def __init__(self, kernel: Kernel) -> None:
         self.source = kernel
-        self.control = control_values(kernel)
         self.patterns = pattern_values(kernel)
         self.uses = kernel.uses()
         self.stages = int(kernel.attrs.get("num_stages", 1))
@@ -99,29 +113,39 @@ class _Lowering:
         self.group: _Group | None = None
         self.loop_depth = 0
         self.origins = Origins(kernel)
+        needed = control_slice(kernel, self.origins)
+        self.control, self.writes, self.queue = needed.values, needed.writes, needed.queue
         self.deciding: dict[int, str] = {}
         self.known_after: dict[Value, tuple[Value, ...]] = {}
         self.always: Value
+        self.fence: Value
 
     def run(self) -> TimeProgram:
         body = Block([Value(a.type, None, a.hint) for a in self.source.body.args])
         self.env.update(zip(self.source.body.args, body.args, strict=True))
         b = Builder(body)
-        self.always = b.value("signalled", (), SEM)
-        self._fill(self.source.body, b)
+        self.always = self.fence = b.value("signalled", (), SEM)
+        self.fill(self.source.body, b)
         b.op("return")
         kernel = simplify(Kernel(self.source.name, list(self.source.params), body))
         verify(kernel)
         need = tsram_need(self.source, self.control)
-        written = frozenset(map(self._index, self.origins.stored))
-        instructions = tuple(self.instructions)
-        return TimeProgram(kernel, instructions, self.deciding, written, need, self.stages)
+        return TimeProgram(
+            kernel=kernel, instructions=tuple(self.instructions), deciding=self.deciding,
+            written=self._indices(self.origins.stored),
+            written_back=self._indices(self.origins.written_by(self.writes)),
+            queue=self.queue, need=need, num_stages=self.stages,
+        )  # fmt: skip
+
+    def _indices(self, parameters: set[Value | None]) -> frozenset[int]:
+        return frozenset(map(self._index, parameters))
 
     def _index(self, parameter: Value | None) -> int:
         return ELSEWHERE if parameter is None else self.source.body.args.index(parameter)
 
     # -- blocks ---------------------------------------------------------------------------------
-    def _fill(self, source: Block, b: Builder) -> None:
+    def fill(self, source: Block, b: Builder) -> None:
+        """Translate the ops of a block but its terminator."""
         for op in source.ops[:-1]:
             b.loc = op.loc
             self._op(op, b)
@@ -130,12 +154,14 @@ class _Lowering:
     def _op(self, op: Op, b: Builder) -> None:
         if op.is_control_flow:
             self._close_group(b)
-            {"for": self._for, "while": self._while, "if": self._if}[op.name](op, b)
+            {"for": flow.for_, "while": flow.while_, "if": flow.if_}[op.name](self, op, b)
             return
-        if any(r in self.control for r in op.results):
+        if any(r in self.control for r in op.results) or op in self.writes:
             self._copy(op, b)
         engine = OPS[op.name].engine
-        if engine in (Engine.LOAD, Engine.STORE):
+        if op.name in ATOMICS:
+            self._atomic(op, b)
+        elif engine in (Engine.LOAD, Engine.STORE):
             self._transfer(op, b)
         elif any(r not in self.control for r in op.results):
             if engine is Engine.TENSOR:
@@ -144,7 +170,7 @@ class _Lowering:
                 self._vector(op, b)
 
     def _copy(self, op: Op, b: Builder) -> None:
-        if op.name in ("load", "load_tile"):
+        if op.name in READS:
             for origin in self.origins.of(pointer_of(op)):
                 self.deciding.setdefault(self._index(origin), op.loc or self.source.name)
         operands = [self.env[v] for v in op.operands]
@@ -170,7 +196,8 @@ class _Lowering:
                 waits.append(state)
         return waits
 
-    def _token(self, value: Value, b: Builder) -> Value:
+    def token(self, value: Value, b: Builder) -> Value:
+        """Return the semaphore that says when a value is ready."""
         waits = self._waits([value], b)
         return waits[0] if waits else self.always
 
@@ -218,16 +245,13 @@ class _Lowering:
             return False
         source = op.operands[0].op
         fresh = source is not None and (
-            source.name in ("load", "load_tile")
-            or (source.name in _ON_THE_WAY and self._is_free(source))
+            source.name in READS - ATOMICS or (source.name in _ON_THE_WAY and self._is_free(source))
         )
         if fresh and len(self.uses.get(op.operands[0], [])) == 1:
             return True
         users = self.uses.get(op.result, [])
         return (
-            op.name == "convert"
-            and bool(users)
-            and all(u.name in ("store", "store_tile") for u in users)
+            op.name == "convert" and bool(users) and all(u.name in WRITES - ATOMICS for u in users)
         )
 
     def _close_group(self, b: Builder) -> None:
@@ -265,36 +289,60 @@ class _Lowering:
 
     # -- transfers ------------------------------------------------------------------------------
     def _transfer(self, op: Op, b: Builder) -> None:
-        is_store = op.name in ("store", "store_tile")
-        value = op.operands[1 if op.name == "store" else 0] if is_store else op.result
-        space = pointer_of(op).type.space
-        origins = self.origins.of(pointer_of(op))
-        gather = self.origins.is_gather(op)
-        shared = not is_store and not gather and space == "hbm" and self._is_constant(origins)
+        is_store = op.name in WRITES
+        value = data_of(op)[0] if is_store else op.result
+        gather, space = self.origins.is_gather(op), pointer_of(op).type.space
+        shared = not is_store and not gather and space == "hbm" and self._is_constant(op)
         work = Transfer(gather=gather, shared=shared, space=space)
         numbers = self._numbers(op, work, b)
-        waits = self._waits([value], b) if is_store else []
-        waits += [t for v in op.operands for t in self.known_after.get(v, ()) if t not in waits]
-        name = next((o.hint for o in origins if o is not None), "") if len(origins) == 1 else ""
-        label = f"{'store' if is_store else 'load'} {name}".strip()
+        waits = self._transfer_waits(op, b)
+        label = f"{'store' if is_store else 'load'} {self._array_name(op)}".strip()
         engine = Engine.STORE if is_store else Engine.LOAD
         token = self._issue(b, engine, work, label, op.loc, value.type.num_bytes, numbers, waits)
-        if is_store:
-            return
+        if not is_store:
+            self._arrives(value, token)
+
+    def _atomic(self, op: Op, b: Builder) -> None:
+        """Read what is there, then write what comes of it: the old value is known after both."""
+        work = Transfer(
+            gather=self.origins.is_gather(op), shared=False, space=pointer_of(op).type.space
+        )
+        numbers = self._numbers(op, work, b)
+        waits, num_bytes = self._transfer_waits(op, b), op.result.type.num_bytes
+        label = f"atomic {self._array_name(op)}".strip()
+        read = self._issue(b, Engine.LOAD, work, label, op.loc, num_bytes, numbers, waits)
+        token = self._issue(b, Engine.STORE, work, label, op.loc, num_bytes, numbers, [read])
+        self._arrives(op.result, token)
+        if flow.acquires(op):
+            self.fence = token
+
+    def _transfer_waits(self, op: Op, b: Builder) -> list[Value]:
+        """Return what a transfer waits for: its data, its addresses, and the last fence."""
+        waits = self._waits(data_of(op), b)
+        after = [t for v in op.operands for t in self.known_after.get(v, ())]
+        if self.fence is not self.always:
+            after.append(self.fence)
+        return list(dict.fromkeys([*waits, *after]))
+
+    def _array_name(self, op: Op) -> str:
+        origins = self.origins.of(pointer_of(op))
+        return next((o.hint for o in origins if o is not None), "") if len(origins) == 1 else ""
+
+    def _arrives(self, value: Value, token: Value) -> None:
         self.ready[value] = token
         if value in self.control:
             self.known_after[value] = (token,)
 
-    def _is_constant(self, origins: set[Value | None]) -> bool:
-        """Whether memory of these origins is surely not written by this kernel."""
-        stored = self.origins.stored
+    def _is_constant(self, op: Op) -> bool:
+        """Whether the memory that is read is surely not written by this kernel."""
+        origins, stored = self.origins.of(pointer_of(op)), self.origins.stored
         return None not in origins | stored and origins.isdisjoint(stored)
 
     def _numbers(self, op: Op, work: Transfer, b: Builder) -> list[Value]:
         """Compute what each execution brings: key and bytes, or bytes of a piece and pieces."""
         size = max(1, Type(pointer_of(op).type.pointee).bits // 8)
-        if op.name in ("load", "store"):
-            mask = op.operands[1 if op.name == "load" else 2] if op.attrs.get("mask") else None
+        if op.name not in TILES:
+            mask = address_operands(op)[1] if op.attrs.get("mask") else None
             on = self.env[mask] if mask is not None else None
             return address_numbers(self.env[pointer_of(op)], on, size, b)
         offsets = offsets_of(op)
@@ -303,6 +351,7 @@ class _Lowering:
             offsets=[self.env[v] for v in offsets],
             masks={d: self.env[v] for d, v in masks_of(op).items()},
             element_bytes=size,
+            once=op.name in ATOMICS,
         )
         if not work.gather:
             return block_numbers(access, b, keyed=work.shared)
@@ -310,24 +359,8 @@ class _Lowering:
         return piece_numbers(access, regular[0] if regular else None, b)
 
     # -- control flow ---------------------------------------------------------------------------
-    def _for(self, op: Op, b: Builder) -> None:
-        (source,) = op.blocks
-        kept = list(zip(source.args[1:], op.operands[3:], op.results, strict=True))
-        block = Block([Value(source.args[0].type)])
-        self.env[source.args[0]] = block.args[0]
-        inits = [self.env[v] for v in op.operands[:3]]
-        for arg, init, _ in kept:
-            inits.append(self._carried(arg, init, b))
-            block.args.append(self._enter(arg))
-        inner = Builder(block)
-        with self._looped(op):
-            self._fill(source, inner)
-        self._yield(source, "yield", [arg for arg, _, _ in kept], inner)
-        new = b.op("for", inits, [v.type for v in inits[3:]], {}, [block])
-        self._leave(op.results, new.results)
-
     @contextmanager
-    def _looped(self, op: Op) -> Iterator[None]:
+    def looped(self, op: Op) -> Iterator[None]:
         """Lower the body of a loop, whose loads are as deep as it says or the kernel does."""
         around = self.stages
         self.stages = int(op.attrs.get("num_stages", self.source.attrs.get("num_stages", 1)))
@@ -335,60 +368,6 @@ class _Lowering:
         yield
         self.loop_depth -= 1
         self.stages = around
-
-    def _carried(self, arg: Value, init: Value, b: Builder) -> Value:
-        return self.env[init] if arg in self.control else self._token(init, b)
-
-    def _enter(self, arg: Value) -> Value:
-        new = Value(arg.type if arg in self.control else SEM, None, arg.hint)
-        if arg in self.control:
-            self.env[arg] = new
-        else:
-            self.ready[arg] = new
-        return new
-
-    def _yield(
-        self, source: Block, name: str, targets: list[Value], b: Builder, skip: int = 0
-    ) -> None:
-        given = source.terminator.operands
-        operands = [self.env[v] for v in given[:skip]]
-        for target, value in zip(targets, given[skip:], strict=True):
-            operands.append(self.env[value] if target in self.control else self._token(value, b))
-        b.op(name, operands)
-
-    def _leave(self, results: list[Value], values: list[Value]) -> None:
-        for result, value in zip(results, values, strict=True):
-            if value.type == SEM:
-                self.ready[result] = value
-            else:
-                self.env[result] = value
-
-    def _while(self, op: Op, b: Builder) -> None:
-        before, after = op.blocks
-        inits = [self._carried(a, v, b) for a, v in zip(before.args, op.operands, strict=True)]
-        first = Block([self._enter(a) for a in before.args])
-        with self._looped(op):
-            inner = Builder(first)
-            self._fill(before, inner)
-            self._yield(before, "condition", list(op.results), inner, skip=1)
-            second = Block([self._enter(a) for a in after.args])
-            inner = Builder(second)
-            self._fill(after, inner)
-            self._yield(after, "yield", list(before.args), inner)
-        types = [r.type if r in self.control else SEM for r in op.results]
-        new = b.op("while", inits, types, {}, [first, second])
-        self._leave(op.results, new.results)
-
-    def _if(self, op: Op, b: Builder) -> None:
-        blocks = []
-        for source in op.blocks:
-            inner = Builder(Block())
-            self._fill(source, inner)
-            self._yield(source, "yield", list(op.results), inner)
-            blocks.append(inner.block)
-        types = [r.type if r in self.control else SEM for r in op.results]
-        new = b.op("if", [self.env[op.operands[0]]], types, {}, blocks)
-        self._leave(op.results, new.results)
 
 
 def _without_reports(block: Block) -> Block:
@@ -400,4 +379,4 @@ def _without_reports(block: Block) -> Block:
 
 def to_macro_instructions(kernel: Kernel) -> TimeProgram:
     """Lower an optimised kernel to its time reading."""
-    return _Lowering(kernel).run()
+    return MacroLowering(kernel).run()

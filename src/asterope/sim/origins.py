@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from asterope.ir import Kernel, Op, Roots, Value, loop_sources
+from collections.abc import Iterable
 
-__all__ = ["Origins", "masks_of", "offsets_of", "pointer_of"]
+from asterope.ir import (
+    READS,
+    WRITES,
+    Kernel,
+    Op,
+    Roots,
+    Value,
+    loop_sources,
+    offsets_of,
+    pointer_of,
+)
 
-_LOADS = ("load", "load_tile")
+__all__ = ["TILES", "Origins"]
+
+TILES = ("load_tile", "store_tile", "atomic_rmw_tile")
 
 
 class Origins:
@@ -15,16 +27,15 @@ class Origins:
     def __init__(self, kernel: Kernel) -> None:
         self.of = Roots(kernel).origins
         self._sources = loop_sources(kernel)
-        self.stored = {
-            origin
-            for op in kernel.walk()
-            if op.name in ("store", "store_tile")
-            for origin in self.of(pointer_of(op))
-        }
+        self.stored = self.written_by(op for op in kernel.walk() if op.name in WRITES)
+
+    def written_by(self, ops: Iterable[Op]) -> set[Value | None]:
+        """Return the origins of all that some ops write."""
+        return {origin for op in ops for origin in self.of(pointer_of(op))}
 
     def is_gather(self, op: Op) -> bool:
         """Whether an access fetches its elements or rows one by one, not as one regular block."""
-        if op.name in ("load_tile", "store_tile"):
+        if op.name in TILES:
             return any(map(self.is_indexed, offsets_of(op)))
         return bool(pointer_of(op).type.shape)
 
@@ -37,31 +48,9 @@ class Origins:
             if value in seen or not value.type.shape:
                 continue
             seen.add(value)
-            if value.op is not None and value.op.name in _LOADS:
+            if value.op is not None and value.op.name in READS:
                 return True
             stack += self._sources.get(value, [])
             if value.op is not None and not value.op.is_control_flow:
                 stack += value.op.inputs
         return False
-
-
-def pointer_of(op: Op) -> Value:
-    """Return the pointer operand of a load or store."""
-    return op.operands[_pointer_at(op)]
-
-
-def _pointer_at(op: Op) -> int:
-    return 1 if op.name == "store_tile" else 0
-
-
-def offsets_of(op: Op) -> list[Value]:
-    """Return the offset vectors of a tile's load or store, one a dimension."""
-    first = _pointer_at(op) + 1
-    rank = len((op.operands[0] if op.name == "store_tile" else op.result).type.shape)
-    return op.operands[first : first + rank]
-
-
-def masks_of(op: Op) -> dict[int, Value]:
-    """Return the mask vectors of a tile's load or store by dimension."""
-    first = _pointer_at(op) + 1 + len(offsets_of(op))
-    return dict(zip(op.attrs.get("mask_dims", ()), op.operands[first:], strict=False))

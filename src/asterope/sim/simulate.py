@@ -11,7 +11,6 @@ import numpy as np
 
 from asterope.chips import Chip, Inside, Tile
 from asterope.errors import ConfigError
-from asterope.host import Emitter
 from asterope.sim import engine
 from asterope.sim import state as states
 from asterope.sim.costs import Cost, ceil_ps, cost_of
@@ -20,7 +19,7 @@ from asterope.sim.lines import MAX_TRACED, line_times
 from asterope.sim.macro import TimeProgram
 from asterope.sim.result import Event, Result
 from asterope.sim.roofline import flop_of, roofline_ps, vector_ops_of
-from asterope.sim.stream import streams_of
+from asterope.sim.stream import Argument, Streams, streams_of
 from asterope.sim.totals import Totals, count_totals
 from asterope.sim.tsram import require_fit
 
@@ -35,7 +34,7 @@ _PJ = 1e-12
 def simulate_launch(
     program: TimeProgram,
     grid: tuple[int, int, int],
-    args: Sequence[int | float],
+    args: Sequence[Argument],
     chip: Chip,
     *,
     fidelity: Fidelity = "tile",
@@ -45,9 +44,10 @@ def simulate_launch(
 ) -> Result:
     """Time a launch. `args` are addresses and numbers, as the host takes them.
 
-    `tile` plays every macro-instruction on a chip whose inside is described; `roofline` bounds
-    any chip from below. `max_events` keeps that many executed instructions for a trace; `lines`
-    splits the critical path by source line.
+    An address may come with the extent of its array: what a kernel writes there and then reads to
+    know its way is repeated on a copy. `tile` plays every macro-instruction on a chip whose inside
+    is described; `roofline` bounds any chip from below. `max_events` keeps that many executed
+    instructions for a trace; `lines` splits the critical path by source line.
 
     Raises: ChipError if `tile` is asked of a chip without tiles; CapacityError if the program's
     blocks do not fit into TSRAM; KernelError if control flow depends on absent memory.
@@ -163,7 +163,7 @@ class _Play:
 
 
 def _play(
-    program: states.Program, machine: states.Machine, streams: Emitter, max_events: int
+    program: states.Program, machine: states.Machine, streams: Streams, max_events: int
 ) -> _Play:
     state = states.new_state(machine, program)
     table = states.new_table(len(state.cluster))
@@ -193,7 +193,7 @@ def _play(
 
 
 def _tile_run(
-    program: TimeProgram, streams: Emitter, chip: Chip, num_traced: int
+    program: TimeProgram, streams: Streams, chip: Chip, num_traced: int
 ) -> tuple[_Play, Sequence[Cost]]:
     inside = chip.inside()
     require_fit(

@@ -8,10 +8,10 @@ import numpy as np
 from numba import njit, types
 from numba.typed import Dict
 
-from asterope.host import Emitter
 from asterope.ir import Engine
 from asterope.sim.instructions import Instruction, Transfer
 from asterope.sim.macro import TimeProgram
+from asterope.sim.stream import Streams
 
 __all__ = ["Totals", "count_totals"]
 
@@ -68,7 +68,7 @@ def _count(words, kind, gather, in_hbm, executions, sums, seen):  # type: ignore
         at += ((header >> 32) & 0xFF) + (header >> 40)
 
 
-def count_totals(program: TimeProgram, streams: Emitter) -> Totals:
+def count_totals(program: TimeProgram, streams: Streams) -> Totals:
     """Run every program's control flow once and add up."""
     table = program.instructions
     transfers = [i.work if isinstance(i.work, Transfer) else None for i in table]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from asterope.chips import Tile
@@ -30,18 +31,19 @@ class Need:
         return max(1, min(room, tile.dma.channels))
 
 
-def tsram_need(kernel: Kernel, control: set[Value]) -> Need:
+def tsram_need(kernel: Kernel, control: Collection[Value]) -> Need:
     """Add up the blocks alive at each op; loads in loops count `num_stages` times."""
     usual = int(kernel.attrs.get("num_stages", 1))
     return _block_need(kernel.body, [], control, usual, usual, looped=False)
 
 
-def _is_held(value: Value, control: set[Value]) -> bool:
+def _is_held(value: Value, control: Collection[Value]) -> bool:
     """Whether a value takes TSRAM: blocks that engines produce, not addresses or constants."""
     if not value.type.shape or value in control or value.type.is_ptr:
         return False
     return value.op is None or OPS[value.op.name].cost != "free" or OPS[value.op.name].engine in (
         Engine.LOAD,
+        Engine.STORE,
         Engine.TENSOR,
     )  # fmt: skip
 
@@ -52,7 +54,7 @@ def _bytes(value: Value, stages: int, *, looped: bool) -> int:
 
 
 def _block_need(
-    block: Block, outer: list[Value], control: set[Value], stages: int, usual: int,
+    block: Block, outer: list[Value], control: Collection[Value], stages: int, usual: int,
     *, looped: bool,
 ) -> Need:  # fmt: skip
     last_use = {v: i for i, op in enumerate(block.ops) for q in op.walk() for v in q.operands}

@@ -123,6 +123,27 @@ REFUSED = [
     ("%x = load_tile(%p, %i, %v) {other = true} : fp32[8]", "is not a scalar"),
     ("store_tile(%v, %p)", "takes a value, a base and offsets"),
     ("store_tile(%v, %p, %v)", r"offset fp32\[8\]"),
+    ('%x = atomic_rmw(%a) {combine = "fadd"} : fp32[8]', "takes pointers and a value"),
+    ('%x = atomic_rmw(%a, %v) {combine = "fadd"} : fp32[8]', "has no memory order"),
+    (
+        '%x = atomic_rmw(%a, %v) {combine = "add", memory_order = "relaxed"} : fp32[8]',
+        "cannot combine fp32 by add",
+    ),
+    (
+        '%x = atomic_rmw(%a, %v) {combine = "nand", memory_order = "relaxed"} : fp32[8]',
+        "has no combiner 'nand'",
+    ),
+    (
+        '%x = atomic_rmw(%a, %v) {combine = "exchange", memory_order = "relaxed"} : fp32',
+        "gives fp32 for",
+    ),
+    (
+        '%x = atomic_rmw_tile(%v, %p, %v) {combine = "fadd", memory_order = "relaxed"} : fp32[8]',
+        r"offset fp32\[8\]",
+    ),
+    ('%x = atomic_cas(%a, %v) {memory_order = "acquire"} : fp32[8]', "takes 3 operands"),
+    ('%x = atomic_cas(%a, %i, %v) {memory_order = "acquire"} : fp32[8]', "compares i32"),
+    ('atomic_cas(%p, %one, %one) {memory_order = "acquire"}', "gives 1 results, has 0"),
     ("%x = program_id() {axis = 3} : i32", "has no grid axis 3"),
     ("%x = num_programs() {axis = 0} : i64", "gives i32"),
     ("%x = for(%n, %n) {\n (%j: i32):\n yield()\n} : i32", "takes lo, hi, step"),

@@ -19,7 +19,16 @@ from asterope.ir.checks.elementwise import (
     same,
     select,
 )
-from asterope.ir.checks.memory import addptr, load, load_tile, store, store_tile
+from asterope.ir.checks.memory import (
+    addptr,
+    atomic_cas,
+    atomic_rmw,
+    atomic_rmw_tile,
+    load,
+    load_tile,
+    store,
+    store_tile,
+)
 from asterope.ir.checks.products import DOT_FORMATS, dot, dot_scaled
 from asterope.ir.checks.reports import assert_, print_
 from asterope.ir.checks.shapes import (
@@ -44,6 +53,9 @@ __all__ = [
     "Check",
     "addptr",
     "assert_",
+    "atomic_cas",
+    "atomic_rmw",
+    "atomic_rmw_tile",
     "bessel",
     "bitcast",
     "broadcast",

@@ -1,12 +1,24 @@
-"""Checks of address arithmetic, loads and stores."""
+"""Checks of address arithmetic, loads, stores and atomics."""
 
 from __future__ import annotations
 
+from asterope.ir.checks.by_element import COMBINERS
 from asterope.ir.checks.common import count, require, types_of
 from asterope.ir.program import Op
 from asterope.ir.types import Type
 
-__all__ = ["addptr", "load", "load_tile", "store", "store_tile"]
+__all__ = [
+    "addptr",
+    "atomic_cas",
+    "atomic_rmw",
+    "atomic_rmw_tile",
+    "load",
+    "load_tile",
+    "store",
+    "store_tile",
+]
+
+_MEMORY_ORDERS = ("relaxed", "acquire", "release", "acq_rel")
 
 
 def addptr(op: Op) -> None:
@@ -73,3 +85,47 @@ def store_tile(op: Op) -> None:
     require(len(op.operands) >= 3 and not op.results, "takes a value, a base and offsets")
     types = types_of(op)
     _tile(op, types[0], types[1:], other=False)
+
+
+def _atomic(op: Op, pointers: Type) -> None:
+    order, elem = op.attrs.get("memory_order"), pointers.pointee
+    require(order in _MEMORY_ORDERS, f"has no memory order {order!r}")
+    require(elem != "i1", f"{pointers} points to single bits")
+    require(len(op.results) == 1, "gives the old value")
+
+
+def _read_modify_write(op: Op, pointers: Type) -> None:
+    _atomic(op, pointers)
+    combine, elem = op.attrs.get("combine"), pointers.pointee
+    if combine == "exchange":
+        return
+    require(combine in COMBINERS, f"has no combiner {combine!r}")
+    require(elem in COMBINERS[str(combine)], f"cannot combine {elem} by {combine}")
+
+
+def atomic_rmw(op: Op) -> None:
+    """Where the mask is on, what is in memory is combined with the value; gives what was there."""
+    require(len(op.operands) >= 2, "takes pointers and a value")
+    pointers, value, *rest = types_of(op)
+    _access(op, pointers, value, rest)
+    _read_modify_write(op, pointers)
+    require(op.result.type == value, f"gives {op.result.type} for {value}")
+
+
+def atomic_rmw_tile(op: Op) -> None:
+    """The same at base + offset_0[i] + ..., where every mask_d holds."""
+    require(len(op.operands) >= 3, "takes a value, a base and offsets")
+    value, base, *rest = types_of(op)
+    _tile(op, value, [base, *rest], other=False)
+    _read_modify_write(op, base)
+    require(op.result.type == value, f"gives {op.result.type} for {value}")
+
+
+def atomic_cas(op: Op) -> None:
+    """Where memory holds the expected bits, the value replaces them; gives what was there."""
+    count(op, 3)
+    pointers, expected, value = types_of(op)
+    _access(op, pointers, value, [])
+    _atomic(op, pointers)
+    require(expected == value, f"compares {expected} and would write {value}")
+    require(op.result.type == value, f"gives {op.result.type} for {value}")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from asterope.errors import KernelError
+from asterope.ir.interpreter.elementwise import dtype_of, signed
+from asterope.ir.program import Op
+from asterope.ir.types import Type
 
-__all__ = ["Memory"]
+__all__ = ["Memory", "tile_addresses"]
 
 Array = npt.NDArray[Any]
 
@@ -58,3 +62,20 @@ class Memory:
         for address, value in zip(addresses.reshape(-1).tolist(), raw_values, strict=True):
             raw, offset = self._locate(address, size)
             raw[offset : offset + size] = value
+
+
+def tile_addresses(op: Op, type_: Type, base: Array, rest: Sequence[Array]) -> tuple[Array, Array]:
+    """Return the addresses and the mask of a tile, in its shape."""
+    rank = len(type_.shape)
+
+    def along(vector: Array, dim: int) -> Array:
+        return vector.reshape([-1 if d == dim else 1 for d in range(rank)])
+
+    size = dtype_of(type_).itemsize
+    addresses = np.broadcast_to(base, type_.shape)
+    for d in range(rank):
+        addresses = addresses + along(signed(rest[d]), d) * size
+    mask = np.ones(type_.shape, np.bool_)
+    for d, m in zip(op.attrs.get("mask_dims", ()), rest[rank:], strict=False):
+        mask = mask & along(m, d)
+    return addresses, mask

@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from asterope.errors import KernelError
+from asterope.ir.interpreter.atomics import ATOMIC
 from asterope.ir.interpreter.blocks import BLOCKS
 from asterope.ir.interpreter.by_element import BY_ELEMENT_OPS
-from asterope.ir.interpreter.elementwise import ELEMENTWISE, dtype_of, signed
-from asterope.ir.interpreter.memory import Memory
+from asterope.ir.interpreter.elementwise import ELEMENTWISE, dtype_of
+from asterope.ir.interpreter.memory import Memory, tile_addresses
 from asterope.ir.program import Block, Kernel, Op, Value
 from asterope.ir.reports import assertion_error, printed
-from asterope.ir.types import Type
 
 __all__ = ["ELEMENTWISE_OPS", "OPS_INTERPRETED", "interpret"]
 
@@ -26,7 +26,7 @@ _REPORTS = ("print", "assert")
 _MEMORY = ("load", "store", "load_tile", "store_tile")
 ELEMENTWISE_OPS = frozenset(ELEMENTWISE)
 OPS_INTERPRETED = frozenset(
-    {*ELEMENTWISE, *BLOCKS, *BY_ELEMENT_OPS, *_CONTROL, *_REPORTS, *_MEMORY}
+    {*ELEMENTWISE, *BLOCKS, *BY_ELEMENT_OPS, *ATOMIC, *_CONTROL, *_REPORTS, *_MEMORY}
 )
 
 
@@ -80,6 +80,8 @@ class _Program:
             results = BLOCKS[op.name](op, *args)
         elif op.name in BY_ELEMENT_OPS:
             results = BY_ELEMENT_OPS[op.name](op, self.block, *args)
+        elif op.name in ATOMIC:
+            results = self._atomic(op, *args)
         else:
             results = getattr(self, f"_{op.name}")(op, *args)
         if len(op.results) == 1 and not isinstance(results, list):
@@ -148,26 +150,15 @@ class _Program:
         self._write(op, np.asarray(pointers), np.asarray(mask), values)
 
     def _load_tile(self, op: Op, base: Array, *rest: Array) -> Array:
-        addresses, mask = _tile(op, op.result.type, base, rest)
+        addresses, mask = tile_addresses(op, op.result.type, base, rest)
         return self._read(op, addresses, mask, rest[-1] if op.attrs.get("other") else None)
 
     def _store_tile(self, op: Op, values: Array, base: Array, *rest: Array) -> None:
-        addresses, mask = _tile(op, op.operands[0].type, base, rest)
+        addresses, mask = tile_addresses(op, op.operands[0].type, base, rest)
         self._write(op, addresses, mask, values)
 
-
-def _tile(op: Op, type_: Type, base: Array, rest: Sequence[Array]) -> tuple[Array, Array]:
-    """Return the addresses and the mask of a tile, in its shape."""
-    rank = len(type_.shape)
-
-    def along(vector: Array, dim: int) -> Array:
-        return vector.reshape([-1 if d == dim else 1 for d in range(rank)])
-
-    size = dtype_of(type_).itemsize
-    addresses = np.broadcast_to(base, type_.shape)
-    for d in range(rank):
-        addresses = addresses + along(signed(rest[d]), d) * size
-    mask = np.ones(type_.shape, np.bool_)
-    for d, m in zip(op.attrs.get("mask_dims", ()), rest[rank:], strict=False):
-        mask = mask & along(m, d)
-    return addresses, mask
+    def _atomic(self, op: Op, *args: Array) -> Array:
+        try:
+            return ATOMIC[op.name](self.memory, op, *args)
+        except KernelError as error:
+            raise KernelError(error.what, where=op.loc) from None

@@ -6,6 +6,7 @@ from typing import Any
 
 from asterope.ir import Kernel, verify
 from asterope.triton_backend.convert import (
+    atomics,
     block_pointers,
     by_element,
     control,
@@ -23,6 +24,7 @@ from asterope.triton_backend.ttir import MlirOp
 __all__ = ["SUPPORTED_OPS", "convert_module"]
 
 _RULES: dict[str, Rule] = {
+    **atomics.RULES,
     **block_pointers.RULES,
     **by_element.RULES,
     **control.RULES,

@@ -10,7 +10,16 @@ from dataclasses import dataclass
 
 from asterope.ir import Builder, Type, Value
 
-__all__ = ["ArrayView", "Tile", "find_tile", "is_const", "load_from", "size_of", "store_to"]
+__all__ = [
+    "ArrayView",
+    "Tile",
+    "combine_with",
+    "find_tile",
+    "is_const",
+    "load_from",
+    "size_of",
+    "store_to",
+]
 
 _I32 = Type("i32")
 _LARGEST = (1 << 31) - 1
@@ -117,13 +126,15 @@ def _shaped(value: Value, shape: tuple[int, ...], b: Builder) -> Value:
     return value if value.type == type_ else b.value("reshape", (value,), type_)
 
 
-def load_from(tile: Tile, result: Type, padding: Value | None, b: Builder) -> Value:
+def load_from(
+    tile: Tile, result: Type, padding: Value | None, b: Builder, *, volatile: bool = False
+) -> Value:
     """Load a tile, `padding` or zero where it is cut off."""
     pads = bool(tile.masks) and padding is not None and not is_const(padding, 0)
-    other = {"other": True} if pads else {}
+    attrs = dict.fromkeys(["other"] * pads + ["volatile"] * volatile, True)
     operands = [*tile.operands, *([padding] if pads and padding is not None else [])]
     type_ = result.with_shape(tile.shape)
-    value = b.value("load_tile", operands, type_, mask_dims=tile.mask_dims, **other)
+    value = b.value("load_tile", operands, type_, mask_dims=tile.mask_dims, **attrs)
     return _shaped(value, result.shape, b)
 
 
@@ -131,3 +142,10 @@ def store_to(tile: Tile, value: Value, b: Builder) -> None:
     """Store a tile but for what is cut off."""
     operands = [_shaped(value, tile.shape, b), *tile.operands]
     b.op("store_tile", operands, (), {"mask_dims": tile.mask_dims})
+
+
+def combine_with(tile: Tile, value: Value, combine: str, b: Builder) -> None:
+    """Combine a tile of memory with a value, element by element, but for what is cut off."""
+    shaped = _shaped(value, tile.shape, b)
+    attrs = {"combine": combine, "memory_order": "relaxed", "mask_dims": tile.mask_dims}
+    b.op("atomic_rmw_tile", [shaped, *tile.operands], [shaped.type], attrs)

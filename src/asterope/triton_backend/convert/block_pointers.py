@@ -57,7 +57,8 @@ def load_block(cv: Converter, op: MlirOp, b: Builder) -> bool:
     padding: Value | None = None
     if op.attrs.get("padding") == _PADS_WITH_NAN and block.is_float:
         padding = b.const(Type(block.elem), math.nan)
-    cv.name(op, [load_from(_tile(cv, op, block, b), block, padding, b)])
+    tile, volatile = _tile(cv, op, block, b), bool(op.attrs.get("isVolatile"))
+    cv.name(op, [load_from(tile, block, padding, b, volatile=volatile)])
     return True
 
 

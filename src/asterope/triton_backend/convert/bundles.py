@@ -24,7 +24,7 @@ def descriptor_block(text: str, op: MlirOp | None = None) -> Type | None:
     """Return the block that a tensor descriptor of this type moves; None for other types."""
     if not text.startswith(_DESCRIPTOR):
         return None
-    # Integers say their sign here, which only an atomic minimum or maximum would ask for.
+    # Integers say their sign here, which only an atomic minimum or maximum asks for.
     block = re.sub(r"x[su](i\d+)", r"x\1", text.removeprefix(_DESCRIPTOR)[:-1])
     return convert_type(block, op)
 

@@ -7,6 +7,7 @@ import math
 from asterope.ir import Builder, Type, Value
 from asterope.triton_backend.convert.block_access import (
     ArrayView,
+    combine_with,
     find_tile,
     load_from,
     size_of,
@@ -20,6 +21,7 @@ from asterope.triton_backend.ttir import MlirOp, MlirValue
 __all__ = ["RULES"]
 
 _PADS_WITH_NAN = 2
+_REDUCTIONS = {1: "add", 2: "min", 3: "max", 6: "and", 7: "or", 8: "xor"}  # Triton's enum
 
 
 def _read(cv: Converter, descriptor: MlirValue, op: MlirOp) -> tuple[ArrayView, Value | None]:
@@ -59,6 +61,18 @@ def _store(cv: Converter, op: MlirOp, b: Builder) -> None:
     store_to(find_tile(view, coordinates, b), value, b)
 
 
+def _reduce(cv: Converter, op: MlirOp, b: Builder) -> None:
+    """Combine a block with memory; each element is one step, and none waits for others."""
+    view, _ = _read(cv, op.operands[0], op)
+    value, *coordinates = cv.values(op.operands[1:])
+    name = _REDUCTIONS[op.attrs["kind"]]
+    if value.type.is_float:
+        name = {"add": "fadd", "min": "fmin", "max": "fmax"}[name]
+    elif name in ("min", "max"):
+        name += "u" if "xui" in op.operands[0].type else "s"
+    combine_with(find_tile(view, coordinates, b), value, name, b)
+
+
 def _stored(cv: Converter, op: MlirOp) -> list[Value]:
     """Return the value and the coordinates: a scatter names the value last."""
     values = cv.values(op.operands[1:])
@@ -71,4 +85,5 @@ RULES: dict[str, Rule] = {
     "tt.descriptor_gather": _load,
     "tt.descriptor_store": _store,
     "tt.descriptor_scatter": _store,
+    "tt.descriptor_reduce": _reduce,
 }

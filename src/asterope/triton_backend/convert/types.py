@@ -29,6 +29,8 @@ def convert_type(text: str, op: MlirOp | None = None) -> Type:
         shape = tuple(int(s) for s in sizes)
     if body.startswith("!tt.ptr<"):
         target = body[8:-1].split(",")[0].strip()
+        if target.startswith("!tt.ptr<"):
+            target = "i64"  # what an address is in memory
         if target in _ELEMENTS:
             return Type(Ptr(_ELEMENTS[target]), shape)
         raise unsupported(op or MlirOp(""), f"pointers to {target} are not supported yet")

@@ -26,6 +26,7 @@ from asterope.host import (
     timing,
 )
 from asterope.host.arithmetic import ARITHMETIC
+from asterope.host.chunks import chunks_of
 from asterope.host.evaluate import (
     LAZY,
     constant_value,
@@ -36,7 +37,17 @@ from asterope.host.evaluate import (
 )
 from asterope.host.layout import is_row_major
 from asterope.host.scratch import Scratch
-from asterope.host.values import At, Buffer, Lane, Lazy, Memory, lanes_for, register_kind
+from asterope.host.sharing import settle_shared, settle_yielded, sharing
+from asterope.host.values import (
+    NARROW_FLOATS,
+    At,
+    Buffer,
+    Lane,
+    Lazy,
+    Memory,
+    lanes_for,
+    register_kind,
+)
 from asterope.ir import Block, Kernel, Op, Roots, Type, Value
 from asterope.native import BITS, Function, Val
 
@@ -50,7 +61,9 @@ State = Val | Buffer | Lazy
 class Lowering:
     """The state of one program's translation.
 
-    `disjoint` promises that the arrays behind different pointer parameters do not overlap.
+    `disjoint` promises that the arrays behind different pointer parameters do not overlap. `needed`
+    are, block by block, the values used after the current op. `shared` and `through` belong to
+    `sharing.py`: blocks that several consumers need, and where the open nest keeps them.
     """
 
     def __init__(self, fn: Function, kernel: Kernel, scratch_base: Val, *, disjoint: bool) -> None:
@@ -69,7 +82,9 @@ class Lowering:
         self.grid: Sequence[Val] = ()
         self.stream: Val | None = None
         self._base = scratch_base
-        self._needed: list[set[Value]] = []
+        self.needed: list[set[Value]] = []
+        self.shared: set[Value] = set()
+        self.through: dict[Value, Buffer] = {}
         self._pinned: set[Memory] = set()
         self._around: list[dict[Value, State]] = []
 
@@ -78,14 +93,15 @@ class Lowering:
         """Translate all ops of a block but its terminator; keep what the terminator takes."""
         last_use = {v: i for i, op in enumerate(block.ops) for q in op.walk() for v in q.operands}
         outer = set(self.env) - set(block.args)
-        self._needed.append(outer)
+        self.needed.append(outer)
         for i, op in enumerate(block.ops[:-1]):
             alive = {v for v in self.env if v in outer or last_use.get(v, -1) > i}
-            self._needed[-1] = alive
+            self.needed[-1] = alive
             self._op(op)
             created = {r for r in op.results if last_use.get(r, -1) > i}
-            self._forget(self._closure(alive | created))
-        self._needed.pop()
+            self._forget(self.closure(alive | created))
+        settle_yielded(self, block.terminator.operands)
+        self.needed.pop()
 
     @contextmanager
     def inner(self) -> Iterator[None]:
@@ -104,7 +120,7 @@ class Lowering:
         self.env = saved
         self._release(made - self._memories(set(saved)))
 
-    def _closure(self, roots: set[Value]) -> set[Value]:
+    def closure(self, roots: set[Value]) -> set[Value]:
         """Return the values that the given ones are still computed from, and themselves."""
         found: set[Value] = set()
         stack = [v for v in roots if v in self.env]
@@ -146,13 +162,15 @@ class Lowering:
 
     def is_free(self, memory: Memory) -> bool:
         """Whether nothing needed after the current op lies in a piece of scratch memory."""
-        needed = self._memories(self._closure(self._needed[-1]))
+        needed = self._memories(self.closure(self.needed[-1]))
         return memory not in needed | self._memories_around()
 
     # -- ops ------------------------------------------------------------------------------------
     def _op(self, op: Op) -> None:
         eager = _EAGER.get(op.name)
         if eager:
+            if op.name not in _SHARING:
+                settle_shared(self, (v for q in op.walk() for v in q.operands))
             eager(self, op)
         elif op.results and op.result.type.shape:
             self._delay(op)
@@ -178,8 +196,8 @@ class Lowering:
         has_load = op.name in ("load", "load_tile") or any(s.has_load for s in lazies)
         cost = cost_of(op) + sum(s.cost for s in lazies)
         self.env[op.result] = Lazy(op, cost, has_load)
-        if self.uses.get(op.result, 0) > 1 and (cost > _CHEAP or has_load):
-            self.materialise(op.result)
+        if self.uses.get(op.result, 0) > 1 and cost > _CHEAP and not _is_quick_load(self, op):
+            self.shared.add(op.result)
 
     @property
     def uses(self) -> dict[Value, int]:
@@ -218,6 +236,22 @@ class Lowering:
             self.scope(),
         ):
             yield At((*index[:lane], start, *index[lane:]), lane, lanes)
+
+    def chunks(
+        self,
+        shape: tuple[int, ...],
+        roots: Sequence[Value],
+        lane: int = -1,
+        *,
+        store: Op | None = None,
+    ) -> Iterator[At]:
+        """Loop like `nest` to compute blocks of a shape; yields once for each copy of the body."""
+        lane = lane if lane >= 0 else len(shape) - 1
+        lanes = lanes_for(shape[lane])
+        plan = chunks_of(self, shape, roots, lane=lane, lanes=lanes, store=store)
+        rest = tuple(n for d, n in enumerate(shape) if d != lane)
+        with self.loops(rest) as index:
+            yield from plan.each(index)
 
     @contextmanager
     def loops(self, shape: tuple[int, ...]) -> Iterator[tuple[Val, ...]]:
@@ -262,29 +296,35 @@ class Lowering:
 
     def fill(self, buffer: Buffer, value: Value) -> None:
         """Compute a block into a buffer."""
-        lane = next(
-            (d for d, s in enumerate(buffer.strides) if s == 1 and buffer.type.shape[d] > 1), -1
-        )
-        with self.nest(buffer.type.shape, lane) as at:
-            chunk = self.evaluate(value, at).vector(at.lanes)
-            self.fn.store(chunk, buffer.address(at.index))
+        shape = buffer.type.shape
+        lane = next((d for d, s in enumerate(buffer.strides) if s == 1 and shape[d] > 1), -1)
+        with sharing(self, [value], shape, lane):
+            for at in self.chunks(shape, [value], lane):
+                chunk = self.evaluate(value, at).vector(at.lanes)
+                self.fn.store(chunk, buffer.address(at.index))
 
     def materialise(self, value: Value, *, row_major: bool = False) -> Buffer:
         """Return a block's buffer, computing it if it has none yet."""
         state = self.env[value]
         if isinstance(state, Buffer) and not (row_major and not is_row_major(state)):
             return state
+        self.shared.discard(value)
         lane = -1 if row_major else lane_preference(self, value)
         buffer = self.new_buffer(value.type, lane)
         self.fill(buffer, value)
         self.env[value] = buffer
         return buffer
 
-    def settle_loads(self) -> None:
-        """Put delayed blocks that read memory and are needed later into buffers."""
-        for value in self._closure(self._needed[-1]):
+    def settle_loads(self, target: Value | None = None) -> None:
+        """Put delayed blocks that read memory and are needed later into buffers.
+
+        With the `target` of a store, only those that it may overwrite.
+        """
+        later = self.closure(self.needed[-1])
+        for value in [v for v in self.env if v in later]:
             state = self.env[value]
-            if isinstance(state, Lazy) and state.has_load:
+            is_delayed = isinstance(state, Lazy) and state.has_load
+            if is_delayed and (target is None or not _fusible(self, value, target)):
                 self.materialise(value)
 
     def settle(self, values: set[Value]) -> None:
@@ -299,25 +339,40 @@ class Lowering:
 def _store(low: Lowering, op: Op) -> None:
     is_tile = op.name == "store_tile"
     value, pointer = op.operands[:2] if is_tile else (op.operands[1], op.operands[0])
-    low.settle_loads()
+    low.settle_loads(pointer)
     for operand in op.operands:
         state = low.env[operand]
-        if isinstance(state, Lazy) and state.has_load and not _fusible(low, state.op, pointer):
+        if isinstance(state, Lazy) and state.has_load and not _fusible(low, operand, pointer):
             low.materialise(operand)
     store = access.store_tile_chunk if is_tile else access.store_chunk
     if not value.type.shape:
         store(low, op, low.scalar(value), At(()))
         return
-    with low.nest(value.type.shape, _store_lane(op, value)) as at:
-        store(low, op, low.evaluate(value, at).vector(at.lanes), at)
+    shape, lane = value.type.shape, _store_lane(op, value)
+    roots = [v for v in op.operands if v.type.shape == shape]
+    settle_shared(low, (v for v in op.operands if v not in roots))
+    with sharing(low, roots, shape, lane, is_whole=False):
+        for at in low.chunks(shape, roots, lane, store=op):
+            store(low, op, low.evaluate(value, at).vector(at.lanes), at)
 
 
-def _fusible(low: Lowering, consumer: Op, target: Value) -> bool:
-    """Whether loads inside a delayed op may run chunk by chunk with a store to `target`."""
+def _is_quick_load(low: Lowering, op: Op) -> bool:
+    """Whether to load again is as fast as to read a buffer: neighbours that need no decoding."""
+    type_ = op.results[0].type
+    is_plain = type_.elem not in NARROW_FLOATS or type_.elem == "bf16"
+    if op.name != "load_tile" or not (is_plain or (type_.elem == "fp16" and low.fn.isa.has_half)):
+        return False
+    return unit_dimension(op.operands[1 : 1 + len(type_.shape)]) == len(type_.shape) - 1
+
+
+def _fusible(low: Lowering, delayed: Value, target: Value) -> bool:
+    """Whether loads inside a delayed block may run chunk by chunk with a store to `target`."""
     if not low.disjoint:
         return False
     written = low.roots.root(target)
-    stack, seen = [consumer], {consumer}
+    first = delayed.op
+    assert first is not None, "a delayed block comes from an op"
+    stack, seen = [first], {first}
     while stack:
         op = stack.pop()
         if op.name in ("load", "load_tile"):
@@ -341,6 +396,9 @@ def _program_id(low: Lowering, op: Op) -> None:
     source = low.program if op.name == "program_id" else low.grid
     low.env[op.result] = source[op.attrs["axis"]]
 
+
+# These look after shared blocks themselves; before others such blocks are put into buffers.
+_SHARING = ("store", "store_tile", "reduce")
 
 _EAGER: dict[str, Callable[[Lowering, Op], None]] = {
     "store": _store,

@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 
 from asterope.errors import UnsupportedError
 from asterope.host import (
-    access,
     by_element,
     loops,
     matmul,
@@ -33,13 +32,12 @@ from asterope.host.evaluate import (
     cost_of,
     evaluate,
     lane_preference,
-    unit_dimension,
 )
 from asterope.host.layout import is_row_major
 from asterope.host.scratch import Scratch
 from asterope.host.sharing import settle_shared, settle_yielded, sharing
+from asterope.host.stores import fusible, is_quick_load, store
 from asterope.host.values import (
-    NARROW_FLOATS,
     At,
     Buffer,
     Lane,
@@ -196,7 +194,7 @@ class Lowering:
         has_load = op.name in ("load", "load_tile") or any(s.has_load for s in lazies)
         cost = cost_of(op) + sum(s.cost for s in lazies)
         self.env[op.result] = Lazy(op, cost, has_load)
-        if self.uses.get(op.result, 0) > 1 and cost > _CHEAP and not _is_quick_load(self, op):
+        if self.uses.get(op.result, 0) > 1 and cost > _CHEAP and not is_quick_load(self, op):
             self.shared.add(op.result)
 
     @property
@@ -324,7 +322,7 @@ class Lowering:
         for value in [v for v in self.env if v in later]:
             state = self.env[value]
             is_delayed = isinstance(state, Lazy) and state.has_load
-            if is_delayed and (target is None or not _fusible(self, value, target)):
+            if is_delayed and (target is None or not fusible(self, value, target)):
                 self.materialise(value)
 
     def settle(self, values: set[Value]) -> None:
@@ -333,63 +331,6 @@ class Lowering:
             state = self.env.get(value)
             if isinstance(state, Lazy) and (state.cost > _CHEAP or state.has_load):
                 self.materialise(value)
-
-
-# -- stores ---------------------------------------------------------------------------------------
-def _store(low: Lowering, op: Op) -> None:
-    is_tile = op.name == "store_tile"
-    value, pointer = op.operands[:2] if is_tile else (op.operands[1], op.operands[0])
-    low.settle_loads(pointer)
-    for operand in op.operands:
-        state = low.env[operand]
-        if isinstance(state, Lazy) and state.has_load and not _fusible(low, operand, pointer):
-            low.materialise(operand)
-    store = access.store_tile_chunk if is_tile else access.store_chunk
-    if not value.type.shape:
-        store(low, op, low.scalar(value), At(()))
-        return
-    shape, lane = value.type.shape, _store_lane(op, value)
-    roots = [v for v in op.operands if v.type.shape == shape]
-    settle_shared(low, (v for v in op.operands if v not in roots))
-    with sharing(low, roots, shape, lane, is_whole=False):
-        for at in low.chunks(shape, roots, lane, store=op):
-            store(low, op, low.evaluate(value, at).vector(at.lanes), at)
-
-
-def _is_quick_load(low: Lowering, op: Op) -> bool:
-    """Whether to load again is as fast as to read a buffer: neighbours that need no decoding."""
-    type_ = op.results[0].type
-    is_plain = type_.elem not in NARROW_FLOATS or type_.elem == "bf16"
-    if op.name != "load_tile" or not (is_plain or (type_.elem == "fp16" and low.fn.isa.has_half)):
-        return False
-    return unit_dimension(op.operands[1 : 1 + len(type_.shape)]) == len(type_.shape) - 1
-
-
-def _fusible(low: Lowering, delayed: Value, target: Value) -> bool:
-    """Whether loads inside a delayed block may run chunk by chunk with a store to `target`."""
-    if not low.disjoint:
-        return False
-    written = low.roots.root(target)
-    first = delayed.op
-    assert first is not None, "a delayed block comes from an op"
-    stack, seen = [first], {first}
-    while stack:
-        op = stack.pop()
-        if op.name in ("load", "load_tile"):
-            read = low.roots.root(op.operands[0])
-            if written is None or read is None or read is written:
-                return False
-        inner = [v.op for v in op.operands if v.op is not None and v.op not in seen]
-        seen.update(inner)
-        stack += inner
-    return True
-
-
-def _store_lane(op: Op, value: Value) -> int:
-    """Walk along the dimension that is contiguous in memory, if that is known."""
-    if op.name == "store_tile":
-        return unit_dimension(op.operands[2 : 2 + len(value.type.shape)])
-    return -1
 
 
 def _program_id(low: Lowering, op: Op) -> None:
@@ -401,8 +342,8 @@ def _program_id(low: Lowering, op: Op) -> None:
 _SHARING = ("store", "store_tile", "reduce")
 
 _EAGER: dict[str, Callable[[Lowering, Op], None]] = {
-    "store": _store,
-    "store_tile": _store,
+    "store": store,
+    "store_tile": store,
     "program_id": _program_id,
     "num_programs": _program_id,
     "for": loops.for_,

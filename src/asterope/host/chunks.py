@@ -1,8 +1,9 @@
 """Loops over the chunks of a block, cut where its masks change.
 
-A loop nest whose masks are bounded is written up to three times: over chunks where all masks are
-on, where they have to be looked at, and where none is on (which a store never enters). In the first
-and the last the masks are constants, so what they guarded is plain loads and stores, or nothing.
+A loop nest whose masks are bounded is written twice: over chunks where all masks are on, as plain
+loads and stores, and over those where they have to be looked at. A store ends with its own masks.
+A costly nest that has to go over the whole block is cut where its masks end instead: what it
+computes behind that is mostly the same for every chunk.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["Chunks", "chunks_of"]
 
 # A body that costs more than this an element is written once: masks are the least of it.
 _MAX_COST = 48
-# One that costs less is not written for elements that are all off: the masked one will do.
+# One that costs as much loses more by elements that are off than by masks on those that are on.
 _MIN_COST_OF_REST = 16
 
 Masks = list[tuple[Value, int]]
@@ -62,14 +63,14 @@ class Chunks:
             yield from self._loop(first, end, index)
             return
         lane_masks = [(mask, self.lane) for mask in self.on]
+        if self.skips_rest:
+            edge = self._rounded_up(self._edge(), first)
+            yield from self._loop(first, edge, index)
+            yield from self._loop(edge, end, index, dict.fromkeys(lane_masks, False))
+            return
         full = self._full(index).minimum("smax", first)
         yield from self._loop(first, full, index, dict.fromkeys(lane_masks + self.rows, True))
-        if self.stop is not None or not self.skips_rest:
-            yield from self._loop(full, end, index)
-            return
-        edge = self._rounded_up(self._edge(), full)
-        yield from self._loop(full, edge, index)
-        yield from self._loop(edge, end, index, dict.fromkeys(lane_masks, False))
+        yield from self._loop(full, end, index)
 
     def _loop(
         self,
@@ -151,7 +152,7 @@ def chunks_of(
         stop=_least(low, stops, shape[lane]) if store else None,
         stop_rows=[(mask, dim) for mask, dim in own if dim != lane],
         is_cut=bool(on or rows) and cost <= _MAX_COST,
-        skips_rest=bool(on) and cost >= _MIN_COST_OF_REST,
+        skips_rest=bool(on) and store is None and cost >= _MIN_COST_OF_REST,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ loop carries it, or when memory it was loaded from is about to change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from asterope.errors import UnsupportedError
@@ -118,8 +118,11 @@ class Lowering:
         self.env = saved
         self._release(made - self._memories(set(saved)))
 
-    def closure(self, roots: set[Value]) -> set[Value]:
-        """Return the values that the given ones are still computed from, and themselves."""
+    def closure(self, roots: set[Value], kept: Collection[Value] = ()) -> set[Value]:
+        """Return the values that the given ones are still computed from, and themselves.
+
+        What `kept` ones are computed from does not count.
+        """
         found: set[Value] = set()
         stack = [v for v in roots if v in self.env]
         while stack:
@@ -128,7 +131,7 @@ class Lowering:
                 continue
             found.add(value)
             state = self.env[value]
-            if isinstance(state, Lazy):
+            if isinstance(state, Lazy) and value not in kept:
                 stack += [v for v in state.op.operands if v in self.env]
         return found
 

@@ -36,10 +36,11 @@ def sharing(
     """
     own = tuple(range(len(shape)))
     found = [v for v in visits(low, [(r, own) for r in roots]) if v.value in low.shared]
-    later = low.closure(low.needed[-1])
-    passed = list(dict.fromkeys(v.value for v in found if v.dims == own and v.value in later))
     # A mask may be known without being computed, so a nest does not always come by it.
     elsewhere = {v.value for v in found if v.dims != own or v.value.type.elem == "i1"}
+    here = {v.value: None for v in found if v.value not in elsewhere}
+    later = low.closure(low.needed[-1], kept=here.keys())
+    passed = [value for value in here if value in later]
     for value in reversed([v.value for v in found]):
         if value in elsewhere or (value in passed and not is_whole):
             low.materialise(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +39,84 @@ def softmax_kernel(
 
 
 @triton.jit
+def dropout_kernel(x_ptr, output_ptr, n_elements, p, seed, BLOCK_SIZE: tl.constexpr):
+    offsets = tl.program_id(axis=0) * BLOCK_SIZE + tl.arange(0, BLOCK_SIZE)
+    mask = offsets < n_elements
+    x = tl.load(x_ptr + offsets, mask=mask)
+    x_keep = tl.rand(seed, offsets) > p
+    output = tl.where(x_keep, x / (1 - p), 0.0)
+    tl.store(output_ptr + offsets, output, mask=mask)
+
+
+@triton.jit
+def layer_norm_kernel(
+    X, Y, W, B, Mean, Rstd, stride, N, eps, BLOCK_SIZE: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0)
+    Y += row * stride
+    X += row * stride
+    _mean = tl.zeros([BLOCK_SIZE], dtype=tl.float32)
+    for off in range(0, N, BLOCK_SIZE):
+        cols = off + tl.arange(0, BLOCK_SIZE)
+        _mean += tl.load(X + cols, mask=cols < N, other=0.0).to(tl.float32)
+    mean = tl.sum(_mean, axis=0) / N
+    _var = tl.zeros([BLOCK_SIZE], dtype=tl.float32)
+    for off in range(0, N, BLOCK_SIZE):
+        cols = off + tl.arange(0, BLOCK_SIZE)
+        x = tl.load(X + cols, mask=cols < N, other=0.0).to(tl.float32)
+        x = tl.where(cols < N, x - mean, 0.0)
+        _var += x * x
+    var = tl.sum(_var, axis=0) / N
+    rstd = 1 / tl.sqrt(var + eps)
+    tl.store(Mean + row, mean)
+    tl.store(Rstd + row, rstd)
+    for off in range(0, N, BLOCK_SIZE):
+        cols = off + tl.arange(0, BLOCK_SIZE)
+        mask = cols < N
+        w = tl.load(W + cols, mask=mask)
+        b = tl.load(B + cols, mask=mask)
+        x = tl.load(X + cols, mask=mask, other=0.0).to(tl.float32)
+        y = (x - mean) * rstd * w + b
+        tl.store(Y + cols, y, mask=mask)
+
+
+@triton.jit
+def attention_kernel(
+    Q, K, V, Out, n_context, scale,
+    HEAD: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    first = tl.program_id(1) * n_context * HEAD
+    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    dims = tl.arange(0, HEAD)
+    at_rows = first + rows[:, None] * HEAD + dims[None, :]
+    is_row = rows[:, None] < n_context
+    q = tl.load(Q + at_rows, mask=is_row, other=0.0)
+    m_i = tl.full([BLOCK_M], -float("inf"), dtype=tl.float32)
+    l_i = tl.zeros([BLOCK_M], dtype=tl.float32)
+    acc = tl.zeros([BLOCK_M, HEAD], dtype=tl.float32)
+    for start in range(0, n_context, BLOCK_N):
+        cols = start + tl.arange(0, BLOCK_N)
+        k = tl.load(
+            K + first + cols[None, :] * HEAD + dims[:, None],
+            mask=cols[None, :] < n_context,
+            other=0.0,
+        )
+        qk = tl.where(cols[None, :] < n_context, tl.dot(q, k) * scale, -float("inf"))
+        m_new = tl.maximum(m_i, tl.max(qk, 1))
+        p = tl.exp2(qk - m_new[:, None])
+        alpha = tl.exp2(m_i - m_new)
+        l_i = l_i * alpha + tl.sum(p, 1)
+        v = tl.load(
+            V + first + cols[:, None] * HEAD + dims[None, :],
+            mask=cols[:, None] < n_context,
+            other=0.0,
+        )
+        acc = tl.dot(p.to(v.dtype), v, acc * alpha[:, None])
+        m_i = m_new
+    tl.store(Out + at_rows, acc / l_i[:, None], mask=is_row)
+
+
+@triton.jit
 def matmul_kernel(
     a_ptr, b_ptr, c_ptr, M, N, K, stride_am, stride_ak, stride_bk, stride_bn, stride_cm, stride_cn,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
@@ -70,45 +149,52 @@ def matmul_kernel(
     tl.store(c_ptrs, c, mask=(offs_cm[:, None] < M) & (offs_cn[None, :] < N))
 
 
-MATMUL_SIZE = 512
-SOFTMAX_SHAPE = (1823, 781)
-ADD_SIZE = 1 << 20
+HEAD_SIZE = 64
+DROP_RATE, SEED = 0.5, 123
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A launch: which kernel, on what, in blocks of what size."""
+    """A launch: which kernel, on what, in blocks of what size, on an input of what shape."""
 
     kernel: str
     dtype: str
     block: int
+    shape: tuple[int, ...]
 
     def __str__(self) -> str:
-        size = {
-            "add": "2^20",
-            "softmax": " x ".join(map(str, SOFTMAX_SHAPE)),
-            "matmul": f"{MATMUL_SIZE}^3",
-        }[self.kernel]
-        return f"{self.kernel} {size} {self.dtype}, block {self.block}"
+        sizes = " x ".join(map(str, self.shape))
+        return f"{self.kernel} {sizes} {self.dtype}, block {self.block}"
 
 
 def make(problem: Problem) -> list[torch.Tensor]:
     """Return the tensors of a problem, the same each time; the last is the output."""
     generator = torch.Generator().manual_seed(0)
+    shape, vector = tuple(problem.shape), tuple(problem.shape[-1:])
     shapes = {
-        "add": [(ADD_SIZE,)] * 2,
-        "softmax": [SOFTMAX_SHAPE],
-        "matmul": [(MATMUL_SIZE, MATMUL_SIZE)] * 2,
+        "add": [shape] * 2,
+        "dropout": [shape],
+        "softmax": [shape],
+        "layer_norm": [shape, vector, vector],
+        "attention": [shape] * 3,
+        "matmul": [shape] * 2,
     }[problem.kernel]
     dtype = getattr(torch, problem.dtype)
-    tensors = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+    tensors = [torch.randn(s, generator=generator).to(dtype) for s in shapes]
     out_dtype = torch.float32 if problem.kernel == "matmul" else dtype
-    return [*tensors, torch.empty(shapes[0], dtype=out_dtype)]
+    return [*tensors, torch.empty(shape, dtype=out_dtype)]
 
 
 def run(problem: Problem, tensors: list[torch.Tensor]) -> None:
     """Launch the kernel of a problem."""
-    {"add": add, "softmax": softmax, "matmul": matmul}[problem.kernel](*tensors, problem.block)
+    {
+        "add": add,
+        "dropout": dropout,
+        "softmax": softmax,
+        "layer_norm": layer_norm,
+        "attention": attention,
+        "matmul": matmul,
+    }[problem.kernel](*tensors, problem.block)
 
 
 def add(x, y, out, block):
@@ -117,11 +203,36 @@ def add(x, y, out, block):
     add_kernel[(triton.cdiv(n, block),)](x, y, out, n, BLOCK_SIZE=block)
 
 
+def dropout(x, out, block):
+    """Drop elements by a seed, without a mask in memory."""
+    n = x.numel()
+    dropout_kernel[(triton.cdiv(n, block),)](x, out, n, DROP_RATE, SEED, BLOCK_SIZE=block)
+
+
 def softmax(x, out, block):
     """Take the softmax of each row, which must fit into a block."""
     rows, columns = x.shape
     strides = x.stride(0), out.stride(0)
     softmax_kernel[(rows,)](out, x, *strides, rows, columns, BLOCK_SIZE=block)
+
+
+def layer_norm(x, weight, bias, out, block):
+    """Normalise each row, keeping its mean and deviation as for a backward pass."""
+    rows, columns = x.shape
+    mean, rstd = x.new_empty(rows), x.new_empty(rows)
+    layer_norm_kernel[(rows,)](
+        x, out, weight, bias, mean, rstd, x.stride(0), columns, 1e-5, BLOCK_SIZE=block
+    )
+
+
+def attention(q, k, v, out, block):
+    """Attend, every query to every key."""
+    heads, context, size = q.shape
+    scale = size**-0.5 * math.log2(math.e)
+    grid = (triton.cdiv(context, block), heads)
+    attention_kernel[grid](
+        q, k, v, out, context, scale, HEAD=size, BLOCK_M=block, BLOCK_N=min(block, 64)
+    )
 
 
 def matmul(a, b, out, block):

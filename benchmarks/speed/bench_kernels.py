@@ -8,6 +8,7 @@ at the rate of a large torch product, or a copy of as many bytes, whichever take
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ import torch
 import typer
 from benchmarks import tutorial_kernels
 from benchmarks.harness import Report, Section, Spread, publish, speedup, spread, time_rounds
-from benchmarks.tutorial_kernels import MATMUL_SIZE, Problem, make
+from benchmarks.tutorial_kernels import DROP_RATE, Problem, make
 from rich.console import Console
 from rich.progress import track
 
@@ -34,11 +35,24 @@ NOTES = """\
   `torch` copy that reads and writes as many bytes in all, whichever takes longer.
 """
 LARGE = 1536
+MATMUL_SIZE = 512
+
+
+def _layer_norm(x, weight, bias, _out):
+    return torch.nn.functional.layer_norm(x, x.shape[1:], weight, bias, 1e-5)
+
+
 PROBLEMS = (
-    (Problem("add", "float32", 1024), lambda x, y, out: torch.add(x, y, out=out)),
-    (Problem("softmax", "float32", 1024), lambda x, out: torch.softmax(x, 1, out=out)),
+    (Problem("add", "float32", 1024, (1 << 20,)), lambda x, y, out: torch.add(x, y, out=out)),
+    (Problem("add", "float32", 1024, (1 << 24,)), lambda x, y, out: torch.add(x, y, out=out)),
+    (Problem("softmax", "float32", 1024, (1823, 781)), lambda x, out: torch.softmax(x, 1, out=out)),
+    (Problem("layer_norm", "float32", 2048, (1151, 2048)), _layer_norm),
+    (
+        Problem("dropout", "float32", 1024, (1 << 20,)),
+        lambda x, _: torch.nn.functional.dropout(x, DROP_RATE),
+    ),
     *(
-        (Problem("matmul", dtype, block), lambda a, b, _: a @ b)
+        (Problem("matmul", dtype, block, (MATMUL_SIZE, MATMUL_SIZE)), lambda a, b, _: a @ b)
         for dtype, block in (("float32", 128), ("float32", 32), ("bfloat16", 128), ("float16", 128))
     ),
 )
@@ -153,18 +167,22 @@ def cells(result: Result) -> list[str]:
 
 def main(
     rounds: Annotated[int, typer.Option(min=1, help="Timed rounds.")] = 9,
+    only: Annotated[list[str] | None, typer.Option(help="Only kernels of this name.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,
     write: Annotated[bool, typer.Option(help="Write benchmarks/results/kernels_*.md.")] = False,
 ) -> None:
     """Time kernels against torch and the physical floor."""
     torch.set_num_threads(num_cores())
-    rates = arithmetic_rates()
     cases = tutorial_cases() + low_precision_cases()
+    cases = [case for case in cases if not only or case.name.split()[0] in only]
+    rates = arithmetic_rates() if any(case.flop for case in cases) else {"fp32": math.inf}
     watched = track(cases, "timing", console=Console(stderr=True))
     results = [measure(case, rates, rounds) for case in watched]
     header = ("kernel", "peer", "ours, ms", "peer, ms", "times faster", "floor, ms", "floor / ours")
     machine = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items())
-    title = f"{rounds} rounds; large products: {machine}"
+    title = f"{rounds} rounds" + (
+        "" if math.inf in rates.values() else f"; large products: {machine}"
+    )
     report = Report(
         theme="kernels",
         title="Compiled kernels against torch and the machine",
@@ -172,7 +190,7 @@ def main(
         sections=[Section(title=title, header=header, rows=[cells(r) for r in results])],
         data=[dataclasses.asdict(r) for r in results],
         packages=["triton", "torch", "llvmlite"],
-        command=f"{COMMAND} --rounds {rounds} --write",
+        command=" ".join([COMMAND, *(f"--only {name}" for name in only or ()), "--write"]),
     )
     publish(report, as_json=as_json, write=write)
 

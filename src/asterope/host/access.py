@@ -54,6 +54,8 @@ def _place(low: Lowering, op: Op, rest: list[Value], type_: Type, at: At) -> _Pl
     for d, mask in zip(op.attrs.get("mask_dims", ()), rest[1 + rank :], strict=False):
         where = At((at.index[d],), 0 if d == at.lane else -1, at.lanes if d == at.lane else 0)
         on = low.evaluate(mask, where)
+        if on.val.ref == "true":
+            continue
         if on.val.lanes:
             lanes_on = on.val
         else:
@@ -145,6 +147,12 @@ def _load_run(
     return fn.load(slot, kind, lanes)
 
 
+def _known_mask(low: Lowering, mask: Value, at: At) -> Lane | None:
+    """Return a mask, None where it is known to be on."""
+    on = low.evaluate(mask, at)
+    return None if on.val.ref == "true" else on
+
+
 def _gather(fn: Function, addresses: Val, lanes: int, mask: Val | None, other: Val) -> Val:
     on = mask if mask is not None else fn.const("i1", 1, lanes)
     return fn.gather(addresses, on, other.splat(lanes))
@@ -154,7 +162,7 @@ def load_chunk(low: Lowering, op: Op, at: At) -> Lane:
     """Gather a chunk through a block of pointers."""
     fn, type_ = low.fn, op.result.type
     pointers = low.evaluate(op.operands[0], at)
-    mask = low.evaluate(op.operands[1], at) if op.attrs.get("mask") else None
+    mask = _known_mask(low, op.operands[1], at) if op.attrs.get("mask") else None
     if op.attrs.get("other"):
         other = to_storage(low.evaluate(op.operands[-1], at).vector(at.lanes), type_)
     else:
@@ -238,7 +246,7 @@ def store_chunk(low: Lowering, op: Op, value: Val, at: At) -> None:
     fn, type_ = low.fn, op.operands[1].type
     raw = to_storage(value, type_)
     pointers = low.evaluate(op.operands[0], at)
-    mask = low.evaluate(op.operands[2], at) if op.attrs.get("mask") else None
+    mask = _known_mask(low, op.operands[2], at) if op.attrs.get("mask") else None
     if not at.lanes:
         _store_one(fn, raw, pointers.val, mask.val if mask else None)
         return

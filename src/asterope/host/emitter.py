@@ -15,12 +15,11 @@ from asterope.host.executable import (
     KernelCode,
     begin,
     finish,
-    scratch_area,
     translate_program,
 )
 from asterope.host.timing import Stream, append
 from asterope.ir import Kernel, print_kernel
-from asterope.native import Isa, Module, Val, best_isa
+from asterope.native import Isa, Module, Val, best_isa, scratch_area
 
 __all__ = ["Emitter", "TimeCode"]
 
@@ -39,8 +38,8 @@ def _write_llvm(kernel: Kernel, isa: Isa) -> str:
     module = Module(isa)
     parameters = [("ptr", "args"), ("ptr", "grid"), ("i64", "stride"), ("i64", "num_programs")]
     fn = module.function(_SYMBOL, [*parameters, ("ptr", "stream"), ("ptr noalias", "scratch")])
-    _, _, stride, num_programs, stream, scratch = fn.args
-    low = begin(fn, kernel, scratch, disjoint=False)
+    args, places, stride, num_programs, stream, scratch = fn.args
+    low = begin(fn, kernel, args, places, scratch, disjoint=False)
     low.stream = stream
 
     def word(name: str) -> Val:

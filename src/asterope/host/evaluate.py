@@ -55,6 +55,9 @@ def evaluate(low: Lowering, value: Value, at: At) -> Lane:
         result = Lane(read_buffer(state, at))
     else:
         result = LAZY[state.op.name](low, state.op, at)
+        kept = low.through.get(value)
+        if kept is not None:
+            low.fn.store(result.vector(at.lanes), kept.address(at.index))
     low.memos[-1][key] = result
     return result
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import itertools
 import operator
 import struct
 import threading
@@ -19,7 +18,6 @@ from asterope.host.reports import Reports, reporting_ops
 from asterope.host.values import NARROW_FLOATS, register_kind
 from asterope.ir import Kernel, Type, dtype_of, print_kernel
 from asterope.native import (
-    Counter,
     Function,
     Isa,
     Library,
@@ -29,14 +27,19 @@ from asterope.native import (
     load_library,
     num_cores,
     run_on_all_cores,
+    run_shared,
+    scratch_area,
     sources_digest,
 )
 
-__all__ = ["ArgumentLayout", "HostKernel", "KernelCode", "scratch_area", "write_llvm"]
+__all__ = ["ArgumentLayout", "HostKernel", "KernelCode", "write_llvm"]
 
 _SYMBOL = "run_programs"
 _INFO = "scratch_bytes"
-_SMALL_WORK = 1 << 18
+_SMALL_WORK = 1 << 15
+# A job in memory: how many programs were taken, how many to take at a time, grid, arguments.
+_JOB_HEAD = "<qq3i4x"
+_GRAIN, _GRID, _ARGUMENTS = 8, 16, 32
 
 
 class KernelCode:
@@ -47,16 +50,18 @@ class KernelCode:
     ) -> None:
         full_key = f"{sources_digest('host', 'native', 'formats')}|{key}"
         self._library: Library = load_library(full_key, isa, [_SYMBOL, _INFO], write)
-        self.run = ctypes.CFUNCTYPE(None, *parameters)(self._library.symbols[_SYMBOL])
+        self.address = self._library.symbols[_SYMBOL]
+        self.run = ctypes.CFUNCTYPE(None, *parameters)(self.address)
         size = ctypes.c_int64()
         info = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self._library.symbols[_INFO])
         info(ctypes.addressof(size))
         self.scratch_bytes = size.value
 
 
-def begin(fn: Function, kernel: Kernel, scratch: Val, *, disjoint: bool) -> Lowering:
-    """Start a program: the first two parameters are the packed arguments and the grid."""
-    args, grid = fn.args[:2]
+def begin(
+    fn: Function, kernel: Kernel, args: Val, grid: Val, scratch: Val, *, disjoint: bool
+) -> Lowering:
+    """Start a program from the addresses of the packed arguments and of the grid."""
     low = Lowering(fn, kernel, scratch, disjoint=disjoint)
     for i, value in enumerate(kernel.body.args):
         low.env[value] = fn.load(args.offset(8 * i), register_kind(value.type))
@@ -85,17 +90,20 @@ def finish(module: Module, fn: Function, low: Lowering) -> str:
 
 
 def write_llvm(kernel: Kernel, isa: Isa, *, disjoint: bool) -> str:
-    """Translate a kernel to LLVM IR: `run_programs(args, grid, counter, grain, scratch, record)`.
+    """Translate a kernel to LLVM IR: `run_programs(job, scratch)`.
 
-    Each thread takes `grain` programs at a time from the shared counter until none is left. Its
-    `record` is described in `reports.py`.
+    Each thread takes `grain` programs at a time from the job's counter until none is left. For a
+    kernel that reports a third parameter is the thread's record, described in `reports.py`.
     """
     module = Module(isa)
-    parameters = [("ptr", "args"), ("ptr", "grid"), ("ptr", "counter"), ("i64", "grain")]
-    fn = module.function(_SYMBOL, [*parameters, ("ptr noalias", "scratch"), ("ptr", "record")])
-    _, _, counter, grain, scratch, record = fn.args
-    low = begin(fn, kernel, scratch, disjoint=disjoint)
-    low.record = record
+    parameters = [("ptr", "job"), ("ptr noalias", "scratch")]
+    record = [("ptr", "record")] if reporting_ops(kernel) else []
+    fn = module.function(_SYMBOL, [*parameters, *record])
+    counter, scratch = fn.args[:2]
+    grain = fn.load(counter.offset(_GRAIN), "i64")
+    places = counter.offset(_ARGUMENTS), counter.offset(_GRID)
+    low = begin(fn, kernel, *places, scratch, disjoint=disjoint)
+    low.record = fn.args[2] if record else None
     sizes = [g.zext("i64") for g in low.grid]
     total = sizes[0] * sizes[1] * sizes[2]
     first = fn.slot("i64")
@@ -148,7 +156,7 @@ class HostKernel:
                     f"values|{disjoint}|{self._key}",
                     self.isa,
                     lambda: write_llvm(self.kernel, self.isa, disjoint=disjoint),
-                    (pointer, pointer, pointer, ctypes.c_int64, pointer, pointer),
+                    (pointer,) * (3 if self._sites else 2),
                 )
             return self._codes[disjoint]
 
@@ -168,40 +176,33 @@ class HostKernel:
         DeviceAssertError if an assertion of the kernel does not hold.
         """
         num_programs = grid[0] * grid[1] * grid[2]
-        arguments = self._layout.pack(args)
+        # Another core does not pay when the blocks touched are few and small.
+        is_small = num_programs * self._largest_block < _SMALL_WORK
+        cores = 1 if is_small else min(num_cores(), num_programs)
+        grain = max(1, num_programs // (cores * 16))
+        job = self._layout.job(grid, grain, args)
         if num_programs <= 0:
             return
         code = self.code(disjoint=extents is not None and _are_disjoint(extents))
-        sizes = (ctypes.c_int32 * 3)(*grid)
-        counter = Counter()
-        grain = max(1, num_programs // (num_cores() * 16))
-        reports = Reports(self._sites, grid) if self._sites else None
+        address = ctypes.addressof(job)
+        if self._sites:
+            self._run_reporting(code, address, grid, cores)
+        elif cores == 1 or not run_shared(
+            code.address, address, helpers=cores - 1, scratch_bytes=code.scratch_bytes
+        ):
+            code.run(address, scratch_area(code.scratch_bytes))
+
+    def _run_reporting(
+        self, code: KernelCode, job: int, grid: tuple[int, int, int], cores: int
+    ) -> None:
+        """Run a job whose programs print or assert: each thread keeps a record."""
+        reports = Reports(self._sites, grid)
 
         def work(_: int) -> None:
-            code.run(
-                ctypes.addressof(arguments), ctypes.addressof(sizes), counter.address, grain,
-                scratch_area(code.scratch_bytes), reports.record() if reports else None,
-            )  # fmt: skip
+            code.run(job, scratch_area(code.scratch_bytes), reports.record())
 
-        # Waking a second core does not pay when the blocks touched are few and small.
-        small = num_programs * self._largest_block < _SMALL_WORK
-        in_order = Reports.prints(self._sites)
-        run_on_all_cores(work, num_programs, small=small or in_order)
-        if reports:
-            reports.finish()
-
-
-_areas = threading.local()
-_ALIGN = 64
-
-
-def scratch_area(num_bytes: int) -> int:
-    """Return the address of this thread's scratch memory, grown to at least `num_bytes`."""
-    if getattr(_areas, "size", -1) < num_bytes:
-        _areas.area = ctypes.create_string_buffer(num_bytes + 2 * _ALIGN)
-        _areas.size = num_bytes
-    address = ctypes.addressof(_areas.area)
-    return -(-address // _ALIGN) * _ALIGN
+        run_on_all_cores(work, cores, small=Reports.prints(self._sites))
+        reports.finish()
 
 
 class ArgumentLayout:
@@ -213,26 +214,62 @@ class ArgumentLayout:
         self._integers = [(i, t.bits) for i, t in enumerate(types) if t.is_int]
         floats = ("fp32", *NARROW_FLOATS)
         self._floats = [(i, _rounder(t)) for i, t in enumerate(types) if t.elem in floats]
-        self._packer = struct.Struct("<" + "".join(map(_letter, types)))
+        is_rounded = any(t.elem in NARROW_FLOATS for t in types)
+        self._fits_as_is = not is_rounded and all(t.elem != "i1" for t in types)
+        letters = "".join(map(_letter, types))
+        self._packer, self._job_packer = (
+            struct.Struct("<" + letters),
+            struct.Struct(_JOB_HEAD + letters),
+        )
         self._count = len(types)
+        self._buffer = ctypes.c_char * (self._packer.size + 1)
+        self._job_buffer = ctypes.c_char * (self._job_packer.size + 1)
 
     def pack(self, args: Sequence[int | float]) -> ctypes.Array[ctypes.c_char]:
         """Lay arguments out; integers wrap to their width and floats round to their format.
 
         Raises: KernelError if the number of arguments is wrong or one does not fit its type.
         """
+        buffer = self._buffer()
+        self._pack(self._packer, buffer, (), args)
+        return buffer
+
+    def job(
+        self, grid: tuple[int, int, int], grain: int, args: Sequence[int | float]
+    ) -> ctypes.Array[ctypes.c_char]:
+        """Lay out a job: a counter at zero, the grain, the grid and the arguments.
+
+        Raises: KernelError if the number of arguments is wrong or one does not fit its type.
+        """
+        buffer = self._job_buffer()
+        self._pack(self._job_packer, buffer, (0, grain, *grid), args)
+        return buffer
+
+    def _pack(
+        self,
+        packer: struct.Struct,
+        buffer: ctypes.Array[ctypes.c_char],
+        head: tuple[int, ...],
+        args: Sequence[int | float],
+    ) -> None:
         if len(args) != self._count:
             raise KernelError(f"takes {self._count} arguments, got {len(args)}", where=self._name)
+        if self._fits_as_is:
+            try:
+                packer.pack_into(buffer, 0, *head, *args)
+            except (struct.error, OverflowError):
+                pass  # an integer that has to wrap, or something that does not fit at all
+            else:
+                return
         values: list[Any] = list(args)
         try:
             for i, bits in self._integers:
                 values[i] = _wrapped(operator.index(values[i]), bits)
             for i, rounded in self._floats:
                 values[i] = rounded(values[i])
-            packed = self._packer.pack(*values)
+            packer.pack_into(buffer, 0, *head, *values)
         except (struct.error, TypeError, ValueError, OverflowError) as error:
             raise KernelError(f"an argument does not fit: {error}", where=self._name) from None
-        return ctypes.create_string_buffer(packed, len(packed) + 1)
 
 
 def _wrapped(value: int, bits: int) -> int:
@@ -253,14 +290,22 @@ def _rounder(type_: Type) -> Callable[[float], float]:
     return rounded
 
 
+_INTEGER_LETTERS = {"i1": "b7x", "i8": "b7x", "i16": "h6x", "i32": "i4x", "i64": "q"}
+
+
 def _letter(type_: Type) -> str:
     if type_.is_ptr:
         return "Q"
     if type_.elem == "fp64":
         return "d"
-    return "f4x" if type_.is_float else "q"
+    return "f4x" if type_.is_float else _INTEGER_LETTERS[str(type_.elem)]
 
 
 def _are_disjoint(extents: Sequence[tuple[int, int]]) -> bool:
-    ordered = sorted(e for e in extents if e[0] < e[1])
-    return all(a[1] <= b[0] for a, b in itertools.pairwise(ordered))
+    last = 0
+    for start, end in sorted(extents):
+        if start < end:
+            if start < last:
+                return False
+            last = end
+    return True

@@ -8,12 +8,11 @@ loop carries it, or when memory it was loaded from is about to change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from asterope.errors import UnsupportedError
 from asterope.host import (
-    access,
     atomics,
     by_element,
     loops,
@@ -27,17 +26,27 @@ from asterope.host import (
     timing,
 )
 from asterope.host.arithmetic import ARITHMETIC
+from asterope.host.chunks import chunks_of
 from asterope.host.evaluate import (
     LAZY,
     constant_value,
     cost_of,
     evaluate,
     lane_preference,
-    unit_dimension,
 )
 from asterope.host.layout import is_row_major
 from asterope.host.scratch import Scratch
-from asterope.host.values import At, Buffer, Lane, Lazy, Memory, lanes_for, register_kind
+from asterope.host.sharing import settle_shared, settle_yielded, sharing
+from asterope.host.stores import fusible, is_quick_load, store
+from asterope.host.values import (
+    At,
+    Buffer,
+    Lane,
+    Lazy,
+    Memory,
+    lanes_for,
+    register_kind,
+)
 from asterope.ir import ATOMICS, Block, Kernel, Op, Roots, Type, Value, is_volatile
 from asterope.native import BITS, Function, Val
 
@@ -51,7 +60,9 @@ State = Val | Buffer | Lazy
 class Lowering:
     """The state of one program's translation.
 
-    `disjoint` promises that the arrays behind different pointer parameters do not overlap.
+    `disjoint` promises that the arrays behind different pointer parameters do not overlap. `needed`
+    are, block by block, the values used after the current op. `shared` and `through` belong to
+    `sharing.py`: blocks that several consumers need, and where the open nest keeps them.
     """
 
     def __init__(self, fn: Function, kernel: Kernel, scratch_base: Val, *, disjoint: bool) -> None:
@@ -70,7 +81,9 @@ class Lowering:
         self.grid: Sequence[Val] = ()
         self.stream: Val | None = None
         self._base = scratch_base
-        self._needed: list[set[Value]] = []
+        self.needed: list[set[Value]] = []
+        self.shared: set[Value] = set()
+        self.through: dict[Value, Buffer] = {}
         self._pinned: set[Memory] = set()
         self._around: list[dict[Value, State]] = []
 
@@ -79,14 +92,15 @@ class Lowering:
         """Translate all ops of a block but its terminator; keep what the terminator takes."""
         last_use = {v: i for i, op in enumerate(block.ops) for q in op.walk() for v in q.operands}
         outer = set(self.env) - set(block.args)
-        self._needed.append(outer)
+        self.needed.append(outer)
         for i, op in enumerate(block.ops[:-1]):
             alive = {v for v in self.env if v in outer or last_use.get(v, -1) > i}
-            self._needed[-1] = alive
+            self.needed[-1] = alive
             self._op(op)
             created = {r for r in op.results if last_use.get(r, -1) > i}
-            self._forget(self._closure(alive | created))
-        self._needed.pop()
+            self._forget(self.closure(alive | created))
+        settle_yielded(self, block.terminator.operands)
+        self.needed.pop()
 
     @contextmanager
     def inner(self) -> Iterator[None]:
@@ -105,8 +119,11 @@ class Lowering:
         self.env = saved
         self._release(made - self._memories(set(saved)))
 
-    def _closure(self, roots: set[Value]) -> set[Value]:
-        """Return the values that the given ones are still computed from, and themselves."""
+    def closure(self, roots: set[Value], kept: Collection[Value] = ()) -> set[Value]:
+        """Return the values that the given ones are still computed from, and themselves.
+
+        What `kept` ones are computed from does not count.
+        """
         found: set[Value] = set()
         stack = [v for v in roots if v in self.env]
         while stack:
@@ -115,7 +132,7 @@ class Lowering:
                 continue
             found.add(value)
             state = self.env[value]
-            if isinstance(state, Lazy):
+            if isinstance(state, Lazy) and value not in kept:
                 stack += [v for v in state.op.operands if v in self.env]
         return found
 
@@ -147,13 +164,15 @@ class Lowering:
 
     def is_free(self, memory: Memory) -> bool:
         """Whether nothing needed after the current op lies in a piece of scratch memory."""
-        needed = self._memories(self._closure(self._needed[-1]))
+        needed = self._memories(self.closure(self.needed[-1]))
         return memory not in needed | self._memories_around()
 
     # -- ops ------------------------------------------------------------------------------------
     def _op(self, op: Op) -> None:
         eager = _EAGER.get(op.name)
         if eager:
+            if op.name not in _SHARING:
+                settle_shared(self, (v for q in op.walk() for v in q.operands))
             eager(self, op)
         elif is_volatile(op):
             self._load_now(op)
@@ -181,8 +200,8 @@ class Lowering:
         has_load = op.name in ("load", "load_tile") or any(s.has_load for s in lazies)
         cost = cost_of(op) + sum(s.cost for s in lazies)
         self.env[op.result] = Lazy(op, cost, has_load)
-        if self.uses.get(op.result, 0) > 1 and (cost > _CHEAP or has_load):
-            self.materialise(op.result)
+        if self.uses.get(op.result, 0) > 1 and cost > _CHEAP and not is_quick_load(self, op):
+            self.shared.add(op.result)
 
     def _load_now(self, op: Op) -> None:
         """Load where the op stands: loads before it stay before it, and so does this one."""
@@ -233,6 +252,22 @@ class Lowering:
         ):
             yield At((*index[:lane], start, *index[lane:]), lane, lanes)
 
+    def chunks(
+        self,
+        shape: tuple[int, ...],
+        roots: Sequence[Value],
+        lane: int = -1,
+        *,
+        store: Op | None = None,
+    ) -> Iterator[At]:
+        """Loop like `nest` to compute blocks of a shape; yields once for each copy of the body."""
+        lane = lane if lane >= 0 else len(shape) - 1
+        lanes = lanes_for(shape[lane])
+        plan = chunks_of(self, shape, roots, lane=lane, lanes=lanes, store=store)
+        rest = tuple(n for d, n in enumerate(shape) if d != lane)
+        with self.loops(rest) as index:
+            yield from plan.each(index)
+
     @contextmanager
     def loops(self, shape: tuple[int, ...]) -> Iterator[tuple[Val, ...]]:
         """Loop over a shape element by element."""
@@ -276,29 +311,35 @@ class Lowering:
 
     def fill(self, buffer: Buffer, value: Value) -> None:
         """Compute a block into a buffer."""
-        lane = next(
-            (d for d, s in enumerate(buffer.strides) if s == 1 and buffer.type.shape[d] > 1), -1
-        )
-        with self.nest(buffer.type.shape, lane) as at:
-            chunk = self.evaluate(value, at).vector(at.lanes)
-            self.fn.store(chunk, buffer.address(at.index))
+        shape = buffer.type.shape
+        lane = next((d for d, s in enumerate(buffer.strides) if s == 1 and shape[d] > 1), -1)
+        with sharing(self, [value], shape, lane):
+            for at in self.chunks(shape, [value], lane):
+                chunk = self.evaluate(value, at).vector(at.lanes)
+                self.fn.store(chunk, buffer.address(at.index))
 
     def materialise(self, value: Value, *, row_major: bool = False) -> Buffer:
         """Return a block's buffer, computing it if it has none yet."""
         state = self.env[value]
         if isinstance(state, Buffer) and not (row_major and not is_row_major(state)):
             return state
+        self.shared.discard(value)
         lane = -1 if row_major else lane_preference(self, value)
         buffer = self.new_buffer(value.type, lane)
         self.fill(buffer, value)
         self.env[value] = buffer
         return buffer
 
-    def settle_loads(self) -> None:
-        """Put delayed blocks that read memory and are needed later into buffers."""
-        for value in self._closure(self._needed[-1]):
+    def settle_loads(self, target: Value | None = None) -> None:
+        """Put delayed blocks that read memory and are needed later into buffers.
+
+        With the `target` of a store, only those that it may overwrite.
+        """
+        later = self.closure(self.needed[-1])
+        for value in [v for v in self.env if v in later]:
             state = self.env[value]
-            if isinstance(state, Lazy) and state.has_load:
+            is_delayed = isinstance(state, Lazy) and state.has_load
+            if is_delayed and (target is None or not fusible(self, value, target)):
                 self.materialise(value)
 
     def settle(self, values: set[Value]) -> None:
@@ -309,56 +350,17 @@ class Lowering:
                 self.materialise(value)
 
 
-# -- stores ---------------------------------------------------------------------------------------
-def _store(low: Lowering, op: Op) -> None:
-    is_tile = op.name == "store_tile"
-    value, pointer = op.operands[:2] if is_tile else (op.operands[1], op.operands[0])
-    low.settle_loads()
-    for operand in op.operands:
-        state = low.env[operand]
-        if isinstance(state, Lazy) and state.has_load and not _fusible(low, state.op, pointer):
-            low.materialise(operand)
-    store = access.store_tile_chunk if is_tile else access.store_chunk
-    if not value.type.shape:
-        store(low, op, low.scalar(value), At(()))
-        return
-    with low.nest(value.type.shape, _store_lane(op, value)) as at:
-        store(low, op, low.evaluate(value, at).vector(at.lanes), at)
-
-
-def _fusible(low: Lowering, consumer: Op, target: Value) -> bool:
-    """Whether loads inside a delayed op may run chunk by chunk with a store to `target`."""
-    if not low.disjoint:
-        return False
-    written = low.roots.root(target)
-    stack, seen = [consumer], {consumer}
-    while stack:
-        op = stack.pop()
-        if op.name in ("load", "load_tile"):
-            read = low.roots.root(op.operands[0])
-            if written is None or read is None or read is written:
-                return False
-        inner = [v.op for v in op.operands if v.op is not None and v.op not in seen]
-        seen.update(inner)
-        stack += inner
-    return True
-
-
-def _store_lane(op: Op, value: Value) -> int:
-    """Walk along the dimension that is contiguous in memory, if that is known."""
-    if op.name == "store_tile":
-        return unit_dimension(op.operands[2 : 2 + len(value.type.shape)])
-    return -1
-
-
 def _program_id(low: Lowering, op: Op) -> None:
     source = low.program if op.name == "program_id" else low.grid
     low.env[op.result] = source[op.attrs["axis"]]
 
 
+# These look after shared blocks themselves; before others such blocks are put into buffers.
+_SHARING = ("store", "store_tile", "reduce")
+
 _EAGER: dict[str, Callable[[Lowering, Op], None]] = {
-    "store": _store,
-    "store_tile": _store,
+    "store": store,
+    "store_tile": store,
     **dict.fromkeys(ATOMICS, atomics.atomic),
     "program_id": _program_id,
     "num_programs": _program_id,

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 from asterope.errors import UnsupportedError
 from asterope.host.by_element import Combine, combine_of
+from asterope.host.chunks import Chunks, chunks_of
 from asterope.host.evaluate import lane_preference
+from asterope.host.sharing import sharing
 from asterope.host.values import At
 from asterope.ir import REDUCE_PARTIALS, Op
 from asterope.native import Val
@@ -30,20 +32,31 @@ def reduce(low: Lowering, op: Op) -> None:
     rest = tuple(n for d, n in enumerate(shape) if d != axis)
     combine = combine_of(low, op)
     if not rest:
-        with low.scope():
-            low.env.update(zip(op.results, _along_lanes(low, op, combine, ()), strict=True))
+        with sharing(low, op.operands, shape, 0), low.scope():
+            totals = _along_lanes(low, op, combine, (), _chunks(low, op))
+        low.env.update(zip(op.results, totals, strict=True))
         return
     results = [low.new_buffer(r.type) for r in op.results]
     known = (lane_preference(low, v) for v in op.operands)
     if axis == next((d for d in known if d >= 0), len(shape) - 1):
-        with low.loops(rest) as index, low.scope():
-            for buffer, value in zip(results, _along_lanes(low, op, combine, index), strict=True):
+        plan = _chunks(low, op)
+        with sharing(low, op.operands, shape, axis), low.loops(rest) as index, low.scope():
+            totals = _along_lanes(low, op, combine, index, plan)
+            for buffer, value in zip(results, totals, strict=True):
                 low.fn.store(value, buffer.address(index))
     else:
-        with low.nest(rest) as at:
+        lane = len(rest) - (axis == len(rest))
+        with sharing(low, op.operands, shape, lane), low.nest(rest) as at:
             for buffer, value in zip(results, _across_lanes(low, op, combine, at), strict=True):
                 low.fn.store(value, buffer.address(at.index))
     low.env.update(zip(op.results, results, strict=True))
+
+
+def _chunks(low: Lowering, op: Op) -> Chunks:
+    """Plan the loop along the axis."""
+    axis, shape = op.attrs["axis"], op.operands[0].type.shape
+    lanes = min(REDUCE_PARTIALS, shape[axis])
+    return chunks_of(low, shape, op.operands, lane=axis, lanes=lanes)
 
 
 def _slots(values: list[Val]) -> list[Val]:
@@ -58,21 +71,22 @@ def _loaded(slots: list[Val], like: list[Val]) -> list[Val]:
     return [v.fn.load(slot, v.kind, v.lanes) for slot, v in zip(slots, like, strict=True)]
 
 
-def _along_lanes(low: Lowering, op: Op, combine: Combine, index: tuple[Val, ...]) -> list[Val]:
+def _along_lanes(
+    low: Lowering, op: Op, combine: Combine, index: tuple[Val, ...], plan: Chunks
+) -> list[Val]:
     """Reduce a row with its elements along the lanes."""
     fn = low.fn
     axis, size = op.attrs["axis"], op.operands[0].type.shape[op.attrs["axis"]]
     lanes = min(REDUCE_PARTIALS, size)
 
-    def chunk(start: Val) -> list[Val]:
-        at = At((*index[:axis], start, *index[axis:]), axis, lanes)
+    def chunk(at: At) -> list[Val]:
         return [low.evaluate(v, at).vector(lanes) for v in op.operands]
 
-    totals = chunk(fn.const("i64", 0))
+    totals = chunk(At((*index[:axis], fn.const("i64", 0), *index[axis:]), axis, lanes))
     if size > lanes:
         slots = _slots(totals)
-        with fn.loop(lanes, size, lanes) as start, low.scope():
-            after = combine(_loaded(slots, totals), chunk(start))
+        for at in plan.each(index, lanes):
+            after = combine(_loaded(slots, totals), chunk(at))
             for slot, value in zip(slots, after, strict=True):
                 fn.store(value, slot)
         totals = _loaded(slots, totals)

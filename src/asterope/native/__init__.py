@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asterope.native.build import BITS, Function, Module, Val, type_text
 from asterope.native.cpu import ISAS, Isa, available_isas, best_isa, isa_named, num_cores
+from asterope.native.crew import run_shared, scratch_area
 from asterope.native.directed import apply_directed
 from asterope.native.files import cache_dir, sources_digest, write_atomically
 from asterope.native.jit import Library, compile_object, disassemble, load_library
@@ -32,6 +33,8 @@ __all__ = [
     "load_library",
     "num_cores",
     "run_on_all_cores",
+    "run_shared",
+    "scratch_area",
     "sources_digest",
     "type_text",
     "write_atomically",

@@ -112,7 +112,12 @@ def isa_named(name: str) -> Isa:
 
 def best_isa() -> Isa:
     """Return the level to compile for: `ASTEROPE_ISA` where set, else the best this CPU has."""
-    return isa_named(os.environ.get("ASTEROPE_ISA") or available_isas()[0])
+    return _isa_asked_for(os.environ.get("ASTEROPE_ISA", ""))
+
+
+@functools.cache
+def _isa_asked_for(name: str) -> Isa:
+    return isa_named(name or available_isas()[0])
 
 
 def num_cores() -> int:

@@ -47,11 +47,12 @@ def _optimise(text: str, isa: Isa) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
     machine = _target_machine(isa.llvm_cpu, isa.llvm_features)
     module = llvm.parse_assembly(text)
     module.verify()
-    # Vectors are written out by hand: the loop and SLP vectorisers would only cost compile time.
+    # Vectors are written out by hand, several a loop where that pays: vectorisers and the unroller
+    # would only cost compile time.
     options = llvm.create_pipeline_tuning_options(speed_level=2)
     options.loop_vectorization = False
     options.slp_vectorization = False
-    options.loop_unrolling = True
+    options.loop_unrolling = False
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
     return module, machine

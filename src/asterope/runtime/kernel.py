@@ -61,6 +61,9 @@ class TileKernel:
     def host(self) -> HostKernel:
         """Machine code for the instruction set in use."""
         isa = host_isa()
+        found = self._hosts.get(isa.name)
+        if found is not None:
+            return found
         with self._lock:
             if isa.name not in self._hosts:
                 self._hosts[isa.name] = HostKernel(self.kernel, isa)

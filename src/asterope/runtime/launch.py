@@ -8,7 +8,7 @@ import operator
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from asterope.errors import KernelError
 from asterope.runtime.kernel import TileKernel
@@ -20,8 +20,7 @@ Grid = tuple[int, int, int]
 _MAX_PROGRAMS = 1 << 40
 
 
-@dataclass(frozen=True, slots=True)
-class Array:
+class Array(NamedTuple):
     """A pointer argument: an address, and the extent of the memory it lies in.
 
     `exists` is False for arrays that have a shape but no memory: they can be timed, not computed.
@@ -82,6 +81,8 @@ def _checked_grid(kernel: TileKernel, given: Grid) -> Grid:
             hint="divide with // or triton.cdiv",
         ) from None
     grid = (x, y, z)
+    if 0 <= x < 1 << 20 and 0 <= y < 1 << 10 and 0 <= z < 1 << 10:
+        return grid
     for axis, size in zip("xyz", grid, strict=True):
         if not 0 <= size < 1 << 31:
             raise KernelError(
@@ -118,24 +119,35 @@ def launch(kernel: TileKernel, grid: Grid, args: Sequence[Array | int | float]) 
     argument that its parameter cannot take, or arrays without memory where values are wanted.
     """
     grid = _checked_grid(kernel, grid)
-    _check_arguments(kernel, args)
     listeners = _listeners()
-    for listener in listeners:
-        listener.on_launch(Launch(kernel, grid, tuple(args)))
-    if listeners and not all(listener.wants_values for listener in listeners):
-        return
+    if listeners:
+        _check_arguments(kernel, args)
+        for listener in listeners:
+            listener.on_launch(Launch(kernel, grid, tuple(args)))
+        if not all(listener.wants_values for listener in listeners):
+            return
     values: list[int | float] = []
     extents: list[tuple[int, int]] = []
-    for i, arg in enumerate(args):
+    for arg in args:
         if not isinstance(arg, Array):
             values.append(arg)
             continue
-        if not arg.exists:
-            raise KernelError(
-                f"argument {kernel.kernel.params[i].name} has no memory to compute with",
-                where=kernel.name,
-                hint="meta tensors can be timed: with asterope.simulate(chip, values=False)",
-            )
-        values.append(arg.address)
-        extents.append((arg.start, arg.end))
-    kernel.host.launch(grid, values, extents)
+        address, start, end, exists = arg
+        if not exists:
+            raise _without_memory(kernel, args)
+        values.append(address)
+        extents.append((start, end))
+    try:
+        kernel.host.launch(grid, values, extents)
+    except KernelError:
+        _check_arguments(kernel, args)  # knows the parameter that an argument does not fit
+        raise
+
+
+def _without_memory(kernel: TileKernel, args: Sequence[Array | int | float]) -> KernelError:
+    index = next(i for i, arg in enumerate(args) if isinstance(arg, Array) and not arg.exists)
+    return KernelError(
+        f"argument {kernel.kernel.params[index].name} has no memory to compute with",
+        where=kernel.name,
+        hint="meta tensors can be timed: with asterope.simulate(chip, values=False)",
+    )

@@ -22,11 +22,15 @@ def flatten(
 
     Raises: KernelError for a tensor that has no plain memory on the CPU, naming the parameter.
     """
-    names = (p.name for p in kernel.kernel.params)
-    return [
-        as_array(arg, name, kernel.name) if type_[0] == "*" else arg
-        for (type_, arg), name in zip(_flat(types, args, kernel.name), names, strict=True)
-    ]
+    params = kernel.kernel.params
+    found: list[Array | int | float] = []
+    is_flat = all(type_.__class__ is str and type_[0] != "t" for type_ in types)
+    for type_, arg in zip(types, args, strict=True) if is_flat else _flat(types, args, kernel.name):
+        if type_[0] == "*":
+            found.append(as_array(arg, params[len(found)].name, kernel.name))
+        elif type_ != "constexpr":
+            found.append(arg)
+    return found
 
 
 def _flat(types: Sequence[Any], args: Sequence[Any], kernel: str) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,163 @@
+"""Loops over the chunks of a block, cut where its masks change.
+
+A loop nest whose masks are bounded is written twice: over chunks where all masks are on, as plain
+loads and stores, and over those where they have to be looked at. A store ends with its own masks.
+A costly nest that has to go over the whole block is cut where its masks end instead: what it
+computes behind that is mostly the same for every chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from asterope.host.bounds import Reach, reach_of
+from asterope.host.values import At, Lane, Lazy
+from asterope.host.walk import masks_of, visits
+from asterope.ir import Op, Value
+from asterope.native import Val
+
+if TYPE_CHECKING:
+    from asterope.host.lower import Lowering
+
+__all__ = ["Chunks", "chunks_of"]
+
+# A body that costs more than this an element is written once: masks are the least of it.
+_MAX_COST = 48
+# One that costs as much loses more by elements that are off than by masks on those that are on.
+_MIN_COST_OF_REST = 16
+
+Masks = list[tuple[Value, int]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunks:
+    """How to go over one dimension of a block in chunks, once per value of the other indices.
+
+    `on` are the masks along the dimension whose reach is known and `rows` those along others.
+    Nothing has an effect from `stop` on, nor where one of `stop_rows` is off.
+    """
+
+    low: Lowering
+    lane: int
+    lanes: int
+    size: int
+    on: dict[Value, Reach] = field(default_factory=dict)
+    rows: Masks = field(default_factory=list)
+    stop: Val | None = None
+    stop_rows: Masks = field(default_factory=list)
+    is_cut: bool = False
+    skips_rest: bool = False
+
+    def each(self, index: Sequence[Val], begin: int = 0) -> Iterator[At]:
+        """Open the loops, from element `begin` on; yields once for each copy of the body.
+
+        `index` holds the other dimensions' indices.
+        """
+        first, last = (self.low.fn.const("i64", i) for i in (begin, self.size))
+        end = last if self.stop is None else self._rounded_up(self.stop, first)
+        if self.stop_rows:
+            end = self._rows_on(self.stop_rows, index).where(end, first)
+        if not self.is_cut:
+            yield from self._loop(first, end, index)
+            return
+        lane_masks = [(mask, self.lane) for mask in self.on]
+        if self.skips_rest:
+            edge = self._rounded_up(self._edge(), first)
+            yield from self._loop(first, edge, index)
+            yield from self._loop(edge, end, index, dict.fromkeys(lane_masks, False))
+            return
+        full = self._full(index).minimum("smax", first)
+        yield from self._loop(first, full, index, dict.fromkeys(lane_masks + self.rows, True))
+        yield from self._loop(full, end, index)
+
+    def _loop(
+        self,
+        begin: Val,
+        end: Val,
+        index: Sequence[Val],
+        known: Mapping[tuple[Value, int], bool] | None = None,
+    ) -> Iterator[At]:
+        """Open one loop, in whose body some masks are known."""
+        low = self.low
+        with low.fn.loop(begin, end, self.lanes) as start, low.scope():
+            for (mask, dim), is_on in (known or {}).items():
+                where = start if dim == self.lane else self._index(index, dim)
+                at = At((where,), 0 if dim == self.lane else -1)
+                low.memos[-1][id(mask), *at.key()] = Lane(low.fn.const("i1", is_on))
+            yield At((*index[: self.lane], start, *index[self.lane :]), self.lane, self.lanes)
+
+    def _index(self, index: Sequence[Val], dim: int) -> Val:
+        return index[dim - (dim > self.lane)]
+
+    def _rows_on(self, masks: Masks, index: Sequence[Val]) -> Val:
+        on = self.low.fn.const("i1", 1)
+        with self.low.scope():
+            for mask, dim in masks:
+                on = on & self.low.evaluate(mask, At((self._index(index, dim),))).val
+        return on
+
+    def _full(self, index: Sequence[Val]) -> Val:
+        """Return where the chunks end in which every known mask is on."""
+        full = self.low.fn.const("i64", self.size)
+        for reach in self.on.values():
+            full = full.minimum("smin", reach.full)
+        full = full.minimum("smax", 0) & -self.lanes
+        return self._rows_on(self.rows, index).where(full, 0) if self.rows else full
+
+    def _edge(self) -> Val:
+        """Return from where on every known mask along the lanes is off."""
+        first, *others = (reach.edge for reach in self.on.values())
+        for edge in others:
+            first = first.minimum("smax", edge)
+        return first
+
+    def _rounded_up(self, edge: Val, least: Val) -> Val:
+        """Return where the chunk ends that holds the last element before `edge`."""
+        inside = edge.minimum("smax", 0).minimum("smin", self.size)
+        return ((inside + (self.lanes - 1)) & -self.lanes).minimum("smax", least)
+
+
+def chunks_of(
+    low: Lowering,
+    shape: tuple[int, ...],
+    roots: Sequence[Value],
+    *,
+    lane: int,
+    lanes: int,
+    store: Op | None = None,
+) -> Chunks:
+    """Plan the loop over one dimension of a nest that computes blocks of this shape.
+
+    With a `store` the nest does nothing but that, so it ends where the store's own masks do.
+    """
+    dims = tuple(range(len(shape)))
+    delayed = [v for v in roots if v.type.shape == shape]
+    own = masks_of(store, dims) if store else []
+    found = [
+        m
+        for visit in visits(low, [(v, dims) for v in delayed])
+        for m in masks_of(visit.op, visit.dims)
+    ]
+    masks = list(dict.fromkeys(own + found))
+    reaches = {mask: reach_of(low, mask) for mask, dim in masks if dim == lane}
+    on = {mask: reach for mask, reach in reaches.items() if reach is not None}
+    rows = [(mask, dim) for mask, dim in masks if dim != lane]
+    stops = [on[mask].edge for mask, dim in own if dim == lane and mask in on]
+    states = (low.env[v] for v in delayed)
+    cost = sum(s.cost for s in states if isinstance(s, Lazy))
+    return Chunks(
+        low=low, lane=lane, lanes=lanes, size=shape[lane], on=on, rows=rows,
+        stop=_least(low, stops, shape[lane]) if store else None,
+        stop_rows=[(mask, dim) for mask, dim in own if dim != lane],
+        is_cut=bool(on or rows) and cost <= _MAX_COST,
+        skips_rest=bool(on) and store is None and cost >= _MIN_COST_OF_REST,
+    )  # fmt: skip
+
+
+def _least(low: Lowering, ends: Sequence[Val], size: int) -> Val:
+    least = low.fn.const("i64", size)
+    for end in ends:
+        least = least.minimum("smin", end)
+    return least

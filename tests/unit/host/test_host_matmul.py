@@ -8,6 +8,7 @@ import pytest
 
 from asterope.compiler import find_tiles, simplify
 from asterope.host import HostKernel
+from asterope.host.microkernel import row_blocks
 from asterope.ir import Type, dtype_of, parse_kernel, print_kernel
 from asterope.native import ISAS, available_isas, best_isa
 from ir_builder import Writer, assert_same_bits, describe, differing, interpreted
@@ -112,6 +113,18 @@ def test_a_matrix_times_itself_plus_itself():
     w.store("x", w("dot", x, x, x, to=x.type, order="pairs"))
     x = np.random.default_rng(3).standard_normal((16, 16)).astype(np.float32)
     assert_same_bits(w.done(), [x])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4, 6])
+def test_blocks_of_rows_are_as_few_and_as_equal_as_can_be(rows):
+    for m in range(1, 40):
+        parts = row_blocks(m, rows)
+        starts = [r for start, stop, size in parts for r in range(start, stop, size)]
+        sizes = [size for start, stop, size in parts for _ in range(start, stop, size)]
+        assert starts == [sum(sizes[:i]) for i in range(len(sizes))]
+        assert sum(sizes) == m
+        assert len(sizes) == -(-m // rows)
+        assert max(sizes) - min(sizes) <= 1
 
 
 # -- batches --------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ __all__ = [
     "IRError",
     "KernelError",
     "OutputError",
+    "SanitizerError",
     "ShapeError",
     "UnsupportedError",
 ]
@@ -73,6 +74,10 @@ class KernelError(AsteropeError):
 
 class DeviceAssertError(KernelError, RuntimeError):
     """An assertion of a kernel did not hold; a RuntimeError too, as on a GPU."""
+
+
+class SanitizerError(KernelError):
+    """A kernel touches memory that it must not, read or raced for: ASTEROPE_SANITIZE=1 found it."""
 
 
 class UnsupportedError(AsteropeError):

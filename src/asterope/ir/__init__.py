@@ -18,6 +18,7 @@ from asterope.ir.interpreter import (
     ELEMENTWISE_OPS,
     OPS_INTERPRETED,
     REDUCE_PARTIALS,
+    Memory,
     dtype_of,
     interpret,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "Builder",
     "Engine",
     "Kernel",
+    "Memory",
     "Op",
     "OpSpec",
     "Param",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from asterope.runtime.arrays import Array
 from asterope.runtime.kernel import PASSES, TileKernel, optimise
-from asterope.runtime.launch import Array, Launch, Listener, launch, listen, stop_listening
+from asterope.runtime.launch import Launch, Listener, launch, listen, stop_listening
 from asterope.runtime.perfetto import write_trace
+from asterope.runtime.sanitize import is_sanitizing, know_written
+from asterope.runtime.shadow import Written
 from asterope.runtime.timeline import TimedLaunch, Timeline, simulate
 
 __all__ = [
@@ -15,6 +18,9 @@ __all__ = [
     "TileKernel",
     "TimedLaunch",
     "Timeline",
+    "Written",
+    "is_sanitizing",
+    "know_written",
     "launch",
     "listen",
     "optimise",

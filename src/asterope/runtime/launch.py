@@ -8,28 +8,17 @@ import operator
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from asterope.errors import KernelError
+from asterope.runtime.arrays import Array, Grid
 from asterope.runtime.kernel import TileKernel
+from asterope.runtime.sanitize import is_sanitizing, launch_checked
 
-__all__ = ["Array", "Launch", "Listener", "launch", "listen", "stop_listening"]
+__all__ = ["Launch", "Listener", "launch", "listen", "stop_listening"]
 
-Grid = tuple[int, int, int]
 # No launch of so many programs comes back, and counts of them stay far from 64 bits.
 _MAX_PROGRAMS = 1 << 40
-
-
-class Array(NamedTuple):
-    """A pointer argument: an address, and the extent of the memory it lies in.
-
-    `exists` is False for arrays that have a shape but no memory: they can be timed, not computed.
-    """
-
-    address: int
-    start: int
-    end: int
-    exists: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +126,10 @@ def launch(kernel: TileKernel, grid: Grid, args: Sequence[Array | int | float]) 
             raise _without_memory(kernel, args)
         values.append(address)
         extents.append((start, end))
+    if is_sanitizing():
+        _check_arguments(kernel, args)
+        launch_checked(kernel, grid, args)
+        return
     try:
         kernel.host.launch(grid, values, extents)
     except KernelError:

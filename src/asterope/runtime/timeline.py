@@ -10,7 +10,8 @@ from typing import Any
 
 from asterope.chips import Chip
 from asterope.errors import ConfigError
-from asterope.runtime.launch import Array, Launch, listen, stop_listening
+from asterope.runtime.arrays import Array
+from asterope.runtime.launch import Launch, listen, stop_listening
 from asterope.runtime.perfetto import write_trace
 from asterope.sim import FIDELITIES, Fidelity, Region, Result, own_memory_error, simulate_launch
 from asterope.units import PS_PER_S

@@ -15,8 +15,11 @@ from asterope.chips import maia200
 from asterope.runtime import TileKernel, launch
 from asterope.triton_backend.arguments import flatten
 from asterope.triton_backend.compiler import TARGET, WARP_SIZE
+from asterope.triton_backend.written import watch_torch
 
 __all__ = ["MaiaDriver"]
+
+watch_torch()  # Triton imports this module while it is being imported: before tensors are made
 
 _NAME = "maia"
 _DEVICE = "cpu"  # what torch.cpu.current_device() returns

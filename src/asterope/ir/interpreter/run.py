@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterope.errors import KernelError
+from asterope.ir.accesses import READS, WRITES
 from asterope.ir.interpreter.atomics import ATOMIC
 from asterope.ir.interpreter.blocks import BLOCKS
 from asterope.ir.interpreter.by_element import BY_ELEMENT_OPS
@@ -30,10 +31,14 @@ OPS_INTERPRETED = frozenset(
 )
 
 
-def interpret(kernel: Kernel, grid: tuple[int, int, int], args: Sequence[Any]) -> None:
+def interpret(
+    kernel: Kernel, grid: tuple[int, int, int], args: Sequence[Any], memory: Memory | None = None
+) -> None:
     """Run every program of a grid, x fastest; arrays among `args` are read and written in place.
 
-    Shapes: `args` are C-contiguous arrays for pointers and numbers for scalars.
+    `memory` has more that may be accessed, and perhaps somebody who watches.
+
+    Shapes: `args` are C-contiguous arrays or addresses for pointers and numbers for scalars.
     Raises: KernelError for an access outside the arrays, with the kernel's source line;
     DeviceAssertError for an assertion that does not hold.
     """
@@ -41,7 +46,7 @@ def interpret(kernel: Kernel, grid: tuple[int, int, int], args: Sequence[Any]) -
         raise KernelError(
             f"takes {len(kernel.params)} arguments, got {len(args)}", where=kernel.name
         )
-    memory = Memory()
+    memory = memory or Memory()
     values: list[Array] = []
     with np.errstate(all="ignore"):
         for param, value, arg in zip(kernel.params, kernel.body.args, args, strict=True):
@@ -74,6 +79,8 @@ class _Program:
 
     def _op(self, op: Op) -> None:
         args = [self.env[v] for v in op.operands]
+        if self.memory.watch is not None and op.name in READS | WRITES:
+            self.memory.watch.enter(op, self.program)
         if op.name in ELEMENTWISE:
             results: Any = ELEMENTWISE[op.name](op, *args)
         elif op.name in BLOCKS:

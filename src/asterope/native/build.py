@@ -28,6 +28,13 @@ BITS = {
     "f64": 64,
     "ptr": 64,
 }
+_AVX_BITS = 256
+_MASK_MOVES = {
+    "f32": "avx.maskload.ps",
+    "f64": "avx.maskload.pd",
+    "i32": "avx2.maskload.d",
+    "i64": "avx2.maskload.q",
+}
 _NAMES = {"f16": "half", "f32": "float", "f64": "double"}
 _INTRINSIC_SUFFIX = {"f16": "f16", "f32": "f32", "f64": "f64"}
 
@@ -449,11 +456,38 @@ class Function:
     def masked_load(self, ptr: Val, mask: Val, other: Val) -> Val:
         """Load the lanes where the mask is set; the others keep `other`."""
         kind, lanes = other.kind, other.lanes
+        if self.isa.has_mask_moves and kind in _MASK_MOVES:
+            loaded = self._mask_move(ptr, mask, kind)
+            is_zero = other.ref == self.const(kind, 0, lanes).ref
+            return loaded if is_zero else mask.where(loaded, other)
         name = f"llvm.masked.load.{_suffix(kind, lanes)}.p0"
         ty = type_text(kind, lanes)
         self.module.declare(name, ty, ["ptr", f"<{lanes} x i1>", ty])
         at = f"ptr align {BITS[kind] // 8} {ptr.ref}"
         return self.line(f"call {ty} @{name}({at}, {mask.text}, {other.text})", kind, lanes)
+
+    def _mask_move(self, ptr: Val, mask: Val, kind: str) -> Val:
+        """Load masked lanes, 0 elsewhere, by AVX2's instruction, 128 or 256 bits at a time.
+
+        LLVM 22 makes an unmasked load of its general one where its instruction selection for AVX2
+        finds a register's mask to be all off: that reads past the end of arrays. The mask is not a
+        plain sign extension because LLVM would turn that back into the general one.
+        """
+        lanes, bits = mask.lanes, BITS[kind]
+        if lanes * bits > _AVX_BITS:
+            half = lanes // 2
+            low = self._mask_move(ptr, mask.shuffle(range(half)), kind)
+            after = ptr.offset(half * bits // 8)
+            high = self._mask_move(after, mask.shuffle(range(half, lanes)), kind)
+            return low.shuffle(range(lanes), high)
+        width = max(lanes, _AVX_BITS // 2 // bits)
+        if width > lanes:
+            off = self.const("i1", 0, lanes)
+            mask = mask.shuffle([min(i, lanes) for i in range(width)], off)
+        signs = mask.zext(f"i{bits}") << bits - 1
+        suffix = ".256" if width * bits == _AVX_BITS else ""
+        loaded = self.call(f"llvm.x86.{_MASK_MOVES[kind]}{suffix}", (ptr, signs), kind, width)
+        return loaded.shuffle(range(lanes)) if width > lanes else loaded
 
     def masked_store(self, value: Val, ptr: Val, mask: Val) -> None:
         """Store the lanes where the mask is set."""

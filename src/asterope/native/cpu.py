@@ -21,8 +21,10 @@ class Isa:
     """One instruction-set level: what LLVM compiles for and how dot products are blocked.
 
     `dot_rows` x `dot_vectors` vectors of 16 floats are the accumulators a micro-kernel keeps in
-    registers. Every level gives the same bits; only speed differs. `emulates_tiles` replaces the
-    AMX instructions by functions that do the same, to test their use on a CPU without them.
+    registers. Every level gives the same bits; only speed differs. `has_wide_masks` is AVX-512's
+    masks for elements of any width, `has_mask_moves` AVX2's for 32 and 64 bits. `emulates_tiles`
+    replaces the AMX instructions by functions that do the same, to test their use on a CPU
+    without them.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Isa:
     has_fma: bool
     has_half: bool
     has_wide_masks: bool
+    has_mask_moves: bool = False
     has_tiles: bool = False
     emulates_tiles: bool = False
 
@@ -57,7 +60,7 @@ ISAS: dict[str, Isa] = {
         Isa(
             name="avx2", llvm_cpu="x86-64-v3", llvm_features="",
             needs=("avx2", "fma", "bmi2", "f16c"), dot_rows=3, dot_vectors=1,
-            has_fma=True, has_half=True, has_wide_masks=False,
+            has_fma=True, has_half=True, has_wide_masks=False, has_mask_moves=True,
         ),
         Isa(
             name="portable", llvm_cpu="", llvm_features="",

@@ -10,7 +10,7 @@ import pytest
 from asterope.compiler import find_tiles, simplify
 from asterope.host import HostKernel
 from asterope.ir import Type, dtype_of, parse_kernel, print_kernel
-from asterope.native import available_isas
+from asterope.native import available_isas, isa_named
 from ir_builder import Writer, assert_same_bits, interpreted, launched
 
 ISAS = available_isas()
@@ -35,6 +35,27 @@ def test_masked_off_elements_are_never_touched(what, isa):
 # -- a store that overwrites what it still has to read -------------------------------------------
 def permutation(seed=0, size=64):
     return np.random.default_rng(seed).permutation(size).astype(np.int32)
+
+
+@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("columns", [0, 5, 8, 16, 24, 32])
+def test_columns_masked_off_are_zero_in_rows_that_are_on_and_off(isa, columns):
+    """The mask of the columns is known when compiling, that of the rows is not."""
+    w = Writer(x="ptr<fp32>", y="ptr<fp32>", n="i32")
+    shape = (32, 32)
+    third = w("divs", w.iota(32), w.const("i32[32]", 3))
+    rows = w.compare("slt", third, w.broadcast(w["n"], (32,)))
+    inside = w.compare("slt", w.iota(32), w.const("i32[32]", columns))
+    mask = w("and", w.along(rows, 0, shape), w.along(inside, 1, shape))
+    w.store("y", w.load("x", shape, mask=mask))
+    x = np.arange(1, 1025, dtype=np.float32).reshape(shape)
+    x[:, columns:] = np.nan
+    x[27:] = np.nan
+    expected = np.where(np.isnan(x), 0, x)
+    for kernel in both_forms(w.done()):
+        y = np.zeros_like(x)
+        HostKernel(kernel, isa_named(isa)).launch((1, 1, 1), [x.ctypes.data, y.ctypes.data, 9])
+        np.testing.assert_array_equal(y, expected)
 
 
 @pytest.mark.parametrize("disjoint", [True, False])

@@ -1,0 +1,75 @@
+"""Masked memory accesses touch what is on and nothing else, whatever the compiler knows of masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from native_call import compiled
+
+from asterope.native import available_isas
+
+KINDS = {
+    "f32": np.float32, "f64": np.float64, "i8": np.int8, "i16": np.int16, "i64": np.int64,
+}  # fmt: skip
+LANES = (2, 16)
+EVERY = pytest.mark.parametrize(
+    ("isa", "kind", "lanes"), [(i, k, n) for i in available_isas() for k in KINDS for n in LANES]
+)
+
+
+def masks(fn, lanes, row):
+    """Yield a mask for each number of lanes on: known to the compiler but for `row`."""
+    for count in range(lanes + 1):
+        yield count, fn.iota("i32", lanes).lt(count) & row.cmp("ne", 0).splat(lanes)
+
+
+def expected(x, lanes, other, row):
+    on = np.arange(lanes)[None, :] < np.arange(lanes + 1)[:, None]
+    return np.where(on & bool(row), x[None, :], np.array(other, x.dtype))
+
+
+@EVERY
+@pytest.mark.parametrize("other", [0, 7])
+@pytest.mark.parametrize("form", ["run", "gather"])
+def test_a_masked_load_gives_the_other_value_where_it_is_off(isa, kind, lanes, other, form):
+    dtype = np.dtype(KINDS[kind])
+
+    def body(fn, source, target, row):
+        steps = fn.iota("i64", lanes) * dtype.itemsize
+        for count, mask in masks(fn, lanes, row):
+            filler = fn.const(kind, other, lanes)
+            if form == "run":
+                found = fn.masked_load(source, mask, filler)
+            else:
+                found = fn.gather(source.offset(steps), mask, filler)
+            fn.store(found, target.offset(count * lanes * dtype.itemsize))
+
+    call = compiled(isa, ["ptr", "ptr", "i64"], body)
+    x = np.arange(1, lanes + 1).astype(dtype)
+    for row in (0, 1):
+        found = np.full((lanes + 1, lanes), 99, dtype)
+        call(x, found, row)
+        np.testing.assert_array_equal(found, expected(x, lanes, other, row))
+
+
+@EVERY
+@pytest.mark.parametrize("form", ["run", "scatter"])
+def test_a_masked_store_leaves_alone_what_is_off(isa, kind, lanes, form):
+    dtype = np.dtype(KINDS[kind])
+
+    def body(fn, source, target, row):
+        steps = fn.iota("i64", lanes) * dtype.itemsize
+        value = fn.load(source, kind, lanes)
+        for count, mask in masks(fn, lanes, row):
+            at = target.offset(count * lanes * dtype.itemsize)
+            if form == "run":
+                fn.masked_store(value, at, mask)
+            else:
+                fn.scatter(value, at.offset(steps), mask)
+
+    call = compiled(isa, ["ptr", "ptr", "i64"], body)
+    x = np.arange(1, lanes + 1).astype(dtype)
+    for row in (0, 1):
+        found = np.full((lanes + 1, lanes), 99, dtype)
+        call(x, found, row)
+        np.testing.assert_array_equal(found, expected(x, lanes, 99, row))

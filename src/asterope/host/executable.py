@@ -48,7 +48,7 @@ class KernelCode:
     def __init__(
         self, key: str, isa: Isa, write: Callable[[], str], parameters: Sequence[Any]
     ) -> None:
-        full_key = f"{sources_digest('host', 'native', 'formats')}|{key}"
+        full_key = f"{sources_digest('formats', 'host', 'ir', 'native')}|{key}"
         self._library: Library = load_library(full_key, isa, [_SYMBOL, _INFO], write)
         self.address = self._library.symbols[_SYMBOL]
         self.run = ctypes.CFUNCTYPE(None, *parameters)(self.address)

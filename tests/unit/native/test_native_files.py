@@ -1,23 +1,11 @@
 from __future__ import annotations
 
-import resource
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from file_limits import no_file_larger_than
 
 from asterope.native import cache_dir, write_atomically
-
-
-@contextmanager
-def no_file_larger_than(num_bytes):
-    """Let writes past a size fail, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_missing_directories_are_made(tmp_path):

@@ -8,6 +8,7 @@ import textwrap
 import threading
 
 import pytest
+from file_limits import no_file_larger_than
 
 from asterope.native import (
     ISAS,
@@ -92,6 +93,15 @@ def test_a_cache_that_cannot_be_written_costs_only_compile_time(cache, monkeypat
     monkeypatch.setenv("ASTEROPE_CACHE_DIR", str(cache / where))
     assert load("a", 3) == (3, True)
     assert load("a", 4) == (4, True)
+
+
+def test_a_full_disk_costs_only_compile_time_and_leaves_nothing(cache):
+    with no_file_larger_than(100):
+        assert load("a", 6) == (6, True)
+        assert load("a", 6) == (6, True)
+    assert files_in(cache) == []
+    assert load("a", 6) == (6, True)
+    assert load("a", 6) == (6, False)
 
 
 def test_no_cache_is_written_when_switched_off(cache, monkeypatch):

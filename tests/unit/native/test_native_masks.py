@@ -1,4 +1,4 @@
-"""Masked memory accesses touch what is on and nothing else, whatever the compiler knows of masks."""
+"""Masked accesses touch what is on and nothing else, whatever the compiler knows of the mask."""
 
 from __future__ import annotations
 

@@ -1,0 +1,59 @@
+"""Run one of Triton's tutorials as it is, with its benchmarks cut to sizes fit for a CPU.
+
+Run it as `python -m conformance.tutorial PATH`. The tutorial's own assertions decide. Its
+benchmarks call every provider at their first sizes, once each, without plotting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import runpy
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import triton.testing
+
+from conformance.shims import SHIMS
+from conformance.suites import TUTORIAL_TESTS
+
+_SIZES = 2
+
+
+def _run(self: Any, **kwargs: Any) -> None:
+    """Stand in for `Mark.run`: call the benchmark, check that it measured something."""
+    marks = self.benchmarks
+    for bench in marks if isinstance(marks, list) else [marks]:
+        for x in list(bench.x_vals)[:_SIZES]:
+            given = x if isinstance(x, (list, tuple)) else [x] * len(bench.x_names)
+            sizes = dict(zip(bench.x_names, given, strict=True))
+            for line in bench.line_vals:
+                found = self.fn(**sizes, **{bench.line_arg: line}, **bench.args)
+                values = found if isinstance(found, (list, tuple)) else [found]
+                assert all(value > 0 for value in values), (bench.plot_name, sizes, line, found)
+
+
+_do_bench = triton.testing.do_bench
+
+
+def _bench_briefly(fn: Callable[[], object], **kwargs: Any) -> Any:
+    return _do_bench(fn, **{**kwargs, "warmup": 1, "rep": 1})
+
+
+def main(path: str) -> None:
+    """Run a tutorial in an empty folder."""
+    script = str(Path(path).resolve())
+    triton.testing.Mark.run = _run
+    triton.testing.do_bench = _bench_briefly
+    with contextlib.ExitStack() as stack:
+        for name in TUTORIAL_TESTS.shims:
+            stack.enter_context(SHIMS[name]())
+        os.chdir(stack.enter_context(tempfile.TemporaryDirectory()))
+        runpy.run_path(script, run_name="__main__")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -8,7 +8,13 @@ from asterope.runtime.launch import Launch, Listener, launch, listen, stop_liste
 from asterope.runtime.perfetto import write_trace
 from asterope.runtime.sanitize import is_sanitizing, know_written
 from asterope.runtime.shadow import Written
-from asterope.runtime.timeline import TimedLaunch, Timeline, simulate
+from asterope.runtime.timeline import (
+    TimedLaunch,
+    Timeline,
+    current_timeline,
+    simulate,
+    time_aside,
+)
 
 __all__ = [
     "PASSES",
@@ -19,6 +25,7 @@ __all__ = [
     "TimedLaunch",
     "Timeline",
     "Written",
+    "current_timeline",
     "is_sanitizing",
     "know_written",
     "launch",
@@ -26,5 +33,6 @@ __all__ = [
     "optimise",
     "simulate",
     "stop_listening",
+    "time_aside",
     "write_trace",
 ]

@@ -6,7 +6,8 @@ import math
 import numbers
 import operator
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,7 +16,15 @@ from asterope.runtime.arrays import Array, Grid
 from asterope.runtime.kernel import TileKernel
 from asterope.runtime.sanitize import is_sanitizing, launch_checked
 
-__all__ = ["Launch", "Listener", "launch", "listen", "stop_listening"]
+__all__ = [
+    "Launch",
+    "Listener",
+    "launch",
+    "listen",
+    "listeners",
+    "only",
+    "stop_listening",
+]
 
 # No launch of so many programs comes back, and counts of them stay far from 64 bits.
 _MAX_PROGRAMS = 1 << 40
@@ -57,6 +66,22 @@ def listen(listener: Listener) -> None:
 def stop_listening(listener: Listener) -> None:
     """Stop telling a listener."""
     _listeners().remove(listener)
+
+
+@contextmanager
+def only(listener: Listener) -> Iterator[None]:
+    """Tell one listener of this thread's launches, and no other, while the block runs."""
+    others = _listeners()
+    _state.listeners = [listener]
+    try:
+        yield
+    finally:
+        _state.listeners = others
+
+
+def listeners() -> tuple[Listener, ...]:
+    """Return who is told of this thread's launches, the first to listen first."""
+    return tuple(_listeners())
 
 
 def _checked_grid(kernel: TileKernel, given: Grid) -> Grid:
@@ -108,12 +133,12 @@ def launch(kernel: TileKernel, grid: Grid, args: Sequence[Array | int | float]) 
     argument that its parameter cannot take, or arrays without memory where values are wanted.
     """
     grid = _checked_grid(kernel, grid)
-    listeners = _listeners()
-    if listeners:
+    told = listeners()
+    if told:
         _check_arguments(kernel, args)
-        for listener in listeners:
+        for listener in told:
             listener.on_launch(Launch(kernel, grid, tuple(args)))
-        if not all(listener.wants_values for listener in listeners):
+        if not all(listener.wants_values for listener in told):
             return
     values: list[int | float] = []
     extents: list[tuple[int, int]] = []

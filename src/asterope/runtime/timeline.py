@@ -11,12 +11,12 @@ from typing import Any
 from asterope.chips import Chip
 from asterope.errors import ConfigError
 from asterope.runtime.arrays import Array
-from asterope.runtime.launch import Launch, listen, stop_listening
+from asterope.runtime.launch import Launch, listen, listeners, only, stop_listening
 from asterope.runtime.perfetto import write_trace
 from asterope.sim import FIDELITIES, Fidelity, Region, Result, own_memory_error, simulate_launch
 from asterope.units import PS_PER_S
 
-__all__ = ["TimedLaunch", "Timeline", "simulate"]
+__all__ = ["TimedLaunch", "Timeline", "current_timeline", "simulate", "time_aside"]
 
 _CANONICAL = 1 << 44
 
@@ -188,3 +188,19 @@ def simulate(
         yield timeline
     finally:
         stop_listening(timeline)
+
+
+def current_timeline() -> Timeline | None:
+    """Return the timeline of the innermost `simulate` block around the caller, if there is one."""
+    return next((t for t in reversed(listeners()) if isinstance(t, Timeline)), None)
+
+
+@contextmanager
+def time_aside(timeline: Timeline) -> Iterator[Timeline]:
+    """Time launches as a timeline would, without its noting them and without computing values.
+
+    What a choice between kernels costs is no part of the program that is timed.
+    """
+    aside = Timeline(timeline.chip, timeline.fidelity, wants_values=False, _known=timeline._known)
+    with only(aside):
+        yield aside

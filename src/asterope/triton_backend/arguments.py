@@ -20,8 +20,14 @@ def flatten(
 ) -> list[Array | int | float]:
     """Return the run-time arguments in the kernel's order, constexprs left out.
 
-    Raises: KernelError for a tensor that has no plain memory on the CPU, naming the parameter.
+    Raises: KernelError for a tensor that has no plain memory on the CPU, naming the parameter, and
+    for another number of arguments than the kernel was compiled for.
     """
+    if len(args) != len(types):
+        raise KernelError(
+            f"takes {len(types)} arguments, constexprs included, got {len(args)}",
+            where=kernel.name,
+        )
     params = kernel.kernel.params
     found: list[Array | int | float] = []
     is_flat = all(type_.__class__ is str and type_[0] != "t" for type_ in types)

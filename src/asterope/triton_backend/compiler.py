@@ -7,21 +7,27 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any
 
+from triton import knobs
 from triton._C.libtriton import ir, passes
 from triton.backends.compiler import BaseBackend, GPUTarget, Language
 
 from asterope import __version__
+from asterope.errors import ConfigError
 from asterope.ir import Kernel, print_kernel
 from asterope.native import sources_digest
 from asterope.runtime import optimise
 from asterope.triton_backend.convert import convert_module
 from asterope.triton_backend.ttir import generic_text, parse_module
 
-__all__ = ["TARGET", "WARP_SIZE", "MaiaBackend", "MaiaOptions"]
+__all__ = ["TARGET", "WARP_SIZE", "MaiaBackend", "MaiaOptions", "OptionError"]
 
 # Programs have no warps here; where kernels or Triton ask for a warp's size it is a GPU's.
 WARP_SIZE = 32
 TARGET = GPUTarget("maia", "maia200", WARP_SIZE)
+
+
+class OptionError(ConfigError, AssertionError):
+    """A launch option outside its limits; Triton's own back ends raise the second base."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,16 @@ class MaiaOptions:
     fpsan_homomorphic_casts: bool = False
 
     def __post_init__(self) -> None:
+        """Check the limits that every GPU has, so that a kernel tuned here runs there.
+
+        Raises: OptionError naming the option.
+        """
+        for name in ("num_warps", "num_ctas"):
+            value = getattr(self, name)
+            if value <= 0 or value & (value - 1):
+                raise OptionError(f"{name} is {value}, and must be a power of 2", where=name)
+        if self.num_stages < 0:
+            raise OptionError(f"num_stages is {self.num_stages}, below 0", where="num_stages")
         # A dictionary is what users give and Triton's own back ends keep as pairs.
         if isinstance(self.extern_libs, dict):
             object.__setattr__(self, "extern_libs", tuple(self.extern_libs.items()))
@@ -89,7 +105,7 @@ class MaiaBackend(BaseBackend):  # type: ignore[misc]  # Triton ships no types
     @functools.lru_cache  # noqa: B019  Triton keeps one backend object for the process
     def hash(self) -> str:
         """Return the part of Triton's cache key that stands for this compiler."""
-        digest = sources_digest("compiler", "ir", "triton_backend")
+        digest = sources_digest("compiler", "ir", "runtime", "triton_backend")
         return f"asterope-{__version__}-{self.target.arch}-{digest}"
 
     def parse_options(self, opts: dict[str, Any]) -> MaiaOptions:
@@ -159,6 +175,8 @@ class MaiaBackend(BaseBackend):  # type: ignore[misc]  # Triton ships no types
         stages[self.binary_ext] = lambda module, metadata: self.make_tile_ir(
             module, metadata, options
         )
+        if knobs.runtime.add_stages_inspection_hook is not None:
+            knobs.runtime.add_stages_inspection_hook(self, stages, options, language, None)
 
 
 def _convert(module: Any, options: MaiaOptions) -> Kernel:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 
 from asterope.chips import maia200
+from asterope.errors import IRError
 from asterope.runtime import TileKernel, launch
 from asterope.triton_backend.arguments import flatten
+from asterope.triton_backend.benchmarking import Event, benchmark
 from asterope.triton_backend.compiler import TARGET, WARP_SIZE
 from asterope.triton_backend.written import watch_torch
 
@@ -44,8 +45,18 @@ class _Utils:
     def load_binary(
         self, name: str, kernel: bytes, shared: int, device: int
     ) -> tuple[TileKernel, TileKernel, int, int, int]:
-        """Parse tile IR; return module, function, registers, spills and threads."""
-        tile_kernel = TileKernel.parse(kernel.decode())
+        """Parse tile IR; return module, function, registers, spills and threads.
+
+        Raises: IRError naming the folder if Triton's cache handed out a damaged file.
+        """
+        try:
+            tile_kernel = TileKernel.parse(kernel.decode())
+        except (IRError, UnicodeDecodeError) as error:
+            raise IRError(
+                f"the compiled kernel {name} is damaged: {error}",
+                where=knobs.cache.dir,
+                hint="delete this folder, which is Triton's cache",
+            ) from None
         return tile_kernel, tile_kernel, 1, 0, 1 << 30
 
     def unload_module(self, module: TileKernel) -> None:
@@ -72,24 +83,10 @@ class _Launcher:
             exit_hook(launch_metadata)
 
 
-class _Event:
-    """A moment, as `triton.testing.do_bench` records it."""
-
-    def __init__(self, enable_timing: bool = True) -> None:
-        self.time_s = 0.0
-
-    def record(self, stream: Any = None) -> None:
-        self.time_s = time.perf_counter()
-
-    def elapsed_time(self, other: _Event) -> float:
-        """Return the milliseconds until a later event, never quite zero."""
-        return max((other.time_s - self.time_s) * 1e3, 1e-6)
-
-
 class _DeviceInterface:
     """The part of `torch.cuda` that Triton's helpers call."""
 
-    Event = _Event
+    Event = Event
 
     @staticmethod
     def synchronize(device: Any = None) -> None:
@@ -103,22 +100,6 @@ class _DeviceInterface:
     @staticmethod
     def set_device(device: Any) -> None:
         """Stay on the only device."""
-
-
-def _benchmark(
-    call: Callable[[], object], *, quantiles: Sequence[float] | None = None, **_: Any
-) -> Any:
-    """Time a launch for the autotuner: seven runs after one, in milliseconds of wall time."""
-    call()
-    times = []
-    for _repeat in range(7):
-        start = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - start) * 1e3)
-    if quantiles is None:
-        return statistics.median(times)
-    ordered = sorted(times)
-    return [ordered[min(int(q * len(ordered)), len(ordered) - 1)] for q in quantiles]
 
 
 class MaiaDriver(DriverBase):  # type: ignore[misc]  # Triton ships no types
@@ -183,7 +164,7 @@ class MaiaDriver(DriverBase):  # type: ignore[misc]  # Triton ships no types
 
     def get_benchmarker(self) -> Callable[..., Any]:
         """Return how the autotuner times a configuration."""
-        return _benchmark
+        return benchmark
 
     def get_empty_cache_for_benchmark(self) -> Any:
         """Return a token buffer: nothing is cached between launches."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from asterope.compiler import find_tiles, flatten, simplify
+from asterope.compiler import find_tiles, flatten, forward, simplify
 from asterope.errors import IRError, KernelError
 from asterope.ir import Block, Builder, Kernel, Param, Type, Value, print_kernel
 from asterope.runtime import (
@@ -193,8 +193,8 @@ def broken():
     return Kernel("broken", [Param("x")], block)
 
 
-def test_the_pipeline_flattens_finds_tiles_then_simplifies():
-    assert list(PASSES) == [flatten, find_tiles, simplify]
+def test_the_pipeline_has_its_order():
+    assert list(PASSES) == [forward, flatten, find_tiles, simplify]
 
 
 def test_the_pipeline_verifies_what_it_is_given():

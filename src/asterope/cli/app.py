@@ -10,10 +10,12 @@ import typer
 
 from asterope import __version__
 from asterope.cli import chips, estimates, models, models_in_hand
+from asterope.cli.check import check
 from asterope.cli.errors import WRONG_INPUT, explain
 from asterope.cli.output import say, write
 from asterope.cli.run import run
-from asterope.cli.trace import PASS_ON, trace
+from asterope.cli.script import PASS_ON
+from asterope.cli.trace import trace
 
 __all__ = ["app", "main"]
 
@@ -38,6 +40,7 @@ app.command("eval")(models_in_hand.evaluate)
 app.command("generate")(models_in_hand.generate)
 app.command("simulate")(estimates.simulate)
 app.command("cost")(estimates.cost)
+app.command("check", context_settings=PASS_ON)(check)
 app.command("trace", context_settings=PASS_ON)(trace)
 app.add_typer(chips.app, name="chips")
 app.command("models")(models.list_models)

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,25 +12,21 @@ from asterope import chips
 from asterope.cli import options as opt
 from asterope.cli.errors import need_torch
 from asterope.cli.output import say, show, write_json
-from asterope.errors import AsteropeError, ConfigError
+from asterope.cli.script import Arguments, Script, run_script
 from asterope.report import LineShare, TracedLaunch, launch_tables, plain
 from asterope.units import PS_PER_S
 
 if TYPE_CHECKING:
     from asterope.runtime import TimedLaunch, Timeline
 
-__all__ = ["PASS_ON", "trace"]
+__all__ = ["trace"]
 
-# What follows the script is the script's own.
-PASS_ON = {"allow_interspersed_args": False, "ignore_unknown_options": False}
 _TRACED_EVENTS = 1 << 12
 
 
 def trace(
-    script: Annotated[Path, typer.Argument(help="Python script that launches Triton kernels.")],
-    arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[ARGS]...", help="Arguments of the script.")
-    ] = None,
+    script: Script,
+    arguments: Arguments = None,
     chip: opt.Chip = "maia200",
     values: Annotated[
         bool,
@@ -55,14 +46,12 @@ def trace(
     Example: `asterope trace --chip maia200 matmul.py --size 4096`
     """
     need_torch("trace")
-    if not script.is_file():
-        raise ConfigError(f"there is no script {script}", where="SCRIPT", hint="give a Python file")
     from asterope.runtime import simulate
 
     described = chips.get(chip)
     events = _TRACED_EVENTS if perfetto is not None else 0
     with simulate(described, values=values, max_events=events, lines=True) as timeline:
-        failure = _run(script, arguments or [])
+        failure = run_script(script, arguments or [])
     if perfetto is not None:
         timeline.to_perfetto(perfetto)
         say(f"trace: {perfetto.absolute()} (open it at ui.perfetto.dev)")
@@ -99,41 +88,3 @@ def _traced(launch: TimedLaunch) -> TracedLaunch:
             for x in result.lines
         ),
     )
-
-
-def _run(script: Path, arguments: Sequence[str]) -> AsteropeError | None:
-    """Run a script as Python would; return what to end with if it fails."""
-    with _as_main(script, arguments), redirect_stdout(sys.stderr):
-        try:
-            runpy.run_path(str(script), run_name="__main__")
-        except SystemExit as stop:
-            if stop.code in (None, 0):
-                return None
-            return ConfigError(f"the script ended with {stop.code!r}", where=str(script))
-        except AsteropeError as error:
-            return error
-        except Exception as error:
-            traceback.print_exception(error.with_traceback(_own_frames(error, script)))
-            what = f"the script raised {type(error).__name__}: {error}"
-            return ConfigError(what, where=str(script), hint="run it with python first")
-    return None
-
-
-def _own_frames(error: Exception, script: Path) -> TracebackType | None:
-    """Return the traceback from the script's own first frame on."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_frame.f_code.co_filename != str(script):
-        frame = frame.tb_next
-    return frame or error.__traceback__
-
-
-@contextmanager
-def _as_main(script: Path, arguments: Sequence[str]) -> Iterator[None]:
-    """Let a script see its own arguments, and import its neighbours."""
-    argv, path = sys.argv, list(sys.path)
-    sys.argv = [str(script), *arguments]
-    sys.path.insert(0, str(script.parent.absolute()))
-    try:
-        yield
-    finally:
-        sys.argv, sys.path[:] = argv, path

@@ -9,7 +9,6 @@ pytest.importorskip("triton")
 
 import triton
 import triton.language as tl
-from triton.language.extra import libdevice
 from triton_to_tiles import tile_ir
 
 from asterope.errors import UnsupportedError
@@ -78,22 +77,6 @@ def assembles(x, B: tl.constexpr):
 
 
 @triton.jit
-def adds_to_a_block(x, n):
-    d = tl.make_tensor_descriptor(x, shape=[n, n], strides=[n, 1], block_shape=[16, 16])
-    d.atomic_add([0, 0], d.load([0, 0]))  # here
-
-
-@triton.jit
-def adds_atomically(x, B: tl.constexpr):
-    tl.atomic_add(x + tl.arange(0, B), 1.0)  # here
-
-
-@triton.jit
-def swaps_atomically(x):
-    tl.atomic_cas(x, 0, 1)  # here
-
-
-@triton.jit
 def looked_up(i, table):
     return tl.load(table + i)
 
@@ -104,27 +87,10 @@ def looks_up_inside(x, B: tl.constexpr):
     tl.store(x + i, tl.map_elementwise(looked_up, i, x + 0 * i))  # here
 
 
-@triton.jit
-def raises_to_a_power(x):
-    v = tl.load(x)
-    tl.store(x, libdevice.pow(v, v))  # here
-
-
-@triton.jit
-def follows_pointers(x):
-    p = tl.load(x).to(tl.pointer_type(tl.pointer_type(tl.float32)))  # here
-    tl.store(tl.load(p), 1.0)
-
-
 B16 = {"B": 16}
 UNSUPPORTED = [
     (assembles, "*fp32", B16, "tt.elementwise_inline_asm", "inline assembly"),
-    (adds_to_a_block, "*fp32 i32", {}, "tt.descriptor_reduce", "docs/"),
-    (adds_atomically, "*fp32", B16, "tt.atomic_rmw", "docs/"),
-    (swaps_atomically, "*i32", {}, "tt.atomic_cas", "docs/"),
     (looks_up_inside, "*fp32", B16, "load inside a function", "load before"),
-    (raises_to_a_power, "*fp32", {}, "__nv_powf", "docs/"),
-    (follows_pointers, "*i64", {}, "pointers to|type !tt.ptr", "docs/"),
 ]
 
 

@@ -28,12 +28,6 @@ def line_of(kernel, text):
 
 
 @triton.jit
-def atomic_kernel(x_ptr, y_ptr, BLOCK: tl.constexpr):
-    offs = tl.arange(0, BLOCK)
-    tl.atomic_add(y_ptr + offs, tl.load(x_ptr + offs))
-
-
-@triton.jit
 def assembly_kernel(x_ptr, y_ptr, BLOCK: tl.constexpr):
     offs = tl.arange(0, BLOCK)
     x = tl.load(x_ptr + offs)
@@ -42,7 +36,6 @@ def assembly_kernel(x_ptr, y_ptr, BLOCK: tl.constexpr):
 
 
 UNSUPPORTED = {
-    "atomic": (atomic_kernel, "tl.atomic_add", "tt.atomic_rmw"),
     "assembly": (assembly_kernel, "inline_asm", "tt.elementwise_inline_asm"),
 }
 

@@ -23,6 +23,8 @@ def as_array(arg: Any, name: str, kernel: str) -> Array:
     if arg is None:
         return Array(0, 0, 0)
     is_tensor = hasattr(arg, "untyped_storage")
+    if is_tensor and getattr(arg, "is_cpu", False):
+        return _tensor(arg, name, kernel)
     if not is_tensor and hasattr(getattr(arg, "base", None), "untyped_storage"):
         arg, is_tensor = arg.base, True  # of what `triton.reinterpret` makes
     device = getattr(arg, "device", None)

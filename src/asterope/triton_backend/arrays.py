@@ -7,11 +7,24 @@ from typing import Any
 from asterope.errors import KernelError
 from asterope.runtime import Array
 
-__all__ = ["as_array"]
+__all__ = ["as_array", "plain_array"]
 
 _META_BASE = 1 << 56
 _ALIGN = 1 << 12
+_ORDINARY = ("Tensor", "Parameter")
 _DENSE = "pass a dense tensor with memory of its own"
+
+
+def plain_array(arg: Any) -> Array | None:
+    """Describe an ordinary dense tensor on the CPU; None if the argument needs a closer look."""
+    if type(arg).__name__ not in _ORDINARY or not arg.is_cpu or arg.is_neg():
+        return None
+    try:
+        memory = arg.untyped_storage()
+    except NotImplementedError:
+        return None
+    address, start = arg.data_ptr(), memory.data_ptr()
+    return Array(address, start, start + memory.nbytes()) if address else None
 
 
 def as_array(arg: Any, name: str, kernel: str) -> Array:
@@ -23,8 +36,6 @@ def as_array(arg: Any, name: str, kernel: str) -> Array:
     if arg is None:
         return Array(0, 0, 0)
     is_tensor = hasattr(arg, "untyped_storage")
-    if is_tensor and getattr(arg, "is_cpu", False):
-        return _tensor(arg, name, kernel)
     if not is_tensor and hasattr(getattr(arg, "base", None), "untyped_storage"):
         arg, is_tensor = arg.base, True  # of what `triton.reinterpret` makes
     device = getattr(arg, "device", None)

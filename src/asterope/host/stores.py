@@ -51,16 +51,17 @@ def fusible(low: Lowering, delayed: Value, target: Value) -> bool:
     if not low.disjoint:
         return False
     written = low.roots.root(target)
-    first = delayed.op
-    assert first is not None, "a delayed block comes from an op"
-    stack, seen = [first], {first}
+    stack, seen = [delayed], {delayed}
     while stack:
-        op = stack.pop()
+        state = low.env.get(stack.pop())
+        if not isinstance(state, Lazy):
+            continue  # its loads are done
+        op = state.op
         if op.name in ("load", "load_tile"):
             read = low.roots.root(op.operands[0])
             if written is None or read is None or read is written:
                 return False
-        inner = [v.op for v in op.operands if v.op is not None and v.op not in seen]
+        inner = [v for v in op.operands if v not in seen]
         seen.update(inner)
         stack += inner
     return True

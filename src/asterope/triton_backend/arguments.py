@@ -8,7 +8,7 @@ from typing import Any
 
 from asterope.errors import KernelError
 from asterope.runtime import Array, TileKernel
-from asterope.triton_backend.arrays import as_array
+from asterope.triton_backend.arrays import as_array, plain_array
 
 __all__ = ["flatten"]
 
@@ -30,13 +30,19 @@ def flatten(
         )
     params = kernel.kernel.params
     found: list[Array | int | float] = []
-    is_flat = all(type_.__class__ is str and type_[0] != "t" for type_ in types)
-    for type_, arg in zip(types, args, strict=True) if is_flat else _flat(types, args, kernel.name):
+    pairs = _flat(types, args, kernel.name) if _is_nested(types) else zip(types, args, strict=True)
+    for type_, arg in pairs:
         if type_[0] == "*":
-            found.append(as_array(arg, params[len(found)].name, kernel.name))
+            array = plain_array(arg)
+            found.append(array or as_array(arg, params[len(found)].name, kernel.name))
         elif type_ != "constexpr":
             found.append(arg)
     return found
+
+
+def _is_nested(types: Sequence[Any]) -> bool:
+    """Whether an argument stands for several: a tuple or a tensor descriptor."""
+    return any(type_.__class__ is tuple or type_[0] == "t" for type_ in types)
 
 
 def _flat(types: Sequence[Any], args: Sequence[Any], kernel: str) -> Iterator[tuple[str, Any]]:

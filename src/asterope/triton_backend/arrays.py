@@ -7,11 +7,24 @@ from typing import Any
 from asterope.errors import KernelError
 from asterope.runtime import Array
 
-__all__ = ["as_array"]
+__all__ = ["as_array", "plain_array"]
 
 _META_BASE = 1 << 56
 _ALIGN = 1 << 12
+_ORDINARY = ("Tensor", "Parameter")
 _DENSE = "pass a dense tensor with memory of its own"
+
+
+def plain_array(arg: Any) -> Array | None:
+    """Describe an ordinary dense tensor on the CPU; None if the argument needs a closer look."""
+    if type(arg).__name__ not in _ORDINARY or not arg.is_cpu or arg.is_neg():
+        return None
+    try:
+        memory = arg.untyped_storage()
+    except NotImplementedError:
+        return None
+    address, start = arg.data_ptr(), memory.data_ptr()
+    return Array(address, start, start + memory.nbytes()) if address else None
 
 
 def as_array(arg: Any, name: str, kernel: str) -> Array:

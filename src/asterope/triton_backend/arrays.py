@@ -21,9 +21,9 @@ def plain_array(arg: Any) -> Array | None:
         return None
     try:
         memory = arg.untyped_storage()
-    except NotImplementedError:
+        address, start = arg.data_ptr(), memory.data_ptr()
+    except RuntimeError:
         return None
-    address, start = arg.data_ptr(), memory.data_ptr()
     return Array(address, start, start + memory.nbytes()) if address else None
 
 

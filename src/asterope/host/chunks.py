@@ -2,8 +2,8 @@
 
 A loop nest whose masks are bounded is written twice: over chunks where all masks are on, as plain
 loads and stores, and over those where they have to be looked at. A store ends with its own masks.
-A costly nest that has to go over the whole block is cut where its masks end instead: what it
-computes behind that is mostly the same for every chunk.
+A costly nest that has to go over the whole block is written a third time, for where no mask is on:
+what it computes there is mostly the same for every chunk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Chunks", "chunks_of"]
 
 # A body that costs more than this an element is written once: masks are the least of it.
 _MAX_COST = 48
-# One that costs as much loses more by elements that are off than by masks on those that are on.
+# One that costs less is not written for elements that are all off: the masked one will do.
 _MIN_COST_OF_REST = 16
 
 Masks = list[tuple[Value, int]]
@@ -63,14 +63,14 @@ class Chunks:
             yield from self._loop(first, end, index)
             return
         lane_masks = [(mask, self.lane) for mask in self.on]
-        if self.skips_rest:
-            edge = self._rounded_up(self._edge(), first)
-            yield from self._loop(first, edge, index)
-            yield from self._loop(edge, end, index, dict.fromkeys(lane_masks, False))
-            return
         full = self._full(index).minimum("smax", first)
         yield from self._loop(first, full, index, dict.fromkeys(lane_masks + self.rows, True))
-        yield from self._loop(full, end, index)
+        if not self.skips_rest:
+            yield from self._loop(full, end, index)
+            return
+        edge = self._rounded_up(self._edge(), full)
+        yield from self._loop(full, edge, index)
+        yield from self._loop(edge, end, index, dict.fromkeys(lane_masks, False))
 
     def _loop(
         self,

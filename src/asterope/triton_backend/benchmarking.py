@@ -16,7 +16,7 @@ from asterope.units import PS_PER_S
 
 __all__ = ["Event", "benchmark"]
 
-_MS_PER_S = 1e3
+_TO_MILLI = 1e3
 _RUNS = 7
 # Triton divides by times to find how often to repeat.
 _LEAST_MS = 1e-6
@@ -45,7 +45,7 @@ class Event:
             seconds = (other._simulated_ps - self._simulated_ps) / PS_PER_S
         else:
             seconds = other._wall_s - self._wall_s
-        return max(seconds * _MS_PER_S, _LEAST_MS)
+        return max(seconds * _TO_MILLI, _LEAST_MS)
 
 
 def benchmark(
@@ -65,7 +65,7 @@ def benchmark(
             call()
         except CapacityError:
             return _summary([float("inf")], quantiles)
-    return _summary([aside.time_s * _MS_PER_S], quantiles)
+    return _summary([aside.time_s * _TO_MILLI], quantiles)
 
 
 class _BestByChip(dict[Any, Any]):
@@ -105,7 +105,7 @@ def _wall_times_ms(call: Callable[[], object]) -> list[float]:
     for _run in range(_RUNS):
         start = time.perf_counter()
         call()
-        times.append((time.perf_counter() - start) * _MS_PER_S)
+        times.append((time.perf_counter() - start) * _TO_MILLI)
     return sorted(times)
 
 

@@ -159,7 +159,7 @@ class Report:
 
 
 def publish(report: Report, *, as_json: bool, write: bool) -> None:
-    """Print a report as tables or JSON; write it to results/<theme>_<cpu>_<month>.md if asked."""
+    """Print a report as tables or JSON; write it to results/ if asked, by CPU and month."""
     if as_json:
         print(json.dumps(report.data, indent=2))
     else:
@@ -171,6 +171,7 @@ def publish(report: Report, *, as_json: bool, write: bool) -> None:
             console.print(table)
     if write:
         cpu = re.sub(r"[^a-z0-9]+", "-", cpu_name().lower()).strip("-")
-        path = RESULTS / f"{report.theme}_{cpu}_{datetime.now(UTC):%Y%m}.md"
+        machine = f"{cpu}-{best_isa().name}"
+        path = RESULTS / f"{report.theme}_{machine}_{datetime.now(UTC):%Y%m}.md"
         write_atomically(path, report.markdown().encode())
         Console(stderr=True).print(f"wrote {path}")

@@ -30,8 +30,8 @@ NOTES = """\
 - Ratios are of times in the same round, how many times faster Asterope is; median
   (smallest-largest).
 - torch's fp8 path on CPUs is `torch._scaled_mm`; it has none for FP4, so mxfp4 stands beside fp8.
-- The floor is the arithmetic at the rate that torch reaches in a 1536^3 fp32 or bf16 product (fp8
-  and mxfp4 codes are multiplied in fp32 or bf16 here, so they take the faster of the two), or a
+- The floor is the arithmetic at the rate that torch reaches in a 1536^3 fp32 or bf16 product
+  (narrower numbers are multiplied in fp32 or bf16 here, so they take the faster of the two), or a
   `torch` copy that reads and writes as many bytes in all, whichever takes longer.
 """
 LARGE = 1536
@@ -97,7 +97,7 @@ def tutorial_cases() -> list[Case]:
                 theirs=partial(operation, *tensors),
                 flop=2.0 * MATMUL_SIZE**3 if problem.kernel == "matmul" else 0.0,
                 bytes=float(sum(t.nbytes for t in tensors)),
-                arithmetic="fp32" if problem.dtype == "float32" else "bf16",
+                arithmetic="fp32" if problem.dtype == "float32" else "best",
             )
         )
     return cases

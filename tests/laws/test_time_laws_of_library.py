@@ -57,6 +57,7 @@ def check(name, chip):
 
 @QUICK
 @given(st.sampled_from(sorted(CALLS)), what_ifs())
+@pytest.mark.slow
 def test_library_kernels_keep_the_laws_of_time_on_random_chips(name, chip):
     check(name, chip)
 

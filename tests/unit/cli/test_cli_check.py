@@ -37,6 +37,7 @@ def check(tmp_path, size):
     return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
 
 
+@pytest.mark.slow
 def test_a_right_script_ends_well(tmp_path):
     done = check(tmp_path, 128)
     assert (done.returncode, done.stdout) == (0, "")

@@ -87,6 +87,7 @@ def test_a_short_run_learns_and_its_output_loads_in_transformers(
     assert f"{facts['held_out']['perplexity']:.3f}" in (out / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_paused_after_every_step_gives_the_weights_of_an_unbroken_run(
     script, corpus, tmp_path, capsys
 ):

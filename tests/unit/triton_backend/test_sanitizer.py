@@ -170,6 +170,7 @@ double[(1,)](x, y, 64, BLOCK=64)
 """
 
 
+@pytest.mark.slow
 def test_a_read_of_what_nobody_wrote_is_found(tmp_path):
     script = tmp_path / "empty.py"
     script.write_text(EMPTY)

@@ -14,9 +14,10 @@ import pytest
 from hypothesis import Phase, assume, given, note, settings
 from hypothesis import strategies as st
 
-from asterope.compiler import find_tiles, flatten, simplify
+from asterope.compiler import simplify
 from asterope.ir import parse_kernel, print_kernel, verify
 from asterope.native import available_isas
+from asterope.runtime import PASSES, optimise
 from generated_kernel import SLICE
 from ir_builder import describe, differing, interpreted, launched
 from kernel_generator import generate
@@ -51,9 +52,7 @@ def draw_kernel(data, theme):
 
 def optimised(kernel):
     """Return the kernel after the passes that every kernel goes through."""
-    copy = simplify(find_tiles(flatten(simplify(parse_kernel(print_kernel(kernel))))))
-    verify(copy)
-    return copy
+    return optimise(simplify(parse_kernel(print_kernel(kernel))))
 
 
 def pointers(generated):
@@ -117,7 +116,8 @@ def test_passes_preserve_what_the_interpreter_computes(theme, data):
     generated = draw_kernel(data, theme)
     arguments = generated.arguments()
     before = interpreted(generated.kernel, arguments, generated.grid)
-    for name, run in (("simplify", simplify), ("find_tiles", find_tiles), ("both", optimised)):
+    for run in (*PASSES, optimised):
+        name = run.__name__
         kernel = run(parse_kernel(print_kernel(generated.kernel)))
         verify(kernel)
         after = interpreted(kernel, arguments, generated.grid)

@@ -39,6 +39,11 @@ RULES = (
     Rule("asks for a CUDA device", r"Torch not compiled with CUDA|No CUDA GPUs|Found no NVIDIA"),
     Rule("asks for a CUDA device", r"Tried to instantiate dummy base class|assert .*\.is_cuda"),
     Rule("asks for the library of CUDA or HIP", r"RuntimeError: unknown backend"),
+    Rule(
+        "compares with torch's fp16 gradients of layer norm on a CPU, which are 0.068 from float64"
+        " where ours are 0.008",
+        r"AssertionError[\s\S]*05-layer-norm",
+    ),
     Rule("inline assembly of a GPU", r"inline assembly"),
     Rule("takes all but CUDA and HIP to know no fp8 but float8e5", r"test_fp8_support"),
     Rule("needs the Python package {0}", r"ModuleNotFoundError: No module named '([\w.]+)'"),
@@ -53,4 +58,5 @@ def reason_of(test: str, text: str) -> str:
         if reason := rule.match(f"{text}\n{test}"):
             return reason
     first = next((line for line in text.splitlines() if line.strip()), "no message")
-    return f"unexplained: {first.strip()[:100]}"
+    said = re.sub(r"/\S*/", "", first.strip())  # no paths of the machine it ran on
+    return f"unexplained: {said[:100]}"

@@ -118,11 +118,8 @@ def cuda_is_cpu() -> Iterator[None]:
 
 @contextmanager
 def cpu_is_a_device() -> Iterator[None]:
-    """Give the CPU what tests ask of any device's module: a number, and streams to set."""
-    with (
-        patch.object(torch.cpu, "current_device", lambda: 0),
-        patch.object(torch.cpu, "set_stream", lambda stream: None, create=True),
-    ):
+    """Give the CPU what tests ask of any device's module: streams to set."""
+    with patch.object(torch.cpu, "set_stream", lambda stream: None, create=True):
         yield
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from asterope.ir import Kernel, Memory, Op, Roots, Type, Value, pointer_of
+from asterope.ir import ATOMICS, Kernel, Memory, Op, Roots, Type, Value, is_volatile, pointer_of
 from asterope.runtime.arrays import Array, Grid
 
 __all__ = ["Checker", "Finding", "Written"]
@@ -103,7 +103,7 @@ class Checker:
             allowed &= ranges == home
         if not allowed.all():
             self._outside(addresses[~allowed], size, parameter, writes=writes)
-        atomic = self._op.name.startswith("atomic")
+        atomic = self._op.name in ATOMICS or is_volatile(self._op)
         for number in np.unique(ranges[allowed]).tolist():
             mine = addresses[allowed & (ranges == number)].astype(np.uint64)
             shadow = self._shadow(number)

@@ -141,6 +141,20 @@ def test_what_a_lock_orders_does_not_race():
 
 
 @triton.jit
+def waits_its_turn(turn_ptr, x_ptr):
+    while tl.load(turn_ptr, volatile=True) != tl.program_id(0):
+        pass
+    tl.store(x_ptr + tl.program_id(0), 1)
+    tl.atomic_add(turn_ptr, 1)
+
+
+def test_a_volatile_load_may_wait_for_an_atomic():
+    turn, x = torch.zeros(1, dtype=torch.int32), torch.zeros(4, dtype=torch.int32)
+    waits_its_turn[(4,)](turn, x)
+    assert x.tolist() == [1] * 4
+
+
+@triton.jit
 def adds_beside_an_atomic(x_ptr):
     if tl.program_id(0) == 0:
         tl.atomic_add(x_ptr, 1)

@@ -44,7 +44,8 @@ def histogram(low: Lowering, op: Op) -> None:
     with low.nest(op.result.type.shape) as at:
         fn.store(fn.const("i32", 0, at.lanes), result.address(at.index))
     with low.nest(source.type.shape) as at:
-        value = low.evaluate(source, at).vector(at.lanes).sext("i64")
+        value = low.evaluate(source, at).vector(at.lanes)
+        value = value.zext("i64") if value.kind == "i1" else value.sext("i64")
         counted = value.cmp("ult", bins)
         if op.attrs.get("mask"):
             counted = counted & low.evaluate(op.operands[1], at).vector(at.lanes)

@@ -165,6 +165,15 @@ def test_of_a_number_and_nan_fmin_takes_the_number_and_fminimum_the_nan(elem):
     assert_same(elem, run_op("fmaximum", *operands), [NAN, NAN, NAN, 2.0, 1.0, 3.0])
 
 
+@pytest.mark.parametrize("elem", ["fp32", "fp64"])
+def test_fma_adds_an_infinity_to_a_product_that_is_too_large_for_the_format(elem):
+    largest = float(FORMATS[elem][2])
+    operands = [
+        (elem, array_of(elem, v)) for v in ([largest, largest], [-largest, 2.0], [INF, -INF])
+    ]
+    assert_same(elem, run_op("fma", *operands), [INF, -INF])
+
+
 @pytest.mark.parametrize("name", ["fmin", "fmax", "fminimum", "fmaximum"])
 def test_of_two_zeros_the_first_is_taken(name):
     got = run_op(

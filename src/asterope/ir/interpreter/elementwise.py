@@ -184,8 +184,10 @@ def _function(f: Callable[..., Array]) -> Any:
 
 def _fma_one(a: float, b: float, c: float) -> float:
     """Return a b + c of float64 numbers, rounded once."""
-    if not (math.isfinite(a) and math.isfinite(b) and math.isfinite(c)):
+    if not (math.isfinite(a) and math.isfinite(b)):
         return a * b + c
+    if not math.isfinite(c):
+        return c  # whatever the product, which is finite though float64 may not hold it
     exact = Fraction(a) * Fraction(b) + Fraction(c)
     if exact == 0:
         return a * b + c  # the sign of a zero

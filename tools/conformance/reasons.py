@@ -44,6 +44,10 @@ RULES = (
         " where ours are 0.008",
         r"AssertionError[\s\S]*05-layer-norm",
     ),
+    Rule(
+        "an earlier test's TRITON_DEBUG=1 is still set: it asks for a process of its own",
+        r"DeviceAssertError: (?:\S*/)?test_debug\.py",
+    ),
     Rule("inline assembly of a GPU", r"inline assembly"),
     Rule("takes all but CUDA and HIP to know no fp8 but float8e5", r"test_fp8_support"),
     Rule("needs the Python package {0}", r"ModuleNotFoundError: No module named '([\w.]+)'"),

@@ -40,8 +40,8 @@ RULES = (
     Rule("asks for a CUDA device", r"Tried to instantiate dummy base class|assert .*\.is_cuda"),
     Rule("asks for the library of CUDA or HIP", r"RuntimeError: unknown backend"),
     Rule(
-        "compares with torch's fp16 gradients of layer norm on a CPU, which are 0.068 from float64"
-        " where ours are 0.008",
+        "compares with torch's fp16 gradients of layer norm on a CPU, which are further from"
+        " float64 than ours",
         r"AssertionError[\s\S]*05-layer-norm",
     ),
     Rule(

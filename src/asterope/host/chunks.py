@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from asterope.host.bounds import Reach, reach_of
 from asterope.host.values import At, Lane, Lazy
-from asterope.host.walk import masks_of, visits
+from asterope.host.walk import masks_along, visits
 from asterope.ir import Op, Value
 from asterope.native import Val
 
@@ -134,11 +134,11 @@ def chunks_of(
     """
     dims = tuple(range(len(shape)))
     delayed = [v for v in roots if v.type.shape == shape]
-    own = masks_of(store, dims) if store else []
+    own = masks_along(store, dims) if store else []
     found = [
         m
         for visit in visits(low, [(v, dims) for v in delayed])
-        for m in masks_of(visit.op, visit.dims)
+        for m in masks_along(visit.op, visit.dims)
     ]
     masks = list(dict.fromkeys(own + found))
     reaches = {mask: reach_of(low, mask) for mask, dim in masks if dim == lane}

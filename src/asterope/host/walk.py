@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from asterope.host.arithmetic import ARITHMETIC
 from asterope.host.values import Lazy
-from asterope.ir import Op, Value
+from asterope.ir import Op, Value, masks_of
 
 if TYPE_CHECKING:
     from asterope.host.lower import Lowering
 
-__all__ = ["Dims", "Visit", "masks_of", "visits"]
+__all__ = ["Dims", "Visit", "masks_along", "visits"]
 
 # For each dimension of a block, the dimension of the loop nest it runs along, if it runs.
 Dims = tuple[int | None, ...]
@@ -69,13 +69,11 @@ def _vector_dims(op: Op, dims: Dims) -> Dims:
     return (*dims, *(dims[d] for d in op.attrs.get("mask_dims", ())))
 
 
-def masks_of(op: Op, dims: Dims) -> list[tuple[Value, int]]:
+def masks_along(op: Op, dims: Dims) -> list[tuple[Value, int]]:
     """Return the masks of an access that are vectors, each with the dimension it runs along."""
     found: list[tuple[Value, int | None]] = []
     if op.name in ("load_tile", "store_tile"):
-        on = op.attrs.get("mask_dims", ())
-        first = (op.name == "store_tile") + 1 + len(dims)
-        found = [(op.operands[first + i], dims[d]) for i, d in enumerate(on)]
+        found = [(mask, dims[d]) for d, mask in masks_of(op).items()]
     elif op.name in ("load", "store") and op.attrs.get("mask"):
         mask = op.operands[1 if op.name == "load" else 2]
         found = [(mask, dims[0])] if len(mask.type.shape) == 1 else []

@@ -11,11 +11,12 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from asterope.errors import SanitizerError
+from asterope.errors import KernelError, SanitizerError
 from asterope.ir import interpret
 from asterope.runtime.arrays import Array, Grid
 from asterope.runtime.kernel import TileKernel
 from asterope.runtime.shadow import Checker, Finding, Written
+from asterope.sim import Region
 
 __all__ = ["is_sanitizing", "know_written", "launch_checked"]
 
@@ -44,8 +45,15 @@ def _written(start: int) -> Written | None:
 def launch_checked(kernel: TileKernel, grid: Grid, args: Sequence[Array | int | float]) -> None:
     """Run a kernel over a grid, checking; what is found goes to standard error.
 
-    Raises: SanitizerError with the first finding.
+    Raises: SanitizerError with the first finding; KernelError for a pointer of unknown extent.
     """
+    for param, arg in zip(kernel.kernel.params, args, strict=True):
+        if isinstance(arg, Array) and not Region(arg.address, arg.start, arg.end).is_known:
+            raise KernelError(
+                f"{param.name} is a bare address, and what lies behind it cannot be checked",
+                where=kernel.name,
+                hint="pass the tensor itself, or run without ASTEROPE_SANITIZE",
+            )
     checker = Checker(kernel.kernel, grid, args, _written)
     addresses = [a.address if isinstance(a, Array) else a for a in args]
     interpret(kernel.kernel, grid, addresses, memory=checker.memory)

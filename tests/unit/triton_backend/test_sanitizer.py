@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from asterope.errors import SanitizerError
+from asterope.errors import KernelError, SanitizerError
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +62,28 @@ def test_a_write_past_the_end_does_not_happen():
     found(lambda: copy[(4,)](x, y, 128, BLOCK=32), "copy writes",
           r"program \(3, 0, 0\) writes y_ptr\[100\]")  # fmt: skip
     assert torch.equal(y, torch.ones(100))
+
+
+class Address:
+    """All that Triton needs of a pointer: a type and a place."""
+
+    dtype = torch.float32
+
+    def __init__(self, tensor):
+        self.data_ptr = tensor.data_ptr
+
+
+def test_a_bare_address_is_refused_by_name():
+    x, y = torch.zeros(32), torch.zeros(32)
+    with pytest.raises(KernelError, match="x_ptr is a bare address"):
+        copy[(1,)](Address(x), y, 32, BLOCK=32)
+
+
+def test_arrays_without_elements_are_checked_too():
+    empty = torch.zeros(0)
+    copy[(1,)](empty, empty, 0, BLOCK=32)
+    with pytest.raises(SanitizerError, match="in no array"):
+        copy[(1,)](empty, torch.zeros(32), 32, BLOCK=32)
 
 
 @triton.jit

@@ -64,13 +64,13 @@ def _split(
     instruction: Instruction, total_ps: int, inside: Inside
 ) -> Iterator[tuple[str, str, int]]:
     """Yield line, work and share of the time; the shares add up to it."""
-    if not instruction.lines:
-        yield instruction.loc, instruction.label, total_ps
-        return
     by_loc: dict[str, list[LineWork]] = {}
     for line in instruction.lines:
         by_loc.setdefault(line.loc, []).append(line)
     cycles = [sum(vector_cycles(w.work, inside) for w in works) for works in by_loc.values()]
+    if not any(cycles):  # nothing to split by: a transfer, a product, or addressing alone
+        yield instruction.loc, instruction.label, total_ps
+        return
     given, upto = 0, 0.0
     for (loc, works), mine in zip(by_loc.items(), cycles, strict=True):
         upto += mine

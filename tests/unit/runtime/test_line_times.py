@@ -58,3 +58,23 @@ def test_without_being_asked_nothing_is_traced():
         heavy[(1,)](x, x, 1 << 12, BLOCK=1024)
     assert timeline.launches[0].result.lines == ()
     assert timeline.launches[0].result.events == ()
+
+
+@triton.jit
+def itself(x):
+    return x
+
+
+@triton.jit
+def maps_to_itself(x_ptr, y_ptr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    tl.store(y_ptr + at, tl.map_elementwise(itself, tl.load(x_ptr + at)))
+
+
+def test_vector_work_without_operations_is_a_line_too():
+    x = torch.empty(64, device="meta")
+    with simulate(chips.maia200(), values=False, lines=True) as timeline:
+        maps_to_itself[(1,)](x, x, BLOCK=64)
+    result = timeline.launches[0].result
+    spent = sum(line.time_ps for line in result.lines)
+    assert spent == result.time_ps - result.breakdown_ps["launch"]

@@ -18,6 +18,7 @@ from asterope.units import PS_PER_S
 
 if TYPE_CHECKING:
     from asterope.runtime import TimedLaunch, Timeline
+    from asterope.sim import Fidelity
 
 __all__ = ["trace"]
 
@@ -41,7 +42,8 @@ def trace(
     """Run a script and time each Triton kernel that it launches.
 
     Says for each launch its grid, time, bytes and what bound it, and for each kernel which source
-    lines its critical path went through. What the script prints goes to standard error.
+    lines its critical path went through. A chip whose inside is not public is timed by its
+    roofline, without lines. What the script prints goes to standard error.
 
     Example: `asterope trace --chip maia200 matmul.py --size 4096`
     """
@@ -50,13 +52,19 @@ def trace(
 
     described = chips.get(chip)
     events = _TRACED_EVENTS if perfetto is not None else 0
-    with simulate(described, values=values, max_events=events, lines=True) as timeline:
+    fidelity: Fidelity = "roofline" if described.tile is None else "tile"
+    with simulate(
+        described, values=values, fidelity=fidelity, max_events=events, lines=True
+    ) as timeline:
         failure = run_script(script, arguments or [])
     if perfetto is not None:
         timeline.to_perfetto(perfetto)
         say(f"trace: {perfetto.absolute()} (open it at ui.perfetto.dev)")
     launches = [_traced(launch) for launch in timeline.launches]
-    _show(launches, timeline, as_json=as_json)
+    if launches or as_json:
+        _show(launches, timeline, as_json=as_json)
+    elif failure is None:
+        say("the script launched no Triton kernel on CPU tensors in this thread")
     if failure is not None:
         raise failure
 
@@ -65,10 +73,8 @@ def _show(launches: Sequence[TracedLaunch], timeline: Timeline, *, as_json: bool
     name = f"{timeline.chip.name}:{timeline.chip.profile}"
     if as_json:
         write_json({"chip": name, "time_s": timeline.time_s, "launches": plain(launches)})
-    elif launches:
-        show(launch_tables(launches, name))
     else:
-        say("the script launched no Triton kernel on CPU tensors in this thread")
+        show(launch_tables(launches, name))
 
 
 def _traced(launch: TimedLaunch) -> TracedLaunch:

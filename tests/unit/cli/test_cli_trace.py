@@ -92,3 +92,16 @@ def test_what_is_no_script_is_refused(asterope, tmp_path):
     ended = asterope("trace", tmp_path / "absent.py")
     assert ended.code == 2
     assert "absent.py" in ended.err
+
+
+def test_a_chip_whose_inside_is_not_public_is_timed_by_its_roofline(asterope, script):
+    ended = asterope("trace", "--json", "--chip", "h200", script, "1")
+    (launch,) = ended.json["launches"]
+    assert launch["time_s"] == launch["roofline_s"] > 0
+    assert launch["lines"] == []
+
+
+def test_a_script_without_launches_says_so(asterope, script):
+    ended = asterope("trace", script, "0")
+    assert (ended.code, ended.out) == (0, "")
+    assert "launched no Triton kernel" in ended.err

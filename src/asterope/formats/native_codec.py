@@ -15,6 +15,8 @@ __all__ = ["emit_decode", "emit_encode", "emit_round"]
 _SIGN, _MAGNITUDE, _INF = -(1 << 31), (1 << 31) - 1, 0x7F80_0000
 _QUIET_NAN = 0x7FC0_0000
 _MANTISSA = 23
+_SUBNORMAL = 0x20  # as AVX-512's test of a float's class counts
+_BF16_LANES = (8, 16, 32)
 
 
 def emit_decode(code: Val, fmt: ElementFormat) -> Val:
@@ -162,9 +164,33 @@ def _encode_integer(x: Val, fmt: ElementFormat, rounding: Rounding, uniform: Val
 def emit_round(x: Val, fmt: ElementFormat) -> Val:
     """Round float32 to the nearest value of a 16-bit float format, staying in float32."""
     if fmt.name == "bf16":
-        bits = x.bits_as("i32")
-        rounded = (bits + (((bits >> 16) & 1) + 0x7FFF)) & -65536
-        return x.is_nan().where(x, rounded.bits_as("f32"))
+        if x.fn.isa.has_bf16 and x.lanes in _BF16_LANES:
+            return (_bf16_codes(x).zext("i32") << 16).bits_as("f32")
+        return x.is_nan().where(x, _cut_to_bf16(x).bits_as("f32"))
     if fmt.name == "fp16" and x.fn.isa.has_half:
         return x.fext("f16").fext("f32")
     return emit_decode(emit_encode(x, fmt, overflow="special"), fmt)
+
+
+def _cut_to_bf16(x: Val) -> Val:
+    """Round numbers to bf16 and leave the lower half empty; NaNs may come out as anything."""
+    bits = x.bits_as("i32")
+    return (bits + (((bits >> 16) & 1) + 0x7FFF)) & -65536
+
+
+def _bf16_codes(x: Val) -> Val:
+    """Round to codes of bf16 by the instruction, but subnormals, which it takes for zero."""
+    fn, lanes = x.fn, x.lanes
+    if lanes > 16:
+        low, high = (_bf16_codes(x.shuffle(range(i, i + 16))) for i in (0, 16))
+        return low.shuffle(range(lanes), high)
+    width = 32 * lanes
+    made = fn.call(f"llvm.x86.avx512bf16.cvtneps2bf16.{width}", (x,), "bfloat", lanes)
+    codes = fn.slot("i16", lanes)
+    fn.store(made.bits_as("i16"), codes)
+    test = f"llvm.x86.avx512.fpclass.ps.{width}"
+    tiny = fn.call(test, (x, fn.const("i32", _SUBNORMAL)), "i1", lanes)
+    with fn.if_(tiny.any_lane()):
+        rounded = (_cut_to_bf16(x) >> 16).zext("i16")
+        fn.store(tiny.where(rounded, fn.load(codes, "i16", lanes)), codes)
+    return fn.load(codes, "i16", lanes)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from asterope.host.runs import is_run
 from asterope.host.values import At, Lane, from_storage, storage_kind, to_storage
 from asterope.ir import Op, Type, Value
 from asterope.native import BITS, Function, Val
@@ -17,6 +19,7 @@ __all__ = [
     "load_tile_chunk",
     "store_chunk",
     "store_tile_chunk",
+    "tile_address",
     "tile_addresses",
 ]
 
@@ -25,30 +28,52 @@ __all__ = [
 class _Place:
     """Where a chunk of a tile lies: a scalar address, offsets along the lanes, and what is on.
 
-    `offsets` are bytes from the address, None where lanes are neighbours. `row` is the part of the
-    mask that holds for the whole chunk, `lanes_on` the part that differs; None means all on.
+    `offsets` are bytes from the address, None where lanes are neighbours; `is_run` says whether
+    they turned out to be, if that is known. `row` is the part of the mask that holds for the whole
+    chunk, `lanes_on` the part that differs; None means all on.
     """
 
     address: Val
     offsets: Lane | None
+    is_run: Val | None
     row: Val | None
     lanes_on: Val | None
 
+    def consecutive(self, lanes: int, size: int) -> tuple[Val, Val]:
+        """Return whether offsets computed at run time are consecutive after all, and the first."""
+        assert self.offsets is not None
+        offsets = self.offsets.val
+        first = offsets.lane(0)
+        if self.is_run is not None:
+            return self.is_run, first
+        run = first.splat(lanes) + first.fn.iota("i64", lanes) * size
+        return offsets.eq(run).all_lanes(), first
 
-def _place(low: Lowering, op: Op, rest: list[Value], type_: Type, at: At) -> _Place:
+
+def _address(
+    low: Lowering, rest: Sequence[Value], type_: Type, at: At
+) -> tuple[Val, Lane | None, Val | None]:
+    """Return where a chunk of a tile begins, offsets of lanes apart, and whether they run."""
     size = BITS[storage_kind(type_)] // 8
-    rank = len(type_.shape)
     address = low.evaluate(rest[0], at).val
     offsets: Lane | None = None
-    for d in range(rank):
+    run: Val | None = None
+    for d in range(len(type_.shape)):
         where = At((at.index[d],), 0 if d == at.lane else -1, at.lanes if d == at.lane else 0)
         offset = low.evaluate(rest[1 + d], where)
         if d == at.lane and offset.val.lanes:
             offsets = Lane(offset.val.sext("i64") * size)
+            run = is_run(low, rest[1 + d], where)
         else:
             address = address.offset(offset.val.sext("i64") * size)
             if d == at.lane and offset.step != 1:
                 offsets = Lane(low.fn.const("i64", 0), offset.step * size)
+    return address, offsets, run
+
+
+def _place(low: Lowering, op: Op, rest: list[Value], type_: Type, at: At) -> _Place:
+    rank = len(type_.shape)
+    address, offsets, run = _address(low, rest, type_, at)
     row: Val | None = None
     lanes_on: Val | None = None
     for d, mask in zip(op.attrs.get("mask_dims", ()), rest[1 + rank :], strict=False):
@@ -60,7 +85,7 @@ def _place(low: Lowering, op: Op, rest: list[Value], type_: Type, at: At) -> _Pl
             lanes_on = on.val
         else:
             row = on.val if row is None else row & on.val
-    return _Place(address, offsets, row, lanes_on)
+    return _Place(address, offsets, run, row, lanes_on)
 
 
 def load_tile_chunk(low: Lowering, op: Op, at: At) -> Lane:
@@ -82,7 +107,8 @@ def load_tile_chunk(low: Lowering, op: Op, at: At) -> Lane:
         on = _both(place.row, place.lanes_on.any_lane())
         one = _load_one(fn, place.address, on, other)
         return Lane(from_storage(place.lanes_on.where(one, other), type_))
-    raw = _load_lanes(fn, place, kind, at.lanes, other)
+    step = low.steps.get(op.operands[0])
+    raw = _load_lanes(fn, place, kind, at.lanes, other, step if len(type_.shape) > 1 else None)
     return Lane(from_storage(raw, type_))
 
 
@@ -110,19 +136,23 @@ def _mask(fn: Function, place: _Place, lanes: int) -> Val | None:
     return row if place.lanes_on is None else row & place.lanes_on
 
 
-def _load_lanes(fn: Function, place: _Place, kind: str, lanes: int, other: Val) -> Val:
+def _load_lanes(
+    fn: Function, place: _Place, kind: str, lanes: int, other: Val, step: Val | None
+) -> Val:
+    """Load a chunk; where rows of a tile lie apart, ask for what is a loop's `step` ahead."""
     mask = _mask(fn, place, lanes)
     if place.offsets is None:
+        if step is not None:
+            fn.prefetch(place.address.offset(step))
         return _load_run(fn, place.address, kind, lanes, mask, other)
     offsets = place.offsets.vector(lanes)
     if not place.offsets.val.lanes:
         return _gather(fn, place.address.offset(offsets), lanes, mask, other)
-    # Offsets computed at run time are often consecutive after all: look before gathering.
-    size = BITS[kind] // 8
-    first = offsets.lane(0)
-    run = first.splat(lanes) + fn.iota("i64", lanes) * size
+    is_consecutive, first = place.consecutive(lanes, BITS[kind] // 8)
     slot = fn.slot(kind, lanes)
-    with fn.if_else(offsets.eq(run).all_lanes()) as otherwise:
+    with fn.if_else(is_consecutive) as otherwise:
+        if step is not None:
+            fn.prefetch(place.address.offset(first).offset(step))
         fn.store(_load_run(fn, place.address.offset(first), kind, lanes, mask, other), slot)
         otherwise()
         fn.store(_gather(fn, place.address.offset(offsets), lanes, mask, other), slot)
@@ -175,6 +205,12 @@ def load_chunk(low: Lowering, op: Op, at: At) -> Lane:
     return Lane(from_storage(raw, type_))
 
 
+def tile_address(low: Lowering, rest: Sequence[Value], type_: Type, at: At) -> Val | None:
+    """Return where a chunk of a tile lies, None where its elements are no neighbours."""
+    address, offsets, _ = _address(low, rest, type_, at)
+    return address if offsets is None else None
+
+
 def tile_addresses(
     low: Lowering, op: Op, rest: list[Value], type_: Type, at: At
 ) -> tuple[Val, Val | None]:
@@ -206,11 +242,8 @@ def store_tile_chunk(low: Lowering, op: Op, value: Val, at: At) -> None:
     if not place.offsets.val.lanes:
         _scatter(fn, raw, addresses, mask)
         return
-    size = BITS[raw.kind] // 8
-    offsets = place.offsets.val
-    first = offsets.lane(0)
-    run = first.splat(at.lanes) + fn.iota("i64", at.lanes) * size
-    with fn.if_else(offsets.eq(run).all_lanes()) as otherwise:
+    is_consecutive, first = place.consecutive(at.lanes, BITS[raw.kind] // 8)
+    with fn.if_else(is_consecutive) as otherwise:
         _store_run(fn, raw, place.address.offset(first), mask)
         otherwise()
         _scatter(fn, raw, addresses, mask)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from asterope.formats import ELEMENTS, emit_decode, emit_encode
+from asterope.host.division import divide
 from asterope.host.values import NARROW_FLOATS, register_kind, round_narrow
 from asterope.ir import Op, Type, Value
 from asterope.native import BINARY_FUNCTIONS, BITS, FUNCTIONS, Val, apply_directed, apply_function
@@ -112,6 +113,11 @@ def _float(emit_wide: Callable[[list[Val]], Val]) -> Emit:
     return emit
 
 
+_EXTREMES = {
+    128: "llvm.x86.sse.{}.ps", 256: "llvm.x86.avx.{}.ps.256", 512: "llvm.x86.avx512.{}.ps.512",
+}  # fmt: skip
+
+
 def _extreme(beats: str, *, keep_nan: bool) -> Callable[[list[Val]], Val]:
     """Choose b where it beats a; of equals (also of zeros) a. NaN loses, or wins if kept."""
 
@@ -119,6 +125,12 @@ def _extreme(beats: str, *, keep_nan: bool) -> Callable[[list[Val]], Val]:
         a, b = v
         if keep_nan:
             return a.is_nan().where(a, b.cmp(f"u{beats}", a).where(b, a))
+        width = a.lanes * 32
+        if a.kind == "f32" and a.fn.isa.has_wide_masks and width in _EXTREMES:
+            # Of equals, or where one is NaN, the instruction gives its second operand.
+            name = _EXTREMES[width].format("max" if beats == "gt" else "min")
+            rounding = (a.fn.const("i32", 4),) if width == 512 else ()
+            return a.is_nan().where(b, a.fn.call(name, (b, a, *rounding), "f32", a.lanes))
         return (a.is_nan() | b.cmp(f"o{beats}", a)).where(b, a)
 
     return emit
@@ -219,7 +231,7 @@ ARITHMETIC: dict[str, Emit] = {
     "trailing_zeros": _bits("cttz", flips_bool=True),
     "mulhu": _mulhu, "iabs": _iabs, "cmp": _cmp, "fcmp": _cmp, "select": _select,
     "fadd": _float(lambda v: v[0] + v[1]), "fsub": _float(lambda v: v[0] - v[1]),
-    "fmul": _float(lambda v: v[0] * v[1]), "fdiv": _float(lambda v: v[0] / v[1]),
+    "fmul": _float(lambda v: v[0] * v[1]), "fdiv": _float(lambda v: divide(*v)),
     "frem": _float(lambda v: v[0].op("frem", v[1])),
     "fmin": _float(_extreme("lt", keep_nan=False)), "fmax": _float(_extreme("gt", keep_nan=False)),
     "fminimum": _float(_extreme("lt", keep_nan=True)),

@@ -1,8 +1,9 @@
 """Masks as loop bounds: where a mask is on from the start, and from where on it is off.
 
-A compare of evenly spaced numbers with a scalar, `offsets < n`, holds up to some element. A loop
-over chunks runs without that mask up to there, with it over the one chunk in between, and knows
-that nothing is on in the rest. What cannot be bounded stays a mask.
+A compare of evenly spaced numbers with a scalar, `offsets < n`, holds up to some element, and so
+does an unsigned one from zero on. A loop over chunks runs without that mask up to there, with it
+over the one chunk in between, and knows that nothing is on in the rest. What cannot be bounded
+stays a mask.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from asterope.native import BITS, Val
 if TYPE_CHECKING:
     from asterope.host.lower import Lowering
 
-__all__ = ["Reach", "reach_of"]
+__all__ = ["Reach", "no_wrap", "reach_of", "spacing"]
 
-_MIRRORED = {"slt": "sgt", "sle": "sge", "sgt": "slt", "sge": "sle"}
+_MIRRORED = {
+    "slt": "sgt", "sle": "sge", "sgt": "slt", "sge": "sle",
+    "ult": "ugt", "ule": "uge", "ugt": "ult", "uge": "ule",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,18 @@ def reach_of(low: Lowering, mask: Value) -> Reach | None:
     return _compare(low, op, size) if op.name == "cmp" else None
 
 
+def spacing(low: Lowering, vector: Value) -> int | None:
+    """Return the distance of a vector's elements where they are evenly spaced, as far as known."""
+    line = _line(low, vector, vector.type.shape[0])
+    return line.step if line else None
+
+
+def no_wrap(low: Lowering, vector: Value, size: int) -> Val | None:
+    """Return whether evenly spaced elements really rise, None if they do not or are not."""
+    line = _line(low, vector, size)
+    return _does_not_wrap(line, size) if line and line.step > 0 else None
+
+
 def _uniform(on: Val, size: int) -> Reach:
     count = on.where(size, 0, "i64")
     return Reach(count, count)
@@ -83,15 +99,28 @@ def _compare(low: Lowering, op: Op, size: int) -> Reach | None:
         return None
     if right.valid is not None:
         valid = valid & right.valid
-    ahead = _distance(left.first, right.first)
+    if pred[0] == "s":
+        return _signed(low, left, right.first, pred, valid, size)
+    if pred not in ("ult", "ule"):
+        return None
+    # Below a number that is not negative unsigned is from zero on and below it.
+    reach = _signed(low, left, right.first, f"s{pred[1:]}", valid & right.first.ge(0), size)
+    return Reach(left.first.ge(0).where(reach.full, 0), reach.edge)
+
+
+def _signed(
+    low: Lowering, line: _Line, bound: Val, pred: str, valid: Val, size: int
+) -> Reach:  # fmt: skip
+    """Compare a rising line with a number; nothing is known where it is not `valid`."""
+    ahead = _distance(line.first, bound)
     if pred in ("sgt", "sge"):
         starts_on = (ahead.lt(0) if pred == "sgt" else ahead.le(0)) & valid
         return Reach(starts_on.where(size, 0, "i64"), low.fn.const("i64", size))
     if pred == "sle":
         ahead = low.fn.intrinsic("sadd.sat", ahead, ahead.like(1))
-    if left.step > 1:
-        ahead = (ahead.minimum("smax", 0).minimum("smin", size * left.step) + left.step - 1).op(
-            "udiv", left.step
+    if line.step > 1:
+        ahead = (ahead.minimum("smax", 0).minimum("smin", size * line.step) + line.step - 1).op(
+            "udiv", line.step
         )
     return Reach(valid.where(ahead, 0), valid.where(ahead, size))
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from asterope.errors import DeadlockError
 from asterope.host.executable import (
     ArgumentLayout,
     KernelCode,
@@ -17,7 +18,8 @@ from asterope.host.executable import (
     finish,
     translate_program,
 )
-from asterope.host.timing import Stream, append
+from asterope.host.recording import record
+from asterope.host.timing import MOST_ROUNDS, Stream, append, conditional_loops
 from asterope.ir import Kernel, print_kernel
 from asterope.native import Isa, Module, Val, best_isa, scratch_area
 
@@ -25,8 +27,6 @@ __all__ = ["Emitter", "TimeCode"]
 
 _SYMBOL = "run_programs"
 _MARK = -1
-_WORD_BYTES = 8
-_FIRST_RECORD_WORDS = 1 << 14
 
 
 def _write_llvm(kernel: Kernel, isa: Isa) -> str:
@@ -72,6 +72,7 @@ class TimeCode:
         key = hashlib.sha256(print_kernel(kernel).encode()).hexdigest()
         pointer = ctypes.c_void_p
         self.layout = ArgumentLayout(kernel)
+        self.loops = [op.loc or kernel.name for op in conditional_loops(kernel)]
         self.code = KernelCode(
             f"time|{key}",
             isa,
@@ -92,7 +93,7 @@ class Emitter:
 
     def __init__(self, code: TimeCode, grid: Sequence[int], args: Sequence[int | float]) -> None:
         self.num_programs = grid[0] * grid[1] * grid[2]
-        self._code = code.code
+        self._code, self._loops = code.code, code.loops
         self._arguments = code.layout.pack(args)
         self._grid = (ctypes.c_int32 * 3)(*grid)
         self._buffer: npt.NDArray[Any] = np.empty(0, np.int64)
@@ -104,11 +105,15 @@ class Emitter:
 
         Programs are taken until there are `min_words` words. Each begins with -1; records are
         described in `timing.py`. The words are valid until the next call.
+
+        Raises: DeadlockError if a loop does not end.
         """
         if self._buffer.size < 2 * min_words:
             self._buffer = np.empty(2 * min_words, np.int64)
         while True:
-            stream = self._run(first, stride, min_words)
+            stream = self._run(first, stride, min_words, self._buffer)
+            if stream.stuck:
+                raise _endless(self._stuck_at(stream), stream.program)
             if stream.complete or first >= self.num_programs:
                 return self._buffer[: stream.complete], stream.program
             self._buffer = np.empty(2 * stream.written, np.int64)
@@ -116,33 +121,37 @@ class Emitter:
     def record(
         self, restore: Callable[[], None]
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return the records of all programs, run once in order, and where each one's begin.
+        """Return the records of programs that write memory, as `recording.record` says."""
+        return record(self, restore)
 
-        For programs that write memory, which may not run twice: `restore` is called before the
-        first, and again where the room was too small and all are run anew.
+    def run_one(self, program: int, buffer: npt.NDArray[np.int64]) -> tuple[int, int, str]:
+        """Run one program; return the words of a complete record, 0 if it does not fit.
+
+        With them come the words it would take, and the line of the loop that does not end, if any.
         """
-        size = _FIRST_RECORD_WORDS
-        while True:
-            self._buffer = np.empty(size, np.int64)
-            restore()
-            starts = [0]
-            while len(starts) <= self.num_programs:
-                begin = starts[-1]
-                stream = self._run(len(starts) - 1, 1, 1, begin)
-                if not stream.complete:
-                    break
-                starts.append(begin + stream.complete)
-            else:
-                return self._buffer[: starts[-1]], np.array(starts, np.int64)
-            size = max(2 * size, 2 * (begin + stream.written))
+        stream = self._run(program, 1, 1, buffer)
+        return stream.complete, stream.written, self._stuck_at(stream)
 
-    def _run(self, first: int, stride: int, min_words: int, begin: int = 0) -> Stream:
+    def _stuck_at(self, stream: Stream) -> str:
+        return self._loops[stream.stuck - 1] if stream.stuck else ""
+
+    def _run(
+        self, first: int, stride: int, min_words: int, buffer: npt.NDArray[np.int64]
+    ) -> Stream:
         stream = Stream(
-            buffer=self._buffer.ctypes.data + _WORD_BYTES * begin,
-            size=self._buffer.size - begin, enough=min_words, program=first,
-        )  # fmt: skip
+            buffer=buffer.ctypes.data, size=buffer.size, enough=min_words, program=first
+        )
         self._code.run(
             ctypes.addressof(self._arguments), ctypes.addressof(self._grid), stride,
             self.num_programs, ctypes.addressof(stream), scratch_area(self._code.scratch_bytes),
         )  # fmt: skip
         return stream
+
+
+def _endless(where: str, program: int) -> DeadlockError:
+    return DeadlockError(
+        f"this loop of program {program} goes on for {MOST_ROUNDS:,} rounds: it waits for what no"
+        " program of the launch writes",
+        where=where,
+        hint="what it reads must change, or have its last value before the launch",
+    )

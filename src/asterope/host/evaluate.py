@@ -55,10 +55,11 @@ def evaluate(low: Lowering, value: Value, at: At) -> Lane:
         result = Lane(read_buffer(state, at))
     else:
         result = LAZY[state.op.name](low, state.op, at)
-        kept = low.through.get(value)
-        if kept is not None:
-            low.fn.store(result.vector(at.lanes), kept.address(at.index))
     low.memos[-1][key] = result
+    if isinstance(state, Lazy) and value in low.through:
+        kept, buffer = low.through[value]
+        chunk = evaluate(low, kept, at).vector(at.lanes)
+        low.fn.store(buffer.encoded(chunk), buffer.address(at.index))
     return result
 
 
@@ -67,8 +68,8 @@ def read_buffer(buffer: Buffer, at: At) -> Val:
     """Load a chunk of a buffer."""
     fn = buffer.pointer.fn
     address = buffer.address(at.index)
-    value = _read_lanes(buffer, address, at) if at.lanes else fn.load(address, buffer.kind)
-    return value.cmp("ne", 0) if buffer.type.elem == "i1" else value
+    raw = _read_lanes(buffer, address, at) if at.lanes else fn.load(address, buffer.kind)
+    return buffer.decoded(raw)
 
 
 def _read_lanes(buffer: Buffer, address: Val, at: At) -> Val:
@@ -89,7 +90,7 @@ def _const(low: Lowering, op: Op, at: At) -> Lane:
 
 
 def _iota(low: Lowering, op: Op, at: At) -> Lane:
-    start = at.index[0].zext("i32") + op.attrs["start"]
+    start = at.index[0].narrowed("i32") + op.attrs["start"]
     return Lane(start, 1 if at.lane == 0 else 0)
 
 
@@ -137,7 +138,10 @@ def _elementwise(low: Lowering, op: Op, at: At) -> Lane:
             return run
     if all(p.step == 0 and not p.val.lanes for p in parts):
         return Lane(ARITHMETIC[op.name](op, [p.val for p in parts]))
-    return Lane(ARITHMETIC[op.name](op, [p.vector(at.lanes) for p in parts]))
+    operands = [p.vector(at.lanes) for p in parts]
+    if op.name == "fdiv" and not parts[1].val.lanes:
+        operands[1] = parts[1].val
+    return Lane(ARITHMETIC[op.name](op, operands))
 
 
 def _run(name: str, parts: list[Lane]) -> Lane | None:

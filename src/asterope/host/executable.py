@@ -13,8 +13,18 @@ from typing import Any
 import numpy as np
 
 from asterope.errors import KernelError
+from asterope.host.job import (
+    ARGUMENTS,
+    COUNTER_BYTES,
+    GRID,
+    HEAD,
+    RECORDS,
+    programs,
+    takes_in_order,
+)
 from asterope.host.lower import Lowering
-from asterope.host.reports import Reports, reporting_ops
+from asterope.host.reports import Reports, record_of, reporting_ops
+from asterope.host.single_round import with_single_rounds
 from asterope.host.values import NARROW_FLOATS, register_kind
 from asterope.ir import Kernel, Type, dtype_of, print_kernel
 from asterope.native import (
@@ -26,7 +36,6 @@ from asterope.native import (
     best_isa,
     load_library,
     num_cores,
-    run_on_all_cores,
     run_shared,
     scratch_area,
     sources_digest,
@@ -37,9 +46,6 @@ __all__ = ["ArgumentLayout", "HostKernel", "KernelCode", "write_llvm"]
 _SYMBOL = "run_programs"
 _INFO = "scratch_bytes"
 _SMALL_WORK = 1 << 15
-# A job in memory: how many programs were taken, how many to take at a time, grid, arguments.
-_JOB_HEAD = "<qq3i4x"
-_GRAIN, _GRID, _ARGUMENTS = 8, 16, 32
 
 
 class KernelCode:
@@ -90,39 +96,22 @@ def finish(module: Module, fn: Function, low: Lowering) -> str:
 
 
 def write_llvm(kernel: Kernel, isa: Isa, *, disjoint: bool) -> str:
-    """Translate a kernel to LLVM IR: `run_programs(job, scratch)`.
+    """Translate a kernel to LLVM IR: `run_programs(job, scratch, worker)`, as crews call it.
 
-    Each thread takes `grain` programs at a time from the job's counter until none is left. For a
-    kernel that reports a third parameter is the thread's record, described in `reports.py`.
+    The job is described in `job.py`; a worker's record, if the kernel reports, in `reports.py`.
     """
     module = Module(isa)
-    parameters = [("ptr", "job"), ("ptr noalias", "scratch")]
-    record = [("ptr", "record")] if reporting_ops(kernel) else []
-    fn = module.function(_SYMBOL, [*parameters, *record])
-    counter, scratch = fn.args[:2]
-    grain = fn.load(counter.offset(_GRAIN), "i64")
-    places = counter.offset(_ARGUMENTS), counter.offset(_GRID)
-    low = begin(fn, kernel, *places, scratch, disjoint=disjoint)
-    low.record = fn.args[2] if record else None
+    parameters = [("ptr", "job"), ("ptr noalias", "scratch"), ("i64", "worker")]
+    fn = module.function(_SYMBOL, parameters)
+    job, scratch, worker = fn.args
+    places = job.offset(ARGUMENTS), job.offset(GRID)
+    low = begin(fn, with_single_rounds(kernel), *places, scratch, disjoint=disjoint)
+    if low.sites:
+        low.record = record_of(fn.load(job.offset(RECORDS), "ptr"), worker)
     sizes = [g.zext("i64") for g in low.grid]
-    total = sizes[0] * sizes[1] * sizes[2]
-    first = fn.slot("i64")
-
-    def take() -> Val:
-        text = f"atomicrmw add {counter.text}, {grain.text} monotonic"
-        fn.store(fn.line(text, "i64"), first)
-        return fn.load(first, "i64").lt(total)
-
-    def stop() -> None:
-        fn.line(f"atomicrmw max {counter.text}, {total.text} monotonic", "i64")
-        fn.leave()
-
-    low.stop = stop
-    with fn.while_(take):
-        start = fn.load(first, "i64")
-        end = (start + grain).minimum("smin", total)
-        with fn.loop(start, end) as program:
-            translate_program(low, program)
+    with programs(fn, job, worker, sizes[0] * sizes[1] * sizes[2]) as (program, stop):
+        low.stop = stop
+        translate_program(low, program)
     return finish(module, fn, low)
 
 
@@ -143,6 +132,8 @@ class HostKernel:
         self._largest_block = max(elements, default=1)
         self._layout = ArgumentLayout(kernel)
         self._sites = reporting_ops(kernel)
+        self._prints = Reports.prints(self._sites)
+        self._takes_in_order = takes_in_order(kernel)
 
     def code(self, *, disjoint: bool = True) -> KernelCode:
         """Return the machine code, compiling it if it is neither in memory nor on disk."""
@@ -156,7 +147,7 @@ class HostKernel:
                     f"values|{disjoint}|{self._key}",
                     self.isa,
                     lambda: write_llvm(self.kernel, self.isa, disjoint=disjoint),
-                    (pointer,) * (3 if self._sites else 2),
+                    (pointer, pointer, ctypes.c_int64),
                 )
             return self._codes[disjoint]
 
@@ -178,31 +169,24 @@ class HostKernel:
         num_programs = grid[0] * grid[1] * grid[2]
         # Another core does not pay when the blocks touched are few and small.
         is_small = num_programs * self._largest_block < _SMALL_WORK
-        cores = 1 if is_small else min(num_cores(), num_programs)
-        grain = max(1, num_programs // (cores * 16))
-        job = self._layout.job(grid, grain, args)
+        is_alone = is_small or self._prints
+        cores = 1 if is_alone else min(num_cores(), num_programs)
+        reports = Reports(self._sites, grid, cores) if self._sites else None
+        job = self._layout.job(
+            grid, args, grain=max(1, num_programs // (cores * 16)),
+            shares=1 if self._takes_in_order else cores, records=reports.address if reports else 0,
+        )  # fmt: skip
         if num_programs <= 0:
             return
-        code = self.code(disjoint=extents is not None and _are_disjoint(extents))
+        disjoint = extents is not None and _are_disjoint(extents)
+        code = self._codes.get(disjoint) or self.code(disjoint=disjoint)
         address = ctypes.addressof(job)
-        if self._sites:
-            self._run_reporting(code, address, grid, cores)
-        elif cores == 1 or not run_shared(
+        if cores == 1 or not run_shared(
             code.address, address, helpers=cores - 1, scratch_bytes=code.scratch_bytes
         ):
-            code.run(address, scratch_area(code.scratch_bytes))
-
-    def _run_reporting(
-        self, code: KernelCode, job: int, grid: tuple[int, int, int], cores: int
-    ) -> None:
-        """Run a job whose programs print or assert: each thread keeps a record."""
-        reports = Reports(self._sites, grid)
-
-        def work(_: int) -> None:
-            code.run(job, scratch_area(code.scratch_bytes), reports.record())
-
-        run_on_all_cores(work, cores, small=Reports.prints(self._sites))
-        reports.finish()
+            code.run(address, scratch_area(code.scratch_bytes), 0)
+        if reports:
+            reports.finish()
 
 
 class ArgumentLayout:
@@ -219,11 +203,12 @@ class ArgumentLayout:
         letters = "".join(map(_letter, types))
         self._packer, self._job_packer = (
             struct.Struct("<" + letters),
-            struct.Struct(_JOB_HEAD + letters),
+            struct.Struct(HEAD + letters),
         )
+        self._pack_job = self._job_packer.pack_into
         self._count = len(types)
         self._buffer = ctypes.c_char * (self._packer.size + 1)
-        self._job_buffer = ctypes.c_char * (self._job_packer.size + 1)
+        self._jobs: dict[int, type[ctypes.Array[ctypes.c_char]]] = {}
 
     def pack(self, args: Sequence[int | float]) -> ctypes.Array[ctypes.c_char]:
         """Lay arguments out; integers wrap to their width and floats round to their format.
@@ -235,14 +220,31 @@ class ArgumentLayout:
         return buffer
 
     def job(
-        self, grid: tuple[int, int, int], grain: int, args: Sequence[int | float]
+        self,
+        grid: tuple[int, int, int],
+        args: Sequence[int | float],
+        *,
+        grain: int,
+        shares: int,
+        records: int,
     ) -> ctypes.Array[ctypes.c_char]:
-        """Lay out a job: a counter at zero, the grain, the grid and the arguments.
+        """Lay out a job: what `job.py` says, the arguments, and the counters at zero behind.
 
         Raises: KernelError if the number of arguments is wrong or one does not fit its type.
         """
-        buffer = self._job_buffer()
-        self._pack(self._job_packer, buffer, (0, grain, *grid), args)
+        size = self._job_packer.size
+        if shares not in self._jobs:
+            self._jobs[shares] = ctypes.c_char * (size + COUNTER_BYTES * (shares + 1))
+        buffer = self._jobs[shares]()
+        counters = (ctypes.addressof(buffer) + size + COUNTER_BYTES - 1) & -COUNTER_BYTES
+        if self._fits_as_is:
+            try:
+                self._pack_job(buffer, 0, grain, shares, counters, records, *grid, *args)
+            except (struct.error, OverflowError):
+                pass  # an integer that has to wrap, or something that does not fit at all
+            else:
+                return buffer
+        self._pack(self._job_packer, buffer, (grain, shares, counters, records, *grid), args)
         return buffer
 
     def _pack(
@@ -254,13 +256,6 @@ class ArgumentLayout:
     ) -> None:
         if len(args) != self._count:
             raise KernelError(f"takes {self._count} arguments, got {len(args)}", where=self._name)
-        if self._fits_as_is:
-            try:
-                packer.pack_into(buffer, 0, *head, *args)
-            except (struct.error, OverflowError):
-                pass  # an integer that has to wrap, or something that does not fit at all
-            else:
-                return
         values: list[Any] = list(args)
         try:
             for i, bits in self._integers:

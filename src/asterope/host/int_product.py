@@ -123,7 +123,8 @@ def _block(
     sums = [[fn.slot("i32", lanes) for _ in line] for line in places]
     for line, slots in zip(places, sums, strict=True):
         for place, slot in zip(line, slots, strict=True):
-            fn.store(fn.load(place, "i32", lanes), slot)
+            start = fn.const("i32", 0, lanes) if p.from_zero else fn.load(place, "i32", lanes)
+            fn.store(start, slot)
     with fn.loop(0, depth) as k:
         right = [
             fn.load(b.offset((k * p.n + n + v * lanes) * 4), "i32", lanes) for v in range(vectors)

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from asterope.host.values import Buffer
 from asterope.native import BITS, Function, Val
 
-if TYPE_CHECKING:
-    from asterope.host.lower import Lowering
-
-__all__ = ["copy_turned", "is_row_major", "transpose_into", "transposed", "turn"]
+__all__ = ["copy_turned", "is_row_major", "strides_of", "transposed", "turn"]
 
 
 def is_row_major(buffer: Buffer) -> bool:
@@ -24,12 +20,17 @@ def is_row_major(buffer: Buffer) -> bool:
     return True
 
 
-def transpose_into(low: Lowering, source: Buffer, target: Buffer) -> None:
-    """Copy a matrix to a row-major one."""
-    copy_turned(
-        low.fn, source.pointer, target.pointer, source.type.shape, source.strides,
-        target.strides[0], source.kind, source.kind,
-    )  # fmt: skip
+def strides_of(shape: tuple[int, ...], lane: int = -1) -> tuple[int, ...]:
+    """Return strides without gaps, neighbours along `lane` (the last dimension)."""
+    order = list(range(len(shape)))
+    if lane >= 0:
+        order.remove(lane)
+        order.append(lane)
+    strides, stride = [0] * len(shape), 1
+    for d in reversed(order):
+        strides[d] = stride
+        stride *= shape[d]
+    return tuple(strides)
 
 
 def copy_turned(

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from asterope.host.layout import is_row_major
+from asterope.host.tile_choice import finish_sums, start_panels, start_sums
+from asterope.host.timing import conditional_loops, stop_if_stuck
 from asterope.host.values import Buffer, Lazy, Memory, register_kind
-from asterope.ir import ATOMICS, READS, WRITES, Block, Op, Value, is_volatile
+from asterope.ir import ATOMICS, READS, WRITES, Block, Op, Type, Value, is_volatile
 from asterope.native import Function, Val
 
 if TYPE_CHECKING:
@@ -57,16 +59,32 @@ def for_(low: Lowering, op: Op) -> None:
     """Translate a counted loop."""
     fn, (body,) = low.fn, op.blocks
     lo, hi, step = (low.scalar(v) for v in op.operands[:3])
+    start_sums(low, op)
     _settle_before(low, op)
+    start_panels(low, op)
     places = _places(low, op.operands[3:])
     _put(low, places, op.operands[3:])
     with low.pinned(places):
         with _counted(fn, lo, hi, step) as counter, low.inner():
             low.env[body.args[0]] = counter
             _bind(low, body.args[1:], places)
+            _note_steps(low, body)
             low.block(body)
             _assign(low, places, body)
+        finish_sums(low, op, places)
         _bind(low, op.results, places)
+
+
+def _note_steps(low: Lowering, body: Block) -> None:
+    """Note how far the next round moves the pointers that a loop carries."""
+    for pointer, following in zip(body.args[1:], body.terminator.operands, strict=True):
+        op = following.op
+        if op is None or op.name != "addptr" or op.operands[0] is not pointer:
+            continue
+        step = low.env.get(op.operands[1])
+        if isinstance(step, Val) and not pointer.type.shape:
+            size = max(1, Type(str(pointer.type.pointee)).bits // 8)
+            low.steps[pointer] = step.sext("i64") * size
 
 
 @contextmanager
@@ -103,13 +121,21 @@ def while_(low: Lowering, op: Op) -> None:
             _put(low, passed, values)
             return low.scalar(again)
 
+    rounds = fn.slot("i64") if low.stream is not None else None
+    if rounds is not None:
+        fn.store(fn.const("i64", 0), rounds)
     with low.pinned([*places, *passed]):
         with fn.while_(condition), low.inner():
-            if _only_waits(op):
+            if rounds is not None:
+                stop_if_stuck(low, rounds, conditional_loops(low.kernel).index(op))
+            if rounds is None and _only_waits(op):
                 fn.call("sched_yield", (), "i32")
             _bind(low, after.args, passed)
             low.block(after)
             _assign(low, places, after)
+        if reads_memory:
+            # What comes later may read what the loop waited for.
+            fn.compiler_fence()
         _bind(low, op.results, passed)
     for place in places:
         if isinstance(place, Buffer):

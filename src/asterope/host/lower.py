@@ -8,6 +8,7 @@ loop carries it, or when memory it was loaded from is about to change.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -34,11 +35,15 @@ from asterope.host.evaluate import (
     evaluate,
     lane_preference,
 )
-from asterope.host.layout import is_row_major
+from asterope.host.layout import is_row_major, strides_of
+from asterope.host.prefetch import asks_of, scalars_first
+from asterope.host.runs import note_run, tile_offsets
 from asterope.host.scratch import Scratch
-from asterope.host.sharing import settle_shared, settle_yielded, sharing
+from asterope.host.sharing import codes_first, settle_shared, settle_yielded, sharing
 from asterope.host.stores import fusible, is_quick_load, store
+from asterope.host.tile_choice import Sum, tile_operands
 from asterope.host.values import (
+    MAX_LANES,
     At,
     Buffer,
     Lane,
@@ -61,8 +66,11 @@ class Lowering:
     """The state of one program's translation.
 
     `disjoint` promises that the arrays behind different pointer parameters do not overlap. `needed`
-    are, block by block, the values used after the current op. `shared` and `through` belong to
-    `sharing.py`: blocks that several consumers need, and where the open nest keeps them.
+    are, block by block, the values used after the current op, and `later` are the ops after it.
+    `shared` and `through` belong to `sharing.py`: blocks that several consumers need, and what of
+    them the open nest keeps where. `compact` and `sums` belong to `tile_choice.py`: blocks that
+    only tile registers read, and sums of theirs that loops carry. `exponents` are where tile
+    registers' products note the smallest one of a left operand.
     """
 
     def __init__(self, fn: Function, kernel: Kernel, scratch_base: Val, *, disjoint: bool) -> None:
@@ -80,20 +88,29 @@ class Lowering:
         self.stop: Callable[[], None] = fn.leave
         self.grid: Sequence[Val] = ()
         self.stream: Val | None = None
+        self.steps: dict[Value, Val] = {}
+        self.runs: dict[Buffer, Val] = {}
+        self._offsets = tile_offsets(kernel)
         self._base = scratch_base
         self.needed: list[set[Value]] = []
+        self.later: Sequence[Op] = ()
         self.shared: set[Value] = set()
-        self.through: dict[Value, Buffer] = {}
-        self._pinned: set[Memory] = set()
+        self.through: dict[Value, tuple[Value, Buffer]] = {}
+        self.compact = tile_operands(kernel, fn.isa)
+        self.sums: dict[Op, Sum] = {}
+        self.exponents: dict[Buffer, Val] = {}
+        self.held: set[Memory] = set()
         self._around: list[dict[Value, State]] = []
 
     # -- blocks ---------------------------------------------------------------------------------
     def block(self, block: Block) -> None:
         """Translate all ops of a block but its terminator; keep what the terminator takes."""
-        last_use = {v: i for i, op in enumerate(block.ops) for q in op.walk() for v in q.operands}
+        ops = codes_first(scalars_first(block.ops), self.compact)
+        last_use = {v: i for i, op in enumerate(ops) for q in op.walk() for v in q.operands}
         outer = set(self.env) - set(block.args)
         self.needed.append(outer)
-        for i, op in enumerate(block.ops[:-1]):
+        for i, op in enumerate(ops[:-1]):
+            self.later = ops[i + 1 :]
             alive = {v for v in self.env if v in outer or last_use.get(v, -1) > i}
             self.needed[-1] = alive
             self._op(op)
@@ -115,9 +132,9 @@ class Lowering:
         with self.scope():
             yield
         self._around.pop()
-        made = self._memories(set(self.env))
+        made = self.memories(set(self.env))
         self.env = saved
-        self._release(made - self._memories(set(saved)))
+        self._release(made - self.memories(set(saved)))
 
     def closure(self, roots: set[Value], kept: Collection[Value] = ()) -> set[Value]:
         """Return the values that the given ones are still computed from, and themselves.
@@ -137,12 +154,12 @@ class Lowering:
         return found
 
     def _forget(self, keep: set[Value]) -> None:
-        before = self._memories(set(self.env))
+        before = self.memories(set(self.env))
         self.env = {v: s for v, s in self.env.items() if v in keep}
-        self._release(before - self._memories(keep))
+        self._release(before - self.memories(keep))
 
     def _release(self, memories: set[Memory]) -> None:
-        for memory in memories - self._pinned - self._memories_around():
+        for memory in memories - self.held - self._memories_around():
             self.scratch.release(memory)
 
     def _memories_around(self) -> set[Memory]:
@@ -153,18 +170,22 @@ class Lowering:
     @contextmanager
     def pinned(self, places: Iterable[object]) -> Iterator[None]:
         """Keep buffers reserved, whoever else may be done with them."""
-        mine = {p.memory for p in places if isinstance(p, Buffer)} - self._pinned
-        self._pinned |= mine
+        mine = {p.memory for p in places if isinstance(p, Buffer)} - self.held
+        self.held |= mine
         yield
-        self._pinned -= mine
+        self.held -= mine
 
-    def _memories(self, values: set[Value]) -> set[Memory]:
+    def memories(self, values: set[Value]) -> set[Memory]:
+        """Return the scratch memory that values lie in."""
         states = (self.env.get(v) for v in values)
         return {s.memory for s in states if isinstance(s, Buffer)}
 
-    def is_free(self, memory: Memory) -> bool:
-        """Whether nothing needed after the current op lies in a piece of scratch memory."""
-        needed = self._memories(self.closure(self.needed[-1]))
+    def is_free(self, memory: Memory, kept: Collection[Value] = ()) -> bool:
+        """Whether nothing needed after the current op lies in a piece of scratch memory.
+
+        What `kept` values are computed from is not needed. It may be `held` all the same.
+        """
+        needed = self.memories(self.closure(self.needed[-1], kept))
         return memory not in needed | self._memories_around()
 
     # -- ops ------------------------------------------------------------------------------------
@@ -259,14 +280,19 @@ class Lowering:
         lane: int = -1,
         *,
         store: Op | None = None,
+        most: int = MAX_LANES,
     ) -> Iterator[At]:
         """Loop like `nest` to compute blocks of a shape; yields once for each copy of the body."""
         lane = lane if lane >= 0 else len(shape) - 1
-        lanes = lanes_for(shape[lane])
+        lanes = lanes_for(shape[lane], most)
         plan = chunks_of(self, shape, roots, lane=lane, lanes=lanes, store=store)
+        asks = asks_of(self, roots, plan) if store and len(shape) == 1 else []
         rest = tuple(n for d, n in enumerate(shape) if d != lane)
         with self.loops(rest) as index:
-            yield from plan.each(index)
+            for at in plan.each(index):
+                for ask in asks:
+                    ask(at)
+                yield at
 
     @contextmanager
     def loops(self, shape: tuple[int, ...]) -> Iterator[tuple[Val, ...]]:
@@ -275,48 +301,38 @@ class Lowering:
             yield tuple(stack.enter_context(self.fn.loop(0, size)) for size in shape)
 
     # -- buffers --------------------------------------------------------------------------------
-    def new_buffer(self, type_: Type, lane: int = -1) -> Buffer:
+    def new_buffer(self, type_: Type, lane: int = -1, *, compact: bool = False) -> Buffer:
         """Reserve a buffer whose elements are neighbours along `lane` (the last dimension)."""
-        shape = type_.shape
-        order = list(range(len(shape)))
-        if lane >= 0:
-            order.remove(lane)
-            order.append(lane)
-        strides, stride = [0] * len(shape), 1
-        for d in reversed(order):
-            strides[d] = stride
-            stride *= shape[d]
-        kind = register_kind(type_)
-        memory = self.scratch.allocate(stride * max(1, BITS[kind] // 8))
-        return self.view(memory, type_, tuple(strides))
+        num_bytes = 2 if compact else max(1, BITS[register_kind(type_)] // 8)
+        memory = self.scratch.allocate(math.prod(type_.shape) * num_bytes)
+        pointer = self._base.offset(memory.offset)
+        return Buffer(memory, pointer, type_, strides_of(type_.shape, lane), compact)
 
     @contextmanager
-    def temporaries(self) -> Iterator[Callable[[Type], Buffer]]:
+    def temporaries(self) -> Iterator[Callable[..., Buffer]]:
         """Give buffers that exist until the end of the block."""
         made: list[Buffer] = []
 
-        def new(type_: Type) -> Buffer:
-            made.append(self.new_buffer(type_))
+        def new(type_: Type, lane: int = -1, *, compact: bool = False) -> Buffer:
+            made.append(self.new_buffer(type_, lane, compact=compact))
             return made[-1]
 
         yield new
         for buffer in made:
             self.scratch.release(buffer.memory)
 
-    def view(self, memory: Memory, type_: Type, strides: tuple[int, ...], skip: int = 0) -> Buffer:
-        """Look at a piece of scratch memory as a block, `skip` elements in."""
-        kind = register_kind(type_)
-        offset = memory.offset + skip * max(1, BITS[kind] // 8)
-        return Buffer(memory, self._base.offset(offset), type_, strides)
-
-    def fill(self, buffer: Buffer, value: Value) -> None:
-        """Compute a block into a buffer."""
+    def fill(self, buffer: Buffer, value: Value, look: Callable[[Val], None] | None = None) -> None:
+        """Compute a block into a buffer, and `look` at what is stored."""
         shape = buffer.type.shape
         lane = next((d for d, s in enumerate(buffer.strides) if s == 1 and shape[d] > 1), -1)
         with sharing(self, [value], shape, lane):
-            for at in self.chunks(shape, [value], lane):
+            # A vector holds twice as many of 16 bits.
+            most = 2 * MAX_LANES if buffer.compact else MAX_LANES
+            for at in self.chunks(shape, [value], lane, most=most):
                 chunk = self.evaluate(value, at).vector(at.lanes)
-                self.fn.store(chunk, buffer.address(at.index))
+                self.fn.store(buffer.encoded(chunk), buffer.address(at.index))
+                if look:
+                    look(chunk)
 
     def materialise(self, value: Value, *, row_major: bool = False) -> Buffer:
         """Return a block's buffer, computing it if it has none yet."""
@@ -325,9 +341,17 @@ class Lowering:
             return state
         self.shared.discard(value)
         lane = -1 if row_major else lane_preference(self, value)
-        buffer = self.new_buffer(value.type, lane)
+        compact = value in self.compact
+        if compact and lane < len(value.type.shape) - 2:
+            lane = -1
+        buffer = self.new_buffer(value.type, lane, compact=compact)
         self.fill(buffer, value)
+        if compact:
+            self.exponents[buffer] = self.fn.slot("i32")
+            self.fn.store(self.fn.const("i32", -1), self.exponents[buffer])
         self.env[value] = buffer
+        if value in self._offsets and len(value.type.shape) == 1:
+            note_run(self, value, buffer)
         return buffer
 
     def settle_loads(self, target: Value | None = None) -> None:

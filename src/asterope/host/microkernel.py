@@ -24,7 +24,7 @@ _WORTH_PACKING = 4  # blocks of rows that read a panel
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Product:
-    """C[m, n] += A[m, k] B[k, n]: strides in elements, C row-major."""
+    """C[m, n] += A[m, k] B[k, n], = where it is `from_zero`: strides in elements, C row-major."""
 
     m: int
     n: int
@@ -35,13 +35,15 @@ class Product:
     total: str
     a_strides: tuple[int, int]
     b_strides: tuple[int, int]
+    from_zero: bool = False
 
     @property
     def name(self) -> str:
         """The name of the generated function."""
         kinds = f"{self.a_kind}_{self.b_kind}_{self.total}"
         strides = "_".join(map(str, (*self.a_strides, *self.b_strides)))
-        return f"dot_{self.order}_{kinds}_{self.m}x{self.n}x{self.k}_{strides}"
+        start = "_from_zero" if self.from_zero else ""
+        return f"dot_{self.order}_{kinds}_{self.m}x{self.n}x{self.k}_{strides}{start}"
 
     @property
     def lanes(self) -> int:
@@ -166,28 +168,45 @@ class _Accumulators:
             )
 
 
-def _block(fn: Function, p: Product, m: Val, n: Val, rows: int, vectors: int) -> None:
-    total_bytes = BITS[p.total] // 8
-    places = [
-        [fn.args[2].offset(((m + i) * p.n + n + v * p.lanes) * total_bytes) for v in range(vectors)]
-        for i in range(rows)
-    ]
+class _Sums:
+    """A block of C in memory, rows x vectors."""
 
-    def stored() -> list[list[Val]]:
-        return [[fn.load(place, p.total, p.lanes) for place in row] for row in places]
+    def __init__(self, fn: Function, p: Product, m: Val, n: Val, rows: int, vectors: int) -> None:
+        self.fn, self.p = fn, p
+        num_bytes = BITS[p.total] // 8
+        self.places = [
+            [
+                fn.args[2].offset(((m + i) * p.n + n + v * p.lanes) * num_bytes)
+                for v in range(vectors)
+            ]
+            for i in range(rows)
+        ]
 
-    def store(values: list[list[Val]]) -> None:
-        for row, line in zip(places, values, strict=True):
+    def load(self) -> list[list[Val]]:
+        p = self.p
+        return [[self.fn.load(x, p.total, p.lanes) for x in row] for row in self.places]
+
+    def store(self, values: list[list[Val]]) -> None:
+        for row, line in zip(self.places, values, strict=True):
             for place, value in zip(row, line, strict=True):
-                fn.store(value, place)
+                self.fn.store(value, place)
 
+    def zeros(self) -> list[list[Val]]:
+        zero = self.fn.const(self.p.total, 0, self.p.lanes)
+        return [[zero for _ in row] for row in self.places]
+
+
+def _block(fn: Function, p: Product, m: Val, n: Val, rows: int, vectors: int) -> None:
+    block = _Sums(fn, p, m, n, rows, vectors)
     if not p.in_pairs:
         sums = _Accumulators(fn, p, rows, vectors)
-        sums.set(stored())
+        sums.set(block.zeros() if p.from_zero else block.load())
         with fn.loop(0, p.k) as k:
             sums.add_product(*_operands(fn, p, m, n, k, rows, vectors))
-        store(sums.get())
+        block.store(sums.get())
         return
+    if p.from_zero:
+        block.store(block.zeros())
     whole = p.k - p.k % _CHUNK
 
     def chunk(start: Val, size: int) -> None:
@@ -199,8 +218,8 @@ def _block(fn: Function, p: Product, m: Val, n: Val, rows: int, vectors: int) ->
             odd.add_product(*_operands(fn, p, m, n, k + 1, rows, vectors))
         if size % 2:
             even.add_product(*_operands(fn, p, m, n, start + size - 1, rows, vectors))
-        pairs = zip(stored(), even.get(), odd.get(), strict=True)
-        store([[c + (e + o) for c, e, o in zip(*row, strict=True)] for row in pairs])
+        pairs = zip(block.load(), even.get(), odd.get(), strict=True)
+        block.store([[c + (e + o) for c, e, o in zip(*row, strict=True)] for row in pairs])
 
     if whole:
         # Written out, two chunks would be scheduled into each other and their sums spilled.

@@ -1,14 +1,15 @@
 """What programs say while they run: generated code that prints and checks, and who listens.
 
-A failed assertion leaves which one, where and in which program in its thread's record, and its
-thread returns; threads take no more programs then. Programs are taken in order, so the failure
-of the lowest program of all records is the first in the grid's order. Printing calls back with
-the addresses of the operands' elements.
+A failed assertion leaves which one, where and in which program in its worker's record, and the
+worker returns; no higher program is taken then. All lower ones are, so the failure of the lowest
+program of all records is the first in the grid's order. Printing calls back with the addresses of
+the operands' elements.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,15 +24,17 @@ from asterope.native import Val
 if TYPE_CHECKING:
     from asterope.host.lower import Lowering
 
-__all__ = ["Reports", "assert_", "print_", "reporting_ops"]
+__all__ = ["Reports", "assert_", "print_", "record_of", "reporting_ops"]
 
 _PRINT = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
-_NONE = -1
 _DTYPES = {"i1": "u1", "f32": "f4", "f64": "f8", "ptr": "i8"}
 
 
 class _Record(ctypes.Structure):
-    """One thread's record: whom to call to print, and its first failed assertion."""
+    """One worker's record: whom to call to print, and its first failed assertion.
+
+    `site` counts from 1, so that a record of zeros is one of nothing.
+    """
 
     _fields_ = (
         ("print", ctypes.c_void_p),
@@ -39,6 +42,7 @@ class _Record(ctypes.Structure):
         ("program", ctypes.c_int64),
         ("element", ctypes.c_int64),
     )
+    print: int | None
     site: int
     program: int
     element: int
@@ -54,6 +58,11 @@ def reporting_ops(kernel: Kernel) -> list[Op]:
 
 
 # -- generated code -------------------------------------------------------------------------------
+def record_of(records: Val, worker: Val) -> Val:
+    """Return where a worker's record lies among those of a job."""
+    return records.offset(worker * ctypes.sizeof(_Record))
+
+
 def _field(low: Lowering, name: str) -> Val:
     assert low.record is not None, "only a reading of values reports"
     return low.record.offset(_Record.offset(name))
@@ -84,7 +93,7 @@ def _row_major(low: Lowering, at: At, shape: tuple[int, ...]) -> Val:
 def _fail(low: Lowering, op: Op, element: Val) -> None:
     assert low.program_index is not None
     for name, value in (
-        ("site", low.fn.const("i64", low.sites[op])),
+        ("site", low.fn.const("i64", low.sites[op] + 1)),
         ("program", low.program_index),
         ("element", element),
     ):
@@ -113,28 +122,30 @@ def print_(low: Lowering, op: Op) -> None:
         fn.effect(f"call void {call.ref}({operands})")
 
 
+@functools.cache
+def _records(workers: int) -> type[ctypes.Array[_Record]]:
+    return _Record * workers
+
+
 # -- who listens ----------------------------------------------------------------------------------
 class Reports:
     """Listens to one launch: writes what programs print, and keeps the first failure."""
 
-    def __init__(self, sites: Sequence[Op], grid: tuple[int, int, int]) -> None:
+    def __init__(self, sites: Sequence[Op], grid: tuple[int, int, int], workers: int) -> None:
         self._sites = sites
         self._grid = grid
-        self._records: list[_Record] = []
         self._interruption: BaseException | None = None
-        self._call = _PRINT(self._print) if self.prints(sites) else _PRINT()
+        self._records = _records(workers)()
+        self.address = ctypes.addressof(self._records)
+        self._call = _PRINT(self._print) if self.prints(sites) else None
+        if self._call is not None:
+            for record in self._records:
+                record.print = ctypes.cast(self._call, ctypes.c_void_p).value
 
     @staticmethod
     def prints(sites: Sequence[Op]) -> bool:
         """Whether some of the ops print; programs then run one after the other, in order."""
         return any(op.name == "print" for op in sites)
-
-    def record(self) -> int:
-        """Return the address of a new record, for one thread."""
-        address = ctypes.cast(self._call, ctypes.c_void_p).value or 0
-        record = _Record(address, _NONE)
-        self._records.append(record)
-        return ctypes.addressof(record)
 
     def finish(self) -> None:
         """Raise what went wrong, if anything did.
@@ -143,11 +154,13 @@ class Reports:
         """
         if self._interruption is not None:
             raise self._interruption
-        failed = [r for r in self._records if r.site != _NONE]
+        if not bytes(self._records).strip(b"\0"):
+            return
+        failed = [r for r in self._records if r.site]
         if failed:
             first = min(failed, key=lambda r: r.program)
             raise assertion_error(
-                self._sites[first.site], self._place(first.program), first.element
+                self._sites[first.site - 1], self._place(first.program), first.element
             )
 
     def _place(self, program: int) -> tuple[int, int, int]:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asterope.formats import ELEMENTS, ElementFormat, emit_decode
-from asterope.host.matmul import accumulator, each_matrix, multiply
+from asterope.host.matmul import each_matrix, multiply, start_of_sum
+from asterope.host.tile_choice import panels_of
 from asterope.host.values import Buffer, register_kind
 from asterope.ir import Op, Type, Value
 from asterope.native import Val
@@ -27,7 +28,7 @@ def dot_scaled(low: Lowering, op: Op) -> None:
         a_codes = low.materialise(a, row_major=True)
     if 1 not in b_codes.strides[-2:]:
         b_codes = low.materialise(b, row_major=True)
-    with low.temporaries() as temporary:
+    with low.temporaries() as temporary, panels_of(low, op):
         sides = [_Side(low, op, name, value) for name, value in (("a", a), ("b", b))]
         scaled = [side for side in sides if side.is_scaled]
         factors = [_factors(low, scale, temporary) for scale in scales]
@@ -36,7 +37,7 @@ def dot_scaled(low: Lowering, op: Op) -> None:
         right_shape = (depth, b.type.shape[-1])
         turns = b_codes.strides[-1] != 1
         right = temporary(Type("fp32", right_shape[::-1] if turns else right_shape))
-        target = accumulator(low, op, acc, {a_codes.memory, b_codes.memory})
+        target = start_of_sum(low, op, acc, {a_codes.memory, b_codes.memory})
         with each_matrix(low, [a_codes, b_codes, target, *factors]) as (x, y, total, *found):
             for side, its_factors in zip(scaled, found, strict=True):
                 side.factors = its_factors
@@ -45,7 +46,8 @@ def dot_scaled(low: Lowering, op: Op) -> None:
                 _decode_rows(low, sides[1], _turned(y), right)
             else:
                 _decode_columns(low, sides[1], y, right)
-            multiply(low, op, left, _turned(right) if turns else right, total)
+            other = _turned(right) if turns else right
+            multiply(low, op, left, other, total)
     low.env[op.result] = target
 
 

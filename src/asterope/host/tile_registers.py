@@ -55,13 +55,17 @@ class TileRegisters:
         full = f"amx_{name}" if self._emulate else f"llvm.x86.{name}"
         if self._emulate:
             operands = (*operands, fn.const("i64", self.rows))
-        elif name == "tdpbf16ps":
-            fn.module.declare(full, "void", ["i8 immarg"] * 3)
+        elif not operands:
+            fn.module.declare(full, "void", ["i8 immarg"] * len(tiles))
         fn.call(full, (*numbers, *operands))
 
     def load(self, tile: int, pointer: Val, stride: int) -> None:
         """Read a tile whose rows are `stride` bytes apart."""
         self._call("tileloadd64", (tile,), pointer, self.fn.const("i64", stride))
+
+    def clear(self, tile: int) -> None:
+        """Set a tile to zero."""
+        self._call("tilezero", (tile,))
 
     def store(self, tile: int, pointer: Val, stride: int) -> None:
         """Write a tile."""
@@ -87,6 +91,10 @@ def _define_emulation(module: Module) -> None:
             source, target = (memory, register) if is_load else (register, memory)
             fn.store(fn.load(source, "i32", 16, align=1), target, align=1)
         fn.finish("noinline")
+    fn = module.function("amx_tilezero", [("i8", "t"), ("i64", "rows")])
+    with fn.loop(0, fn.args[1]) as row:
+        fn.store(fn.const("i32", 0, 16), _register(fn, fn.args[0]).offset(row * _ROW_BYTES))
+    fn.finish("noinline")
     fn = module.function("amx_tdpbf16ps", [("i8", "c"), ("i8", "a"), ("i8", "b"), ("i64", "rows")])
     c_tile, a_tile, b_tile, rows = fn.args
     with fn.loop(0, rows) as m:
@@ -99,9 +107,10 @@ def _define_emulation(module: Module) -> None:
             column = fn.load(_register(fn, b_tile).offset(k * _ROW_BYTES), "i32", 16)
             for slot, is_odd in ((even, False), (odd, True)):
                 a, b = (_half(x, is_odd) for x in (pair, column))
-                fn.store(a.splat(16).fma(b, fn.load(slot, "f32", 16)), slot)
-        total = fn.load(even, "f32", 16) + fn.load(odd, "f32", 16)
-        fn.store(fn.load(c_row, "f32", 16) + total, c_row)
+                total = a.splat(16).fma(b, fn.load(slot, "f32", 16))
+                fn.store(_flushed(total), slot)
+        total = _flushed(fn.load(even, "f32", 16) + fn.load(odd, "f32", 16))
+        fn.store(_flushed(_flushed(fn.load(c_row, "f32", 16)) + total), c_row)
     fn.finish("noinline")
 
 
@@ -111,4 +120,11 @@ def _register(fn: Function, tile: Val) -> Val:
 
 def _half(pair: Val, is_odd: bool) -> Val:
     """Widen one of the two bf16 of an i32 to fp32."""
-    return (pair & -65536 if is_odd else pair << 16).bits_as("f32")
+    return _flushed((pair & -65536 if is_odd else pair << 16).bits_as("f32"))
+
+
+def _flushed(x: Val) -> Val:
+    """Take subnormals for zero."""
+    bits = x.bits_as("i32")
+    is_small = (bits & 0x7F80_0000).eq(0)
+    return is_small.where(bits & -(1 << 31), bits).bits_as("f32")

@@ -11,13 +11,24 @@ import ctypes
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from asterope.ir import Op
+from asterope.ir import Kernel, Op
 from asterope.native import Val
 
 if TYPE_CHECKING:
     from asterope.host.lower import Lowering
 
-__all__ = ["Stream", "append", "issue", "signalled"]
+__all__ = [
+    "MOST_ROUNDS",
+    "Stream",
+    "append",
+    "conditional_loops",
+    "issue",
+    "signalled",
+    "stop_if_stuck",
+]
+
+MOST_ROUNDS = 1 << 22
+"""Rounds after which a loop with a condition is taken to wait for what never comes."""
 
 
 class Stream(ctypes.Structure):
@@ -25,14 +36,16 @@ class Stream(ctypes.Structure):
 
     `written` counts words, `count` the instructions of the present program; `complete` words are
     of programs that fit, and `program` is the one after them. No program is begun after `enough`
-    words.
+    words. `stuck` is 1 more than the number of the loop that did not end, among those with a
+    condition, or 0.
     """
 
     _fields_ = tuple(
         (name, ctypes.c_int64)
-        for name in ("buffer", "size", "written", "count", "complete", "program", "enough")
+        for name in ("buffer", "size", "written", "count", "complete", "program", "enough", "stuck")
     )
     complete: int
+    stuck: int
     program: int
     written: int
 
@@ -54,6 +67,25 @@ def append(low: Lowering, words: Sequence[Val]) -> None:
         at = fn.load(stream.offset(Stream.offset("buffer")), "ptr").offset(start * 8)
         for i, word in enumerate(words):
             fn.store(word, at.offset(8 * i))
+
+
+def conditional_loops(kernel: Kernel) -> list[Op]:
+    """Return the loops with a condition, in order: those that may not end."""
+    return [op for op in kernel.walk() if op.name == "while"]
+
+
+def stop_if_stuck(low: Lowering, rounds: Val, number: int) -> None:
+    """Count a round of a loop in a slot, and end all if there were too many.
+
+    `number` is the loop's among those with a condition.
+    """
+    fn, stream = low.fn, low.stream
+    assert stream is not None, "only a time reading stops"
+    count = fn.load(rounds, "i64") + 1
+    fn.store(count, rounds)
+    with fn.if_(count.ge(MOST_ROUNDS)):
+        fn.store(fn.const("i64", number + 1), stream.offset(Stream.offset("stuck")))
+        fn.leave()
 
 
 def issue(low: Lowering, op: Op) -> None:

@@ -9,6 +9,7 @@ from asterope.ir import Op, Type
 from asterope.native import BITS, Function, Val
 
 __all__ = [
+    "MAX_LANES",
     "NARROW_FLOATS",
     "At",
     "Buffer",
@@ -20,11 +21,12 @@ __all__ = [
     "register_kind",
     "round_narrow",
     "storage_kind",
+    "to_bf16",
     "to_storage",
 ]
 
 NARROW_FLOATS = ("fp16", "bf16", "e4m3", "e5m2", "e4m3fnuz", "e5m2fnuz")
-_MAX_LANES = 16
+MAX_LANES = 16
 _KINDS = {"fp32": "f32", "fp64": "f64", "sem": "i64"}
 
 
@@ -58,9 +60,18 @@ def to_storage(value: Val, type_: Type) -> Val:
     if type_.elem in NARROW_FLOATS:
         if type_.elem == "fp16" and value.fn.isa.has_half:
             return value.fext("f16").bits_as("i16")
+        if type_.elem == "bf16":
+            return to_bf16(value)  # whatever computed it has rounded it
         kind = storage_kind(type_)
         return emit_encode(value, ELEMENTS[str(type_.elem)], overflow="special").zext(kind)
     return value.zext("i8") if type_.elem == "i1" else value
+
+
+def to_bf16(value: Val) -> Val:
+    """Return the code of a number that is exact in bf16."""
+    bits = value.bits_as("i32")
+    quiet = (bits & 0xFFFF).ne(0).where(bits.like(0x40), 0)  # a NaN that would become infinity
+    return ((bits >> 16) | quiet).zext("i16")
 
 
 def round_narrow(value: Val, type_: Type) -> Val:
@@ -123,16 +134,22 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Buffer:
-    """A block in scratch memory, elements in register form (i1 as bytes), with strides."""
+    """A block in scratch memory, elements in register form (i1 as bytes), with strides.
+
+    A `compact` one holds codes of bf16, in which its elements are exact.
+    """
 
     memory: Memory
     pointer: Val
     type: Type
     strides: tuple[int, ...]
+    compact: bool = False
 
     @property
     def kind(self) -> str:
         """The kind of one stored element."""
+        if self.compact:
+            return "i16"
         kind = register_kind(self.type)
         return "i8" if kind == "i1" else kind
 
@@ -149,6 +166,16 @@ class Buffer:
             total = total + i * (stride * self.element_bytes)
         return self.pointer.offset(total)
 
+    def encoded(self, value: Val) -> Val:
+        """Return what is stored for a value."""
+        return to_bf16(value) if self.compact else value
+
+    def decoded(self, raw: Val) -> Val:
+        """Return the value of what was loaded."""
+        if self.compact:
+            return (raw.zext("i32") << 16).bits_as("f32")
+        return raw.cmp("ne", 0) if self.type.elem == "i1" else raw
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lazy:
@@ -164,6 +191,6 @@ def index_const(fn: Function, number: int) -> Val:
     return fn.const("i64", number)
 
 
-def lanes_for(size: int) -> int:
+def lanes_for(size: int, most: int = MAX_LANES) -> int:
     """Return how many elements of a dimension make a chunk: the largest power of two up to 16."""
-    return min(_MAX_LANES, size & -size)
+    return min(most, size & -size)

@@ -115,7 +115,7 @@ _TABLE = [
     *_vector("gather", checks.gather, "elements of one dimension picked by an index, read without a sign; one beyond the last picks the last", "move"),
     *_vector("histogram", checks.histogram, "how often 0, 1, ... occur where the mask is on; other values are not counted"),
     # -- element by element, by the name of an op or a block of scalars -----------------------------
-    *_vector("reduce", checks.reduce, "one dimension combined: partial i takes elements i, i+16, ... in order; then the 16 partials halve: p[i] with p[i+8], ..."),
+    *_vector("reduce", checks.reduce, "one dimension combined: partial i takes elements i, i+64, ... in order; then the 64 partials halve: p[i] with p[i+32], ..."),
     *_vector("scan", checks.scan, "one dimension combined from its first element on (its last, if `reverse`), strictly one after the other, each total kept"),
     *_vector("map", checks.map_, "the block run for every `pack` elements in row-major order"),
     *_vector("popcount", checks.popcount, "how many elements are set"),

@@ -15,10 +15,17 @@ class Roots:
         self.uses: dict[Value, int] = {}
         self._params = set(kernel.body.args)
         self._sources = loop_sources(kernel)
+        loops = [op for op in kernel.walk() if op.name == "for"]
+        self._starts = {op.blocks[0].args[0]: op.operands[:1] for op in loops}
         for op in kernel.walk():
             inside_loop = 2 if op.name in ("yield", "condition") else 1
             for value in op.operands:
                 self.uses[value] = self.uses.get(value, 0) + inside_loop
+
+    def sources(self, value: Value) -> list[Value]:
+        """Return what a value is computed from, for a loop's counter the number it begins with."""
+        own = value.op.operands if value.op is not None else []
+        return self._sources.get(value) or self._starts.get(value) or own
 
     def origins(self, pointer: Value) -> set[Value | None]:
         """Return the parameters that a pointer may come from, and None if from anywhere else."""

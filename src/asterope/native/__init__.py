@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asterope.native.build import BITS, Function, Module, Val, type_text
+from asterope.native.build import Function, Module, Val
 from asterope.native.cpu import ISAS, Isa, available_isas, best_isa, isa_named, num_cores
 from asterope.native.crew import run_shared, scratch_area
 from asterope.native.directed import apply_directed
@@ -10,6 +10,8 @@ from asterope.native.files import cache_dir, sources_digest, write_atomically
 from asterope.native.jit import Library, compile_object, disassemble, load_library
 from asterope.native.maths import BINARY_FUNCTIONS, FUNCTIONS, apply_function
 from asterope.native.pool import Counter, run_on_all_cores
+from asterope.native.settings import setting
+from asterope.native.types import BITS, type_text
 
 __all__ = [
     "BINARY_FUNCTIONS",
@@ -35,6 +37,7 @@ __all__ = [
     "run_on_all_cores",
     "run_shared",
     "scratch_area",
+    "setting",
     "sources_digest",
     "type_text",
     "write_atomically",

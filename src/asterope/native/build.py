@@ -7,63 +7,20 @@ computed, in that order, on every CPU.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from asterope.native.cpu import Isa
+from asterope.native.types import BITS, literal_text, suffix_text, type_text
 
-__all__ = ["BITS", "Function", "Module", "Val", "type_text"]
+__all__ = ["Function", "Module", "Val"]
 
-BITS = {
-    "i1": 1,
-    "i8": 8,
-    "i16": 16,
-    "i32": 32,
-    "i64": 64,
-    "i128": 128,
-    "f16": 16,
-    "f32": 32,
-    "f64": 64,
-    "ptr": 64,
-}
 _AVX_BITS = 256
 _MASK_MOVES = {
-    "f32": "avx.maskload.ps",
-    "f64": "avx.maskload.pd",
-    "i32": "avx2.maskload.d",
-    "i64": "avx2.maskload.q",
-}
-_NAMES = {"f16": "half", "f32": "float", "f64": "double"}
-_INTRINSIC_SUFFIX = {"f16": "f16", "f32": "f32", "f64": "f64"}
-
-
-def type_text(kind: str, lanes: int = 0) -> str:
-    """Write a type as LLVM does: `type_text("f32", 16)` is `<16 x float>`."""
-    base = _NAMES.get(kind, kind)
-    return f"<{lanes} x {base}>" if lanes else base
-
-
-def _suffix(kind: str, lanes: int) -> str:
-    base = _INTRINSIC_SUFFIX.get(kind, "p0" if kind == "ptr" else kind)
-    return f"v{lanes}{base}" if lanes else base
-
-
-def _literal(kind: str, value: float) -> str:
-    if kind == "i1":
-        return "true" if value else "false"
-    if kind == "ptr":
-        return "null"
-    if kind[0] == "i":
-        bits = BITS[kind]
-        wrapped = int(value) & ((1 << bits) - 1)
-        return str(wrapped - (1 << bits) if wrapped >> (bits - 1) else wrapped)
-    if kind == "f16":
-        return f"0xH{struct.unpack('<H', struct.pack('<e', value))[0]:04X}"
-    if kind == "f32":
-        value = struct.unpack("<f", struct.pack("<f", value))[0]
-    return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+    "f32": "avx.maskload.ps", "f64": "avx.maskload.pd",
+    "i32": "avx2.maskload.d", "i64": "avx2.maskload.q",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,11 +62,8 @@ class Val:
             return Val(self.fn, f"splat ({self.text})", self.kind, lanes)
         ty = type_text(self.kind, lanes)
         one = self.fn.line(f"insertelement {ty} poison, {self.text}, i64 0", self.kind, lanes)
-        return self.fn.line(
-            f"shufflevector {ty} {one.ref}, {ty} poison, <{lanes} x i32> zeroinitializer",
-            self.kind,
-            lanes,
-        )
+        order = f"<{lanes} x i32> zeroinitializer"
+        return self.fn.line(f"shufflevector {ty} {one.ref}, {ty} poison, {order}", self.kind, lanes)
 
     def _binary(self, int_op: str, float_op: str, other: Val | float) -> Val:
         a, b = self._pair(other)
@@ -219,6 +173,10 @@ class Val:
             return self
         return self._convert("zext" if BITS[kind] > BITS[self.kind] else "trunc", kind)
 
+    def narrowed(self, kind: str) -> Val:
+        """Narrow an integer that is not negative and fits, so that widening it gives it back."""
+        return self._convert("trunc nuw nsw", kind)
+
     def sext(self, kind: str) -> Val:
         """Widen (or narrow) an integer, keeping the sign."""
         if BITS[kind] == BITS[self.kind]:
@@ -280,25 +238,23 @@ class Val:
 
     def shuffle(self, order: Sequence[int], other: Val | None = None) -> Val:
         """Pick lanes of this vector (and, from `lanes` up, of `other`)."""
-        mask = ", ".join(f"i32 {i}" for i in order)
+        lanes, mask = len(order), ", ".join(f"i32 {i}" for i in order)
         second = other.text if other else f"{type_text(self.kind, self.lanes)} poison"
-        return self.fn.line(
-            f"shufflevector {self.text}, {second}, <{len(order)} x i32> <{mask}>",
-            self.kind,
-            len(order),
-        )
+        text = f"shufflevector {self.text}, {second}, <{lanes} x i32> <{mask}>"
+        return self.fn.line(text, self.kind, lanes)
 
     def all_lanes(self) -> Val:
         """Whether every lane of a mask is set, as a scalar."""
         if not self.lanes:
             return self
-        return self.fn.call(f"llvm.vector.reduce.and.{_suffix('i1', self.lanes)}", (self,), "i1")
+        mask = suffix_text("i1", self.lanes)
+        return self.fn.call(f"llvm.vector.reduce.and.{mask}", (self,), "i1")
 
     def any_lane(self) -> Val:
         """Whether some lane of a mask is set, as a scalar."""
         if not self.lanes:
             return self
-        return self.fn.call(f"llvm.vector.reduce.or.{_suffix('i1', self.lanes)}", (self,), "i1")
+        return self.fn.call(f"llvm.vector.reduce.or.{suffix_text('i1', self.lanes)}", (self,), "i1")
 
     def offset(self, num_bytes: Val | int) -> Val:
         """Move a pointer by a number of bytes."""
@@ -326,7 +282,7 @@ class Module:
 
     def table(self, kind: str, values: Sequence[float]) -> str:
         """Add a constant array once and return its name."""
-        items = ", ".join(f"{type_text(kind)} {_literal(kind, v)}" for v in values)
+        items = ", ".join(f"{type_text(kind)} {literal_text(kind, v)}" for v in values)
         body = (
             f"private unnamed_addr constant [{len(values)} x {type_text(kind)}] [{items}], align 64"
         )
@@ -395,7 +351,7 @@ class Function:
 
     def const(self, kind: str, value: float, lanes: int = 0) -> Val:
         """Make a constant, splatted over `lanes`."""
-        literal = _literal(kind, value)
+        literal = literal_text(kind, value)
         ref = f"splat ({type_text(kind)} {literal})" if lanes else literal
         return Val(self, ref, kind, lanes)
 
@@ -421,22 +377,25 @@ class Function:
     def intrinsic(self, name: str, *args: Val) -> Val:
         """Call `llvm.<name>` overloaded on its first operand."""
         first = args[0]
-        full = f"llvm.{name}.{_suffix(first.kind, first.lanes)}"
+        full = f"llvm.{name}.{suffix_text(first.kind, first.lanes)}"
         return self.call(full, args, first.kind, first.lanes)
 
     def count_zeros(self, name: str, x: Val) -> Val:
         """Call `llvm.ctlz` or `llvm.cttz`; of zero they give the width."""
-        full = f"llvm.{name}.{_suffix(x.kind, x.lanes)}"
+        full = f"llvm.{name}.{suffix_text(x.kind, x.lanes)}"
         return self.call(full, (x, Val(self, "false", "i1")), x.kind, x.lanes)
 
     # -- memory -----------------------------------------------------------------------------
-    def slot(self, kind: str, lanes: int = 0) -> Val:
-        """Reserve a stack slot for a mutable value."""
+    def slot(self, kind: str, lanes: int = 0, *, start: float | None = None) -> Val:
+        """Reserve a stack slot for a mutable value, which the function begins with."""
         self._count += 1
         ref = f"%s{self._count}"
         # In memory, as `store` writes it, a mask has a byte an element.
         held = type_text("i8" if kind == "i1" else kind, lanes)
         self._entry.append(f"  {ref} = alloca {held}, align 64")
+        if start is not None:
+            value = self.const("i8" if kind == "i1" else kind, start, lanes)
+            self._entry.append(f"  store {value.text}, ptr {ref}")
         return Val(self, ref, "ptr")
 
     def load(self, ptr: Val, kind: str, lanes: int = 0, *, align: int = 0) -> Val:
@@ -460,7 +419,7 @@ class Function:
             loaded = self._mask_move(ptr, mask, kind)
             is_zero = other.ref == self.const(kind, 0, lanes).ref
             return loaded if is_zero else mask.where(loaded, other)
-        name = f"llvm.masked.load.{_suffix(kind, lanes)}.p0"
+        name = f"llvm.masked.load.{suffix_text(kind, lanes)}.p0"
         ty = type_text(kind, lanes)
         self.module.declare(name, ty, ["ptr", f"<{lanes} x i1>", ty])
         at = f"ptr align {BITS[kind] // 8} {ptr.ref}"
@@ -491,16 +450,32 @@ class Function:
 
     def masked_store(self, value: Val, ptr: Val, mask: Val) -> None:
         """Store the lanes where the mask is set."""
+        if self.isa.has_wide_masks and value.kind in ("i8", "i16"):
+            value, mask = self._apart(value, mask)
         kind, lanes = value.kind, value.lanes
-        name = f"llvm.masked.store.{_suffix(kind, lanes)}.p0"
+        name = f"llvm.masked.store.{suffix_text(kind, lanes)}.p0"
         self.module.declare(name, "void", [type_text(kind, lanes), "ptr", f"<{lanes} x i1>"])
         at = f"ptr align {BITS[kind] // 8} {ptr.ref}"
         self.effect(f"call void @{name}({value.text}, {at}, {mask.text})")
 
+    def _apart(self, value: Val, mask: Val) -> tuple[Val, Val]:
+        """Return the same numbers, whose making LLVM will not merge with their masked store.
+
+        LLVM 22 merges a truncation with it, and stores a single lane as wide as it was before.
+        """
+        few, lanes = value.lanes, max(value.lanes, 32 // BITS[value.kind])
+        if lanes > few:
+            order, off = [min(i, few) for i in range(lanes)], self.const("i1", 0, few)
+            value, mask = value.shuffle(order, value), mask.shuffle(order, off)
+        ty, floats = type_text(value.kind, lanes), lanes * BITS[value.kind] // 32
+        wide = self.line(f"bitcast {value.text} to <{floats} x float>", "f32", floats)
+        kept = self.intrinsic("arithmetic.fence", wide)
+        return self.line(f"bitcast {kept.text} to {ty}", value.kind, lanes), mask
+
     def gather(self, ptrs: Val, mask: Val, other: Val) -> Val:
         """Load one element per lane from a vector of addresses."""
         kind, lanes = other.kind, other.lanes
-        name = f"llvm.masked.gather.{_suffix(kind, lanes)}.v{lanes}p0"
+        name = f"llvm.masked.gather.{suffix_text(kind, lanes)}.v{lanes}p0"
         ty = type_text(kind, lanes)
         self.module.declare(name, ty, [f"<{lanes} x ptr>", f"<{lanes} x i1>", ty])
         at = f"<{lanes} x ptr> align {BITS[kind] // 8} {ptrs.ref}"
@@ -509,12 +484,17 @@ class Function:
     def scatter(self, value: Val, ptrs: Val, mask: Val) -> None:
         """Store one element per lane to a vector of addresses, lowest lane first."""
         kind, lanes = value.kind, value.lanes
-        name = f"llvm.masked.scatter.{_suffix(kind, lanes)}.v{lanes}p0"
+        name = f"llvm.masked.scatter.{suffix_text(kind, lanes)}.v{lanes}p0"
         self.module.declare(
             name, "void", [type_text(kind, lanes), f"<{lanes} x ptr>", f"<{lanes} x i1>"]
         )
         at = f"<{lanes} x ptr> align {BITS[kind] // 8} {ptrs.ref}"
         self.effect(f"call void @{name}({value.text}, {at}, {mask.text})")
+
+    def prefetch(self, ptr: Val) -> None:
+        """Ask for the cache line of an address, which need not be one of the program's."""
+        self.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
+        self.effect(f"call void @llvm.prefetch.p0(ptr {ptr.ref}, i32 0, i32 2, i32 1)")
 
     def compiler_fence(self) -> None:
         """Keep LLVM from moving memory accesses across this place."""

@@ -7,11 +7,13 @@ import functools
 import os
 import platform
 import sys
+import time
 from dataclasses import dataclass
 
 import llvmlite.binding as llvm
 
 from asterope.errors import ConfigError
+from asterope.native.settings import setting
 
 __all__ = ["ISAS", "Isa", "available_isas", "best_isa", "isa_named", "num_cores"]
 
@@ -22,9 +24,9 @@ class Isa:
 
     `dot_rows` x `dot_vectors` vectors of 16 floats are the accumulators a micro-kernel keeps in
     registers. Every level gives the same bits; only speed differs. `has_wide_masks` is AVX-512's
-    masks for elements of any width, `has_mask_moves` AVX2's for 32 and 64 bits. `emulates_tiles`
-    replaces the AMX instructions by functions that do the same, to test their use on a CPU
-    without them.
+    masks for elements of any width, `has_mask_moves` AVX2's for 32 and 64 bits, `has_bf16` the
+    rounding to bf16 of AVX-512. `emulates_tiles` replaces the AMX instructions by functions that do
+    the same, to test their use on a CPU without them.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Isa:
     has_half: bool
     has_wide_masks: bool
     has_mask_moves: bool = False
+    has_bf16: bool = False
     has_tiles: bool = False
     emulates_tiles: bool = False
 
@@ -48,9 +51,10 @@ ISAS: dict[str, Isa] = {
     isa.name: isa
     for isa in (
         Isa(
-            name="amx", llvm_cpu="x86-64-v4", llvm_features=_V4 + ",+amx-tile,+amx-bf16",
-            needs=(*_AVX512, "amx-tile", "amx-bf16"), dot_rows=4, dot_vectors=2,
-            has_fma=True, has_half=True, has_wide_masks=True, has_tiles=True,
+            name="amx", llvm_cpu="x86-64-v4",
+            llvm_features=_V4 + ",+amx-tile,+amx-bf16,+avx512bf16",
+            needs=(*_AVX512, "amx-tile", "amx-bf16", "avx512bf16"), dot_rows=4, dot_vectors=2,
+            has_fma=True, has_half=True, has_wide_masks=True, has_bf16=True, has_tiles=True,
         ),
         Isa(
             name="avx512", llvm_cpu="x86-64-v4", llvm_features=_V4,
@@ -115,7 +119,7 @@ def isa_named(name: str) -> Isa:
 
 def best_isa() -> Isa:
     """Return the level to compile for: `ASTEROPE_ISA` where set, else the best this CPU has."""
-    return _isa_asked_for(os.environ.get("ASTEROPE_ISA", ""))
+    return _isa_asked_for(setting("ASTEROPE_ISA"))
 
 
 @functools.cache
@@ -123,11 +127,26 @@ def _isa_asked_for(name: str) -> Isa:
     return isa_named(name or available_isas()[0])
 
 
+_ASKED_EVERY_S = 1.0
+_usable = (0, 0.0)
+
+
+def _usable_cpus() -> int:
+    """Count the CPUs we may run on, asked for once a second: the answer takes 0.4 us."""
+    global _usable  # noqa: PLW0603  the last answer, and until when it holds
+    count, until = _usable
+    now = time.monotonic()
+    if now >= until:
+        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        _usable = count, now + _ASKED_EVERY_S
+    return count
+
+
 def num_cores() -> int:
     """Return how many threads to use: `ASTEROPE_NUM_THREADS`, else the CPUs we may run on."""
-    text = os.environ.get("ASTEROPE_NUM_THREADS", "")
+    text = setting("ASTEROPE_NUM_THREADS")
     if not text:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+        return _usable_cpus()
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError(
             f"{text!r} is not a number of threads",

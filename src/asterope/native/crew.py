@@ -1,9 +1,10 @@
 """Threads that share a job in native code: woken cheaply, waited for only if they came.
 
-A job is a function `f(job, scratch)` that takes work from a counter inside the job until none is
-left, so any number of threads may run it at once. The caller runs it too, and is done when the work
-is: a thread that wakes up late finds the job closed and goes back to sleep. All waiting happens in
-generated code without the GIL, on a POSIX mutex and conditions.
+A job is a function `f(job, scratch, worker)` that takes work from counters inside the job until
+none is left, so any number of threads may run it at once. The caller runs it as worker 0, and is
+done when the work is: a thread that wakes up late finds the job closed and goes back to sleep. A
+thread is the same worker of every job. All waiting happens in generated code without the GIL, on a
+POSIX mutex and conditions.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import atexit
 import ctypes
 import functools
 import os
+import platform
 import threading
 from collections.abc import Callable
 
@@ -26,8 +28,12 @@ __all__ = ["run_shared", "scratch_area"]
 _MUTEX, _WORK, _DONE = 0, 64, 128
 _GENERATION, _FUNCTION, _JOB, _WANTED, _ACTIVE, _STOP = (192 + 8 * i for i in range(6))
 _SHARED_BYTES = 256
-# How often a thread looks for news, giving the core away in between, before it sleeps.
-_LOOKS = 64
+# How long a thread looks for news before it sleeps: some 50 us, so that it is still awake when
+# Python launches the next kernel. Giving the core away in between would lose it for milliseconds
+# where other processes want it. x86 counts ticks, 2 to 4 a ns, since a pause takes 20 ns on some
+# CPUs and 60 on others; elsewhere looks are counted.
+_IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
+_PATIENCE = 1 << 17 if _IS_X86 else 1000
 _SYMBOLS = ("initialise", "serve", "share", "stop")
 _ALIGN = 64
 
@@ -41,17 +47,30 @@ def _news(fn: Function, field: Val, seen: Val) -> Val:
     return fn.line(f"load atomic i64, {field.text} monotonic, align 8", "i64").ne(seen)
 
 
+def _pause(fn: Function) -> None:
+    """Let a moment pass; other CPUs than x86 give the core away."""
+    if _IS_X86:
+        fn.call("llvm.x86.sse2.pause", (), "void")
+    else:
+        fn.call("sched_yield", (), "i32")
+
+
+def _ticks(fn: Function) -> Val:
+    return fn.call("llvm.readcyclecounter", (), "i64")
+
+
 def _look(fn: Function, field: Val, seen: Val) -> None:
     """Look a while for news without sleeping."""
-    tries = fn.slot("i64")
-    fn.store(fn.const("i64", 0), tries)
+    spent = fn.slot("i64")
+    fn.store(fn.const("i64", 0), spent)
+    begin = _ticks(fn) if _IS_X86 else None
 
     def quiet() -> Val:
-        return ~_news(fn, field, seen) & fn.load(tries, "i64").lt(_LOOKS)
+        return ~_news(fn, field, seen) & fn.load(spent, "i64").lt(_PATIENCE)
 
     with fn.while_(quiet):
-        fn.call("sched_yield", (), "i32")
-        fn.store(fn.load(tries, "i64") + 1, tries)
+        _pause(fn)
+        fn.store(_ticks(fn) - begin if begin else fn.load(spent, "i64") + 1, spent)
 
 
 def _sleep(fn: Function, shared: Val, condition: int, field: Val, seen: Val) -> None:
@@ -70,14 +89,14 @@ def _write_initialise(module: Module) -> None:
     fn.finish()
 
 
-def _run(fn: Function, function: Val, job: Val, scratch: Val) -> None:
-    fn.effect(f"call void {function.ref}({job.text}, {scratch.text})")
+def _run(fn: Function, function: Val, job: Val, scratch: Val, worker: Val) -> None:
+    fn.effect(f"call void {function.ref}({job.text}, {scratch.text}, {worker.text})")
 
 
 def _write_serve(module: Module) -> None:
-    """Write a thread's life: sleep, join a job if another thread is wanted, until told to stop."""
-    fn = module.function("serve", [("ptr", "shared"), ("ptr", "seat")])
-    shared, seat = fn.args
+    """Write a thread's life: sleep, join a job that wants this worker, until told to stop."""
+    fn = module.function("serve", [("ptr", "shared"), ("ptr", "seat"), ("i64", "worker")])
+    shared, seat, worker = fn.args
     mutex, generation, wanted, active = (
         shared.offset(i) for i in (_MUTEX, _GENERATION, _WANTED, _ACTIVE)
     )
@@ -88,12 +107,11 @@ def _write_serve(module: Module) -> None:
         _call(fn, "pthread_mutex_lock", mutex)
         _sleep(fn, shared, _WORK, generation, fn.load(seen, "i64"))
         fn.store(fn.load(generation, "i64"), seen)
-        with fn.if_(fn.load(wanted, "i64").gt(0)):
-            fn.store(fn.load(wanted, "i64") - 1, wanted)
+        with fn.if_(fn.load(wanted, "i64").ge(worker)):
             fn.store(fn.load(active, "i64") + 1, active)
             function, job = (fn.load(shared.offset(i), "ptr") for i in (_FUNCTION, _JOB))
             _call(fn, "pthread_mutex_unlock", mutex)
-            _run(fn, function, job, fn.load(seat, "ptr"))
+            _run(fn, function, job, fn.load(seat, "ptr"), worker)
             _call(fn, "pthread_mutex_lock", mutex)
             fn.store(fn.load(active, "i64") - 1, active)
             _call(fn, "pthread_cond_signal", shared.offset(_DONE))
@@ -115,7 +133,7 @@ def _write_share(module: Module) -> None:
     fn.store(fn.load(generation, "i64") + 1, generation)
     _call(fn, "pthread_cond_broadcast", shared.offset(_WORK))
     _call(fn, "pthread_mutex_unlock", mutex)
-    _run(fn, function, job, scratch)
+    _run(fn, function, job, scratch, fn.const("i64", 0))
     _call(fn, "pthread_mutex_lock", mutex)
     fn.store(fn.const("i64", 0), wanted)
 
@@ -160,7 +178,7 @@ def _functions() -> dict[str, Callable[..., None]]:
     share = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, pointer, ctypes.c_int64)
     types = {
         "initialise": ctypes.CFUNCTYPE(None, pointer), "stop": ctypes.CFUNCTYPE(None, pointer),
-        "serve": ctypes.CFUNCTYPE(None, pointer, pointer), "share": share,
+        "serve": ctypes.CFUNCTYPE(None, pointer, pointer, ctypes.c_int64), "share": share,
     }  # fmt: skip
     made: dict[str, Callable[..., None]] = {
         name: types[name](library.symbols[name]) for name in _SYMBOLS
@@ -203,6 +221,8 @@ class _Crew:
 
     def __init__(self) -> None:
         self.functions = _functions()
+        self.share = self.functions["share"]
+        self._prepared = (0, -1)
         self._shared = ctypes.create_string_buffer(_SHARED_BYTES + _ALIGN)
         self.shared = -(-ctypes.addressof(self._shared) // _ALIGN) * _ALIGN
         self._seats: list[tuple[ctypes.c_void_p, _Area]] = []
@@ -211,17 +231,21 @@ class _Crew:
 
     def prepare(self, helpers: int, scratch_bytes: int) -> None:
         """Have so many threads, each with so much scratch memory. None of them is at work."""
+        if (helpers, scratch_bytes) == self._prepared:
+            return
         while len(self._threads) < helpers:
             seat = ctypes.c_void_p(0)
             self._seats.append((seat, _Area()))
             thread = threading.Thread(
-                target=self.functions["serve"], args=(self.shared, ctypes.addressof(seat)),
+                target=self.functions["serve"],
+                args=(self.shared, ctypes.addressof(seat), len(self._seats)),
                 name=f"asterope-{len(self._seats)}", daemon=True,
             )  # fmt: skip
             self._threads.append(thread)
             thread.start()
         for seat, area in self._seats:
             seat.value = area.grown(scratch_bytes)
+        self._prepared = (helpers, scratch_bytes)
 
     def stop(self) -> None:
         """End the threads: they must not be inside generated code when that is unloaded."""
@@ -265,7 +289,7 @@ def run_shared(function: int, job: int, *, helpers: int, scratch_bytes: int) -> 
         crew = _crew
         crew.prepare(helpers, scratch_bytes)
         scratch = scratch_area(scratch_bytes)
-        crew.functions["share"](crew.shared, function, job, scratch, helpers)
+        crew.share(crew.shared, function, job, scratch, helpers)
     finally:
         lock.release()
     return True

@@ -6,7 +6,8 @@ around it ever runs in another mode than to nearest.
 
 from __future__ import annotations
 
-from asterope.native.build import Val, type_text
+from asterope.native.build import Val
+from asterope.native.types import type_text
 
 __all__ = ["apply_directed"]
 

@@ -20,11 +20,9 @@ __all__ = ["BINARY_FUNCTIONS", "FUNCTIONS", "apply_function"]
 _LN2_HI, _LN2_LO = 0.693359375, -2.12194440054690568e-4
 _LOG2E = 1.4426950408889634
 _EXP = (0.5, 0.16666512191295624, 0.0416661873459816, 0.008369598537683487, 0.0013951719738543)
-_LN2 = 0.6931471805599453
-_LN2_TAIL = _LN2 - 0.693147182464599609375
 _EXP2 = (
-    0.24022650718688965, 0.05550410971045494, 0.009618033654987812,
-    0.0013333443785086274, 0.00015468214405700564, 1.531319685454946e-05,
+    0.6931471824645996, 0.24022644758224487, 0.055503349751234055,
+    0.00961843691766262, 0.0013398875016719103, 0.00015353361959569156,
 )  # fmt: skip
 _LOG = (
     0.3333331048488617, -0.24999986588954926, 0.20002226531505585, -0.16669251024723053,
@@ -38,12 +36,33 @@ _TANH = (
 _FAR = 1e6  # beyond this argument the C library reduces with more digits
 
 
-def _times_power_of_two(x: Val, n: Val) -> Val:
-    """Multiply by 2^n for an integer n in [-300, 300], rounding once (also into subnormals)."""
+def _has_scaling(x: Val) -> bool:
+    """Whether AVX-512's instructions for 2^n and for fractions work on such vectors."""
+    return x.fn.isa.has_wide_masks and x.lanes == 16
+
+
+def _times_power_of_two(x: Val, whole: Val) -> Val:
+    """Multiply by 2^n for a whole n in [-300, 300], rounding once (also into subnormals)."""
+    if _has_scaling(x):  # any n will do
+        return _scaled(x, whole)
+    n = whole.to_int_inside("i32")
     half = n.sar(1)
     for part in (half, n - half):
         x = x * ((part + 127) << 23).bits_as("f32")
     return x
+
+
+def _scaled(x: Val, n: Val) -> Val:
+    fn, name = x.fn, "llvm.x86.avx512.mask.scalef.ps.512"
+    all_lanes, rounding = fn.const("i16", -1), fn.const("i32", 4)  # 4: as the thread has it
+    return fn.call(name, (x, n, x, all_lanes, rounding), x.kind, x.lanes)
+
+
+def _fraction(x: Val) -> Val:
+    """Subtract the nearest whole number; of an infinity nothing is left."""
+    fn, name = x.fn, "llvm.x86.avx512.mask.reduce.ps.512"
+    nearest, all_lanes, rounding = fn.const("i32", 8), fn.const("i16", -1), fn.const("i32", 4)
+    return fn.call(name, (x, nearest, x, all_lanes, rounding), x.kind, x.lanes)
 
 
 def _clamp(x: Val, low: float, high: float) -> Val:
@@ -58,16 +77,18 @@ def _exp(x: Val) -> Val:
     r = n.fma(-_LN2_HI, x)
     r = n.fma(-_LN2_LO, r)
     y = poly(r, _EXP).fma(r * r, r) + 1.0
-    return _times_power_of_two(y, n.to_int_inside("i32"))
+    return _times_power_of_two(y, n)
 
 
 def _exp2(x: Val) -> Val:
-    x = _clamp(x, -152.0, 129.0)
-    n = x.unary("roundeven")
-    r = x - n
-    tail = poly(r, _EXP2).fma(r, _LN2_TAIL)
-    y = tail.fma(r, r * _LN2) + 1.0
-    return _times_power_of_two(y, n.to_int_inside("i32"))
+    if _has_scaling(x):
+        n = x.unary("roundeven")
+        r = _fraction(x)
+    else:
+        x = _clamp(x, -152.0, 129.0)
+        n = x.unary("roundeven")
+        r = x - n
+    return _times_power_of_two(poly(r, _EXP2).fma(r, 1.0), n)
 
 
 def _split(x: Val) -> tuple[Val, Val]:

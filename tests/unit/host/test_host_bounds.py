@@ -12,7 +12,7 @@ from asterope.host import HostKernel
 from ir_builder import Writer, assert_same_bits
 
 SIZE = 64
-PREDICATES = ("slt", "sle", "sgt", "sge")
+PREDICATES = ("slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge")
 # Before, at and behind chunk boundaries and the ends of a block, and at the ends of 32 bits.
 EDGES = (-(1 << 31), -20, -1, 0, 1, 15, 16, 17, 40, 63, 64, 65, 100, (1 << 31) - 1)
 
@@ -77,7 +77,7 @@ def test_a_widened_compare_wraps_where_its_narrow_sum_does():
         assert_same_bits(kernel, [*arrays(), start, n])
 
 
-@pytest.mark.parametrize("pred", ["eq", "ne", "ult"])
+@pytest.mark.parametrize("pred", ["eq", "ne", "ugt"])
 def test_masks_that_are_no_bounds_stay_masks(pred):
     def mask(w):
         bounded = w.compare("slt", w.iota(SIZE), w.broadcast(w["n"], (SIZE,)))

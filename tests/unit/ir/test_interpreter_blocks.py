@@ -99,10 +99,10 @@ def test_popcount_counts_set_elements(shape):
 
 # -- reductions -----------------------------------------------------------------------------------
 def in_stated_order(combine, values):
-    """Combine as `reduce` says: 16 partials in ascending order, then halves."""
-    partials = list(values[:16])
-    for i, value in enumerate(values[16:]):
-        partials[i % 16] = combine(partials[i % 16], value)
+    """Combine as `reduce` says: 64 partials in ascending order, then halves."""
+    partials = list(values[:64])
+    for i, value in enumerate(values[64:]):
+        partials[i % 64] = combine(partials[i % 64], value)
     while len(partials) > 1:
         half = len(partials) // 2
         partials = [combine(partials[i], partials[i + half]) for i in range(half)]

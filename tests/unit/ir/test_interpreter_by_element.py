@@ -39,8 +39,8 @@ def python_pair(left, right):
 
 
 def in_order(pairs):
-    """Combine as `reduce` states: 16 partials, then halving."""
-    width = min(16, len(pairs))
+    """Combine as `reduce` states: 64 partials, then halving."""
+    width = min(64, len(pairs))
     partials = [list(p) for p in pairs[:width]]
     for at, pair in enumerate(pairs[width:]):
         partials[at % width] = python_pair(partials[at % width], pair)
@@ -50,7 +50,7 @@ def in_order(pairs):
     return partials[0]
 
 
-@pytest.mark.parametrize("size", [1, 2, 16, 64])
+@pytest.mark.parametrize("size", [1, 2, 16, 64, 256])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_a_reduction_by_a_block_has_the_stated_order(axis, size):
     shape = (size, 3) if axis == 0 else (3, size)

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from asterope.errors import ConfigError
-from asterope.native import ISAS, available_isas, best_isa, isa_named, num_cores
+from asterope.native import ISAS, available_isas, best_isa, cpu, isa_named, num_cores
 
 
 def test_portable_is_always_available_and_last():
@@ -63,3 +63,14 @@ def test_without_the_variable_all_cpus_we_may_run_on_are_used(monkeypatch, text)
     if text is not None:
         monkeypatch.setenv("ASTEROPE_NUM_THREADS", text)
     assert num_cores() == len(os.sched_getaffinity(0))
+
+
+def test_which_cpus_we_may_run_on_is_asked_again_a_second_later(monkeypatch):
+    monkeypatch.delenv("ASTEROPE_NUM_THREADS", raising=False)
+    monkeypatch.setattr(cpu, "_usable", (0, 0.0))
+    for second, allowed, expected in ((10, 7, 7), (10.9, 5, 7), (11.1, 5, 5)):
+        monkeypatch.setattr(cpu.time, "monotonic", lambda now=second: now)
+        monkeypatch.setattr(
+            cpu.os, "sched_getaffinity", lambda _, n=allowed: range(n), raising=False
+        )
+        assert num_cores() == expected

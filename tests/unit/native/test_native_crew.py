@@ -20,8 +20,8 @@ def marking():
 
     def write():
         module = Module(ISAS["portable"])
-        fn = module.function("mark", [("ptr", "job"), ("ptr", "scratch")])
-        job, scratch = fn.args
+        fn = module.function("mark", [("ptr", "job"), ("ptr", "scratch"), ("i64", "worker")])
+        job, scratch, _ = fn.args
         item = fn.slot("i64")
         fn.store(fn.const("i64", 0), item)
 
@@ -37,7 +37,7 @@ def marking():
         fn.finish()
         return module.text()
 
-    return load_library("test of a crew", ISAS["portable"], ["mark"], write)
+    return load_library("test of a crew of workers", ISAS["portable"], ["mark"], write)
 
 
 def marks(helpers):

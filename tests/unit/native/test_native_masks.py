@@ -11,7 +11,7 @@ from asterope.native import available_isas
 KINDS = {
     "f32": np.float32, "f64": np.float64, "i8": np.int8, "i16": np.int16, "i64": np.int64,
 }  # fmt: skip
-LANES = (2, 16)
+LANES = (1, 2, 16)
 EVERY = pytest.mark.parametrize(
     ("isa", "kind", "lanes"), [(i, k, n) for i in available_isas() for k in KINDS for n in LANES]
 )
@@ -73,3 +73,22 @@ def test_a_masked_store_leaves_alone_what_is_off(isa, kind, lanes, form):
         found = np.full((lanes + 1, lanes), 99, dtype)
         call(x, found, row)
         np.testing.assert_array_equal(found, expected(x, lanes, 99, row))
+
+
+@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize(("kind", "wide"), [("i8", "i32"), ("i16", "i32"), ("i8", "i16")])
+def test_a_masked_store_of_truncated_numbers_leaves_alone_what_is_off(isa, lanes, kind, wide):
+    """The masks are known to the compiler, which stored a single lane as wide as it was before."""
+    dtype = np.dtype(KINDS[kind])
+
+    def body(fn, source, target):
+        for count in range(lanes + 1):
+            value = fn.load(source, wide, lanes).zext(kind)
+            at = target.offset(count * lanes * dtype.itemsize)
+            fn.masked_store(value, at, fn.iota("i32", lanes).lt(count))
+
+    x = np.arange(1, lanes + 1)
+    found = np.full((lanes + 1, lanes), 99, dtype)
+    compiled(isa, ["ptr", "ptr"], body)(x.astype(f"i{int(wide[1:]) // 8}"), found)
+    np.testing.assert_array_equal(found, expected(x.astype(dtype), lanes, 99, 1))

@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 RunBlock = Callable[[Block, Sequence[Array]], list[Array]]
 _Combine = Callable[[list[Array], list[Array]], list[Array]]
 
-REDUCE_PARTIALS = 16
+REDUCE_PARTIALS = 64
 
 
 def _each(run: RunBlock, block: Block, args: Sequence[Array], types: Sequence[Type]) -> list[Array]:
@@ -48,7 +48,7 @@ def _combine_of(op: Op, run: RunBlock) -> _Combine:
 
 
 def _reduce(op: Op, run: RunBlock, *blocks: Array) -> list[Array]:
-    """Combine along an axis: 16 partials in ascending order, then halving."""
+    """Combine along an axis: 64 partials in ascending order, then halving."""
     combine = _combine_of(op, run)
     xs = [np.moveaxis(a, op.attrs["axis"], 0) for a in blocks]
     size = len(xs[0])

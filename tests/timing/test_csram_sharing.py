@@ -49,6 +49,36 @@ def test_a_second_tile_of_the_cluster_takes_the_block_from_csram():
     assert result.bytes["tsram_dma_written"] == 2 * BLOCK
 
 
+def test_tiles_that_ask_before_a_block_arrives_receive_it_together():
+    chip = plain(tile__dma__ingest_bytes_per_cycle=FAST, noc__multicast=True)
+    result = timed(read_by_all(), chip, grid=3)
+    assert {e.end_ps for e in loads(result)} == {ISSUE + BLOCK + HBM_LATENCY + DMA_LATENCY}
+    assert result.bytes["hbm_read"] == BLOCK
+    assert result.bytes["csram"] == BLOCK  # written once; nobody has to read it
+    assert result.bytes["tsram_dma_written"] == 3 * BLOCK
+
+
+def test_another_cluster_receives_what_is_on_its_way_a_hop_later():
+    chip = plain(tile__dma__ingest_bytes_per_cycle=FAST, noc__multicast=True, tiles_per_cluster=1)
+    result = timed(read_by_all(), chip, grid=3)
+    there = ISSUE + BLOCK + HBM_LATENCY + DMA_LATENCY
+    ends = {e.tile: e.end_ps for e in loads(result)}
+    assert (ends[0], ends[1]) == (there, there + HOP)
+    assert result.bytes["csram"] == 3 * BLOCK  # each cluster keeps it
+
+
+def test_a_block_that_has_begun_to_arrive_is_read_from_csram():
+    """Who asks less than the DMA's 20 cycles before does not receive it with the others."""
+    late = (HBM_LATENCY + 4096) // 1000 + 1
+
+    def ask(cycles):
+        chip = plain(noc__multicast=True, tile__control__issue_cycles=cycles)
+        return loads(timed(three_loads((0, 0)), chip))
+
+    assert ask(late - 1)[1].end_ps <= ask(late - 1)[0].end_ps + 16_000
+    assert ask(late + 1)[1].end_ps > ask(late + 1)[0].end_ps + CSRAM_LATENCY
+
+
 def test_another_cluster_takes_the_block_over_the_noc():
     chip = plain(tile__dma__ingest_bytes_per_cycle=FAST, tiles_per_cluster=1)
     result = timed(read_by_all(), chip, grid=3)

@@ -12,8 +12,9 @@ import pytest
 from asterope import chips
 from asterope.errors import ChipError
 from asterope.ir import Type
+from asterope.sim import engine
 from ir_builder import Writer
-from sim_programs import PLAIN, plain, timed
+from sim_programs import PLAIN, Access, Program, plain, simulated, timed
 
 CYCLE, TENSOR_STARTUP, VECTOR_STARTUP = 1000, 7, 5
 
@@ -65,7 +66,8 @@ def scaled_product(m, n, k, a, b):
 )
 def test_a_product_takes_a_cycle_for_each_block_and_depth(m, n, k, steps):
     result = timed(product(m, n, k), PLAIN)
-    assert duration(result, "tensor") == (steps + TENSOR_STARTUP) * CYCLE
+    assert duration(result, "tensor") == steps * CYCLE
+    assert result.breakdown_ps["tensor"] == (steps + TENSOR_STARTUP) * CYCLE
     assert result.flop == {"bf16": 2 * m * n * k}
     assert result.bytes["tsram"] == (
         result.bytes["tsram_dma_written"] + result.bytes["tsram_dma_read"] + steps * 32 * 8 * 4
@@ -86,7 +88,7 @@ def test_a_product_takes_a_cycle_for_each_block_and_depth(m, n, k, steps):
 def test_each_format_has_its_depth(a, b, depth):
     acc = "i32" if a == "i8" else "fp32"
     result = timed(product(64, 64, 128, a, b, acc), PLAIN)
-    assert duration(result, "tensor") == (4 * 128 // depth + TENSOR_STARTUP) * CYCLE
+    assert duration(result, "tensor") == 4 * 128 // depth * CYCLE
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_each_format_has_its_depth(a, b, depth):
 )
 def test_a_scaled_product_runs_at_the_rate_of_its_wider_operand(a, b, rate, depth):
     result = timed(scaled_product(64, 64, 128, a, b), PLAIN)
-    assert duration(result, "tensor") == (4 * 128 // depth + TENSOR_STARTUP) * CYCLE
+    assert duration(result, "tensor") == 4 * 128 // depth * CYCLE
     assert result.flop == {rate: 2 * 64 * 64 * 128}
 
 
@@ -219,7 +221,22 @@ def test_an_engine_waits_for_both_operands_and_not_longer():
     ends = {e.number: e.end_ps for e in events}
     tensor = next(e for e in events if e.engine == "tensor")
     assert set(tensor.waits) <= {0, 1}
-    assert tensor.start_ps == max(ends[0], ends[1]) == ends[1]
+    assert max(ends[0], ends[1]) == ends[1]
+    assert tensor.start_ps == ends[1] + TENSOR_STARTUP * CYCLE
+
+
+def test_products_that_follow_at_once_find_the_pipeline_full():
+    """The second starts when the first ends, though it adds to its result: both start up once."""
+    w = Writer(x="ptr<bf16>", w="ptr<bf16>", y="ptr<fp32>")
+    a, b = w.load("x", (32, 64)), w.load("w", (64, 32))
+    total = w.const(Type("fp32", (32, 32)), 0.0)
+    for _ in range(2):
+        total = w("dot", a, b, total, to=total.type, order="pairs")
+    w.store("y", total)
+    result = timed(w.done(), plain(tile__control__issue_cycles=0))
+    first, second = (e for e in result.events if e.engine == "tensor")
+    assert second.start_ps == first.end_ps
+    assert result.breakdown_ps["tensor"] == (2 * 8 + TENSOR_STARTUP) * CYCLE
 
 
 def test_vector_work_that_is_in_the_way_of_the_next_is_done_in_order():
@@ -242,12 +259,49 @@ def test_energy_is_what_each_operation_and_byte_costs(fidelity):
         return
     pj, moved = PLAIN.power.energy_pj, result.bytes
     expected = {
-        "idle": PLAIN.idle_w * result.time_s * 1e12,
+        "leakage": PLAIN.power.leakage_w * result.time_s * 1e12,
+        "clock": 1e9 * result.time_s * pj.clock_cycle,
         "tensor": 64**3 * pj.mac["bf16"],
         "vector": 0.0,
+        "reshaper": 0.0,
         "tsram": moved["tsram"] * pj.tsram_byte,
         "csram": moved["csram"] * pj.csram_byte,
         "noc": moved["noc"] * pj.noc_byte,
         "hbm": (2 * 64 * 64 * 2 + 64 * 64 * 4) * pj.hbm_byte,
     }
     assert {k: v * 1e12 for k, v in result.energy_parts_j.items()} == pytest.approx(expected)
+
+
+def test_energy_of_vector_work_is_that_of_its_operations_functions_and_moves():
+    w = Writer(x="ptr<fp32>", y="ptr<fp32>")
+    block = w("exp", w.load("x", (64, 32)))
+    w.store("y", w("transpose", block, to=Type("fp32", (32, 64)), order=(1, 0)))
+    result, pj = timed(w.done(), PLAIN), PLAIN.power.energy_pj
+    parts = {name: joules * 1e12 for name, joules in result.energy_parts_j.items()}
+    assert parts["vector"] == pytest.approx(64 * 32 * pj.transcendental_op)
+    assert parts["reshaper"] == pytest.approx(64 * 32 * pj.move_32bit)
+
+
+# -- the engine itself -----------------------------------------------------------------------------
+def test_one_compiled_engine_plays_chips_of_every_size():
+    program = Program()
+    for clusters, tiles in ((1, 1), (1, 3), (2, 8), (5, 7)):
+        chip = plain(clusters=clusters, tiles_per_cluster=tiles)
+        assert simulated(program, chip, 2 * clusters * tiles, 3).time_ps > 0
+    assert len(engine.play.signatures) == 1
+
+
+def test_many_blocks_are_counted_once_each():
+    block = 16 * 16
+    program = Program(
+        loads=(
+            Access("x0", per_program=block, row_stride=16),
+            Access("x1", per_step=block, row_stride=16),
+        ),
+    )
+    grid, steps = 9_000, 2
+    result = simulated(program, PLAIN, grid, steps, fidelity="roofline", max_events=0)
+    counts = program.count(grid, steps)
+    assert counts.unique_bytes == 4 * block * (grid + steps)
+    assert result.bytes["hbm"] == counts.unique_bytes + counts.stored
+    assert result.asked_bytes == counts.loaded + counts.stored

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args
 
 from asterope.chips.figure import (
     Confidence,
@@ -19,6 +19,7 @@ from asterope.chips.figure import (
     spec_of,
 )
 from asterope.chips.parts import (
+    Achieved,
     Caches,
     Cluster,
     Energy,
@@ -31,9 +32,12 @@ from asterope.chips.parts import (
 from asterope.chips.relations import check_relations
 from asterope.errors import ChipError
 
-__all__ = ["Chip", "FigureRow", "Inside", "figures"]
+__all__ = ["FIDELITIES", "Chip", "Fidelity", "FigureRow", "Inside", "figures"]
 
 T = TypeVar("T")
+Fidelity = Literal["roofline", "operator", "tile"]
+FIDELITIES: tuple[Fidelity, ...] = get_args(Fidelity)
+"""How closely work on a chip can be timed, the coarsest first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +95,7 @@ class Chip:
     network: Network
     power: Power
     caches: Caches | None = None
+    achieved: Achieved | None = None
     provenance: Mapping[str, Provenance] = field(hash=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -110,6 +115,13 @@ class Chip:
         return self.clusters * self.tiles_per_cluster
 
     @property
+    def fidelities(self) -> tuple[Fidelity, ...]:
+        """The fidelities that the chip is described for, the coarsest first."""
+        if self.tile is not None:
+            return ("roofline", "tile")
+        return ("roofline", "operator") if self.achieved is not None else ("roofline",)
+
+    @property
     def vector_flop_per_s(self) -> float | None:
         """Return the vector engines' rate on 16-bit lanes, an FMA being two, where public."""
         if self.tile is None or self.num_tiles is None or self.clock_hz is None:
@@ -119,8 +131,16 @@ class Chip:
 
     @property
     def hbm_effective_bytes_per_s(self) -> float:
-        """Return the bandwidth that kernels reach: the maker's figure times the efficiency."""
-        return self.hbm.bandwidth_bytes_per_s * self.hbm.efficiency
+        """Return the bandwidth that long reads reach.
+
+        It is the maker's figure times the efficiency, or less where the reads under way, over the
+        latency of each, do not add up to as much.
+        """
+        streamed = self.hbm.bandwidth_bytes_per_s * self.hbm.efficiency
+        access, latency = self.hbm.access, self.hbm.latency_cycles
+        if access is None or not latency or self.clock_hz is None:
+            return streamed
+        return min(streamed, access.reads_in_flight_bytes * self.clock_hz / latency)
 
     @property
     def idle_w(self) -> float | None:

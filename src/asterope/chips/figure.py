@@ -49,6 +49,7 @@ class Confidence(StrEnum):
     PUBLISHED = "published"
     SECONDARY = "secondary"
     DERIVED = "derived"
+    CALIBRATED = "calibrated"
     ASSUMED = "assumed"
     WHAT_IF = "what_if"
 

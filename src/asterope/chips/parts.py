@@ -6,17 +6,20 @@ that is not public for a chip is None there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from asterope.chips.figure import FrozenMap, figure
 
 __all__ = [
+    "Achieved",
     "Caches",
     "Cluster",
     "Control",
     "Energy",
     "Hbm",
+    "HbmAccess",
     "Network",
     "Noc",
     "Power",
@@ -26,6 +29,7 @@ __all__ = [
     "TileDma",
     "Tsram",
     "VectorUnit",
+    "VoltageScaling",
 ]
 
 
@@ -94,6 +98,9 @@ class Control:
     """The tile's control processor and its hardware queues."""
 
     issue_cycles: int = figure("cycles", "control processor time per macro-instruction", zero=True)
+    kernel_cycles: int = figure(
+        "cycles", "a kernel's start and end, outside of its instructions", zero=True
+    )
     queue_depth: int = figure("instructions", "macro-instructions waiting in each engine's queue")
     max_pre_semaphores: int = figure("semaphores", "semaphores one macro-instruction waits on")
     max_post_semaphores: int = figure("semaphores", "semaphores one macro-instruction signals")
@@ -130,17 +137,40 @@ class Noc:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class HbmAccess:
+    """What the pattern of accesses costs: rows opened, changes of direction, reads under way."""
+
+    channels: int = figure("channels", "channels of all stacks that open rows by themselves")
+    interleave_bytes: int = figure("B", "consecutive bytes on one channel")
+    page_bytes: int = figure("B", "consecutive bytes that one opened row of a channel holds")
+    activate_s: float = figure("s", "data time a channel loses for each row it opens", zero=True)
+    turnaround_s: float = figure(
+        "s", "data time a channel loses from reads to writes and back", zero=True
+    )
+    write_batch_bytes: int = figure("B", "written by a channel between reads, where both wait")
+    reads_in_flight_bytes: int = figure("B", "read requests under way, all channels together")
+
+    def rows_opened(self, run_bytes: float) -> float:
+        """Count the rows that a run of consecutive bytes opens, all channels together."""
+        pieces = min(math.ceil(run_bytes / self.interleave_bytes), self.channels)
+        return max(pieces, math.ceil(run_bytes / self.page_bytes))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Hbm:
-    """The chip's memory. The maker's bandwidth and what kernels reach of it are two figures."""
+    """The chip's memory. The maker's bandwidth and what is left of it for data are two figures."""
 
     capacity_bytes: int = figure("B", "memory of the chip")
     bandwidth_bytes_per_s: float = figure("B/s", "the maker's figure")
-    efficiency: float = figure("fraction", "share of the bandwidth that kernels reach", at_most=1.0)
+    efficiency: float = figure(
+        "fraction", "share of the bandwidth that is left for data in long streams", at_most=1.0
+    )
     kind: str | None = figure("text", "memory standard", optional=True)
     stacks: int | None = figure("stacks", "memory stacks", optional=True)
     latency_cycles: int | None = figure(
         "cycles", "request to first byte in a tile, loaded", zero=True, optional=True
     )
+    access: HbmAccess | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -181,12 +211,17 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Energy:
-    """Energy in picojoules of each event the simulator counts."""
+    """Energy in picojoules of each event the simulator counts, at the clock of the profile.
+
+    Operations include their registers: the tensor unit's accumulators, the vector unit's operands.
+    """
 
     mac: Mapping[str, float] = figure("pJ/MAC", "tensor multiply-accumulate", zero=True)
     vector_op_16bit: float = figure("pJ/op", "vector operation on 16 bits", zero=True)
     vector_op_32bit: float = figure("pJ/op", "vector operation on 32 bits", zero=True)
     transcendental_op: float = figure("pJ/op", "exp, log, rsqrt and kin", zero=True)
+    move_16bit: float = figure("pJ/element", "change of layout or type, 16 bits", zero=True)
+    move_32bit: float = figure("pJ/element", "change of layout or type, 32 bits", zero=True)
     tsram_byte: float = figure("pJ/B", "TSRAM read or write", zero=True)
     csram_byte: float = figure("pJ/B", "CSRAM read or write", zero=True)
     noc_byte: float = figure("pJ/B", "one crossing of the on-die network", zero=True)
@@ -199,12 +234,53 @@ class Energy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class VoltageScaling:
+    """How the supply voltage follows a lowered clock: linear to a least voltage, then constant.
+
+    Energy on the die goes with the square of the voltage, leakage with the voltage.
+    """
+
+    least_voltage: float = figure(
+        "fraction", "least voltage over that of the full clock", at_most=1.0
+    )
+    least_voltage_clock: float = figure(
+        "fraction", "share of the full clock below which the voltage stays", at_most=1.0
+    )
+    set_clock: float = figure(
+        "fraction", "share of the full clock that a deployment sets", at_most=1.0
+    )
+
+    def voltage(self, clock_share: float) -> float:
+        """Return the voltage at a share of the full clock, over that at the full clock."""
+        if clock_share >= 1:
+            return 1.0
+        if clock_share <= self.least_voltage_clock:
+            return self.least_voltage
+        way = (clock_share - self.least_voltage_clock) / (1 - self.least_voltage_clock)
+        return self.least_voltage + (1 - self.least_voltage) * way
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Power:
     """The power limit, and what the chip draws for what it does where that is described."""
 
     tdp_w: float | None = figure("W", "thermal design power of the chip", optional=True)
     leakage_w: float | None = figure("W", "drawn with the clock stopped", zero=True, optional=True)
+    claimed_flop_per_j: Mapping[str, float] = figure("flop/J", "the maker's peak over its power")
     energy_pj: Energy | None = None
+    scaling: VoltageScaling | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "claimed_flop_per_j", FrozenMap(self.claimed_flop_per_j))
+
+    @property
+    def set_clock(self) -> float:
+        """The clock that a deployment sets, as a share of the full one; 1 if it is not said."""
+        return 1.0 if self.scaling is None else self.scaling.set_clock
+
+    def voltage(self, clock_share: float) -> float:
+        """Return the voltage over that at the full clock; 1 where nothing is said of it."""
+        return 1.0 if self.scaling is None else self.scaling.voltage(clock_share)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,3 +290,48 @@ class Caches:
     scratchpad_bytes: int | None = figure("B", "software-managed SRAM of all cores", optional=True)
     l2_bytes: int | None = figure("B", "second-level cache", optional=True)
     llc_bytes: int | None = figure("B", "last-level cache beyond L2", optional=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Achieved:
+    """What the maker's libraries reach of the maker's figures, on chips timed by operators.
+
+    A core is a streaming multiprocessor or a compute unit. The values are fitted to measured
+    operators, or carried over from a chip where they were.
+    """
+
+    tensor_fraction: Mapping[str, float] = figure(
+        "fraction", "share of the tensor peak in large products", at_most=1.0
+    )
+    grouped_fraction: float = figure(
+        "fraction", "rate of the products of experts, as a share of large ones", at_most=1.0
+    )
+    block_scaled_fraction: float = figure(
+        "fraction", "rate of products scaled in blocks, as a share of others", at_most=1.0
+    )
+    grouped_block_fraction: float = figure(
+        "fraction", "rate of experts scaled in blocks, as a share of others", at_most=1.0
+    )
+    widened_fraction: float = figure(
+        "fraction", "rate of experts whose weights are stored narrower than multiplied", at_most=1.0
+    )
+    attention_fraction: Mapping[str, float] = figure(
+        "fraction", "share of the tensor peak in attention, softmax between products", at_most=1.0
+    )
+    hbm_fraction: float = figure("fraction", "share of the bandwidth in long streams", at_most=1.0)
+    core_share: float = figure("shares", "one core's own stream, in even shares of the bandwidth")
+    kernel_s: float = figure("s", "start and end of a kernel in a recorded graph", zero=True)
+    wave_s: float = figure("s", "fill and drain of each further wave of blocks", zero=True)
+    attention_block_s: float = figure("s", "fixed share of one block of query rows", zero=True)
+    link_fraction: float = figure("fraction", "share of the links in long messages", at_most=1.0)
+    pair_fraction: float = figure(
+        "fraction", "share of the links in long messages between two chips", at_most=1.0
+    )
+    collective_s: float = figure("s", "least time of a collective among two chips", zero=True)
+    hop_s: float = figure("s", "what each further chip adds to a short collective", zero=True)
+    fused_s: float = figure("s", "least time of an all-reduce in a recorded graph", zero=True)
+    rendezvous_s: float = figure("s", "extra start of full-rate collectives, a chip", zero=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tensor_fraction", FrozenMap(self.tensor_fraction))
+        object.__setattr__(self, "attention_fraction", FrozenMap(self.attention_fraction))

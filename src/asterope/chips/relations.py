@@ -20,6 +20,8 @@ _PEAK = "peak_flop_per_s."
 _MAC_ENERGY = "power.energy_pj.mac."
 _SRAM_TOTAL = "sram_total_bytes"
 _LINK_TOTAL = "network.per_direction_bytes_per_s"
+_BANDWIDTH = "hbm.bandwidth_bytes_per_s"
+_IN_FLIGHT = "hbm.access.reads_in_flight_bytes"
 _OFF_RACK = "network.off_rack_bytes_per_s"
 _SWITCHED = "network.switched_bytes_per_s"
 _LINKS = (
@@ -139,7 +141,8 @@ def follow(
 
     Peaks follow tiles, clock and depth. The SRAM total grows by as much as its parts. The network
     total follows its links, and links that nobody stated scale with the total; the
-    rack's uplinks scale with the switched links.
+    rack's uplinks scale with the switched links. The reads under way scale with the bandwidth of
+    the memory: more channels have more of them.
     """
     changed: dict[str, Value] = {}
     old_peaks = expected_peaks(before)
@@ -150,6 +153,9 @@ def follow(
     if growth and _SRAM_TOTAL in before:
         changed[_SRAM_TOTAL] = int(_number(before, _SRAM_TOTAL)) + growth
     changed.update(_follow_links(before, after, stated))
+    wider = _number(after, _BANDWIDTH) / _number(before, _BANDWIDTH)
+    if wider != 1 and _IN_FLIGHT in after:
+        changed[_IN_FLIGHT] = max(1, round(_number(after, _IN_FLIGHT) * wider))
     return {path: value for path, value in changed.items() if path not in stated}
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from asterope.runtime.arrays import Array
 from asterope.runtime.kernel import PASSES, TileKernel, optimise
-from asterope.runtime.launch import Launch, Listener, launch, listen, stop_listening
+from asterope.runtime.launch import (
+    Launch,
+    Listener,
+    launch,
+    listen,
+    listeners,
+    stop_listening,
+)
 from asterope.runtime.perfetto import write_trace
 from asterope.runtime.sanitize import is_sanitizing, know_written
 from asterope.runtime.shadow import Written
@@ -30,6 +37,7 @@ __all__ = [
     "know_written",
     "launch",
     "listen",
+    "listeners",
     "optimise",
     "simulate",
     "stop_listening",

@@ -8,6 +8,7 @@ import threading
 from asterope.compiler import find_tiles, flatten, forward, simplify
 from asterope.host import HostKernel, host_isa
 from asterope.ir import Kernel, parse_kernel, print_kernel, verify
+from asterope.native import setting
 from asterope.sim import TimeProgram, to_macro_instructions
 
 __all__ = ["PASSES", "TileKernel", "optimise"]
@@ -60,11 +61,11 @@ class TileKernel:
     @property
     def host(self) -> HostKernel:
         """Machine code for the instruction set in use."""
-        isa = host_isa()
-        found = self._hosts.get(isa.name)
+        asked_for = setting("ASTEROPE_ISA")
+        found = self._hosts.get(asked_for)
         if found is not None:
             return found
         with self._lock:
-            if isa.name not in self._hosts:
-                self._hosts[isa.name] = HostKernel(self.kernel, isa)
-            return self._hosts[isa.name]
+            if asked_for not in self._hosts:
+                self._hosts[asked_for] = HostKernel(self.kernel, host_isa())
+            return self._hosts[asked_for]

@@ -28,6 +28,7 @@ __all__ = [
 
 # No launch of so many programs comes back, and counts of them stay far from 64 bits.
 _MAX_PROGRAMS = 1 << 40
+_MANY, _FEW = 1 << 20, 1 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,30 +49,28 @@ class Listener(Protocol):
         """Take note of a launch before it runs."""
 
 
-_state = threading.local()
+class _State(threading.local):
+    def __init__(self) -> None:
+        self.listeners: list[Listener] = []
 
 
-def _listeners() -> list[Listener]:
-    if not hasattr(_state, "listeners"):
-        _state.listeners = []
-    found: list[Listener] = _state.listeners
-    return found
+_state = _State()
 
 
 def listen(listener: Listener) -> None:
     """Tell a listener of this thread's launches from now on."""
-    _listeners().append(listener)
+    _state.listeners.append(listener)
 
 
 def stop_listening(listener: Listener) -> None:
     """Stop telling a listener."""
-    _listeners().remove(listener)
+    _state.listeners.remove(listener)
 
 
 @contextmanager
 def only(listener: Listener) -> Iterator[None]:
     """Tell one listener of this thread's launches, and no other, while the block runs."""
-    others = _listeners()
+    others = _state.listeners
     _state.listeners = [listener]
     try:
         yield
@@ -81,13 +80,15 @@ def only(listener: Listener) -> Iterator[None]:
 
 def listeners() -> tuple[Listener, ...]:
     """Return who is told of this thread's launches, the first to listen first."""
-    return tuple(_listeners())
+    return tuple(_state.listeners)
 
 
 def _checked_grid(kernel: TileKernel, given: Grid) -> Grid:
     """Return the grid as plain integers; NumPy's and those of tensors are welcome."""
     try:
-        x, y, z = map(operator.index, given)
+        x, y, z = given
+        if not type(x) is type(y) is type(z) is int:
+            x, y, z = map(operator.index, given)
     except TypeError:
         raise KernelError(
             f"a grid of {given!r} is not three integers",
@@ -95,7 +96,7 @@ def _checked_grid(kernel: TileKernel, given: Grid) -> Grid:
             hint="divide with // or triton.cdiv",
         ) from None
     grid = (x, y, z)
-    if 0 <= x < 1 << 20 and 0 <= y < 1 << 10 and 0 <= z < 1 << 10:
+    if 0 <= x < _MANY and 0 <= y < _FEW and 0 <= z < _FEW:
         return grid
     for axis, size in zip("xyz", grid, strict=True):
         if not 0 <= size < 1 << 31:
@@ -133,8 +134,8 @@ def launch(kernel: TileKernel, grid: Grid, args: Sequence[Array | int | float]) 
     argument that its parameter cannot take, or arrays without memory where values are wanted.
     """
     grid = _checked_grid(kernel, grid)
-    told = listeners()
-    if told:
+    if _state.listeners:
+        told = listeners()
         _check_arguments(kernel, args)
         for listener in told:
             listener.on_launch(Launch(kernel, grid, tuple(args)))

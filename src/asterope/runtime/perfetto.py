@@ -1,7 +1,8 @@
 """Traces that ui.perfetto.dev opens: the JSON form of the Trace Event Format.
 
 One process a launch list, one thread an engine of a tile, more where its transfers overlap;
-semaphores are flows. Times are microseconds, as the format asks.
+semaphores are flows, from the end of the instruction that signals to the start of one that waits on
+another thread. Times are microseconds, as the format asks.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from asterope.chips import Chip
 from asterope.errors import OutputError
 from asterope.native import write_atomically
 from asterope.sim import Result
+from asterope.units import GHZ
 
 __all__ = ["trace_events", "write_trace"]
 
@@ -24,6 +26,8 @@ _PS_PER_US = 1e6
 _MAX_LANES = 1 << 10
 # A viewer works in whole nanoseconds, and takes a flow that begins where a slice ends for the next.
 _BEFORE_END_PS = 1000
+MAX_FLOWS = 1 << 16
+"""Arrows of one trace, the first ones: a viewer draws no more in bearable time."""
 
 
 def _name(
@@ -46,19 +50,30 @@ def trace_events(
         yield {
             "ph": "X", "pid": _LAUNCHES, "tid": 0, "name": name,
             "ts": start_ps / _PS_PER_US, "dur": result.time_ps / _PS_PER_US,
-            "args": {"bound by": result.bound_by, "hbm bytes": result.hbm_bytes},
+            "args": {"bound by": result.bound_by, "hbm bytes": result.hbm_bytes, **_power(result)},
         }  # fmt: skip
         yield from _instructions(index, start_ps, result, lanes)
+
+
+def _power(result: Result) -> dict[str, float]:
+    """Say what a launch drew, at which clock, and what the power limit made of it."""
+    found = {} if result.power_w is None else {"watts": round(result.power_w, 1)}
+    if result.clock_hz is not None:
+        found["clock GHz"] = round(result.clock_hz / GHZ, 3)
+    if result.is_throttled:
+        found["throttled us"] = result.throttled_ps / _PS_PER_US
+    return found
 
 
 class _Lanes:
     """Threads of the trace: transfers of one engine that overlap in time need several.
 
     `free_ps` has for each tile and engine when each of its lanes is free; lanes are numbered in
-    order of appearance.
+    order of appearance. `flows` counts the arrows that were drawn between them.
     """
 
     def __init__(self) -> None:
+        self.flows = 0
         self.free_ps: dict[tuple[int, int], list[int]] = {}
         self.threads: dict[tuple[int, int, int], int] = {}
 
@@ -97,9 +112,12 @@ def _instructions(
         signal_ps = max(begin_ps, end_ps - _BEFORE_END_PS)
         signals[event.tile, event.number] = (signal_ps / _PS_PER_US, thread)
         for awaited in event.waits:
-            if (event.tile, awaited) not in signals:
+            if (event.tile, awaited) not in signals or lanes.flows >= MAX_FLOWS:
                 continue
             signal, source = signals[event.tile, awaited]
+            if source == thread:  # one after the other in any case
+                continue
+            lanes.flows += 1
             flow = {"name": "semaphore", "cat": "semaphore", "pid": _TILES,
                     "id": f"{index}.{event.tile}.{awaited}.{event.number}"}  # fmt: skip
             yield {**flow, "ph": "s", "tid": source, "ts": signal}

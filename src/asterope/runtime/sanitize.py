@@ -7,12 +7,12 @@ touch the same bytes, one writing, without an atomic that orders them, shows in 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 
 from asterope.errors import KernelError, SanitizerError
 from asterope.ir import interpret
+from asterope.native import setting
 from asterope.runtime.arrays import Array, Grid
 from asterope.runtime.kernel import TileKernel
 from asterope.runtime.shadow import Checker, Finding, Written
@@ -26,7 +26,7 @@ _lookups: list[Callable[[int], Written | None]] = []
 
 def is_sanitizing() -> bool:
     """Whether the user asked for checks."""
-    return os.environ.get("ASTEROPE_SANITIZE", "0") not in ("", "0")
+    return setting("ASTEROPE_SANITIZE") not in ("", "0")
 
 
 def know_written(lookup: Callable[[int], Written | None]) -> None:

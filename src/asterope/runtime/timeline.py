@@ -10,15 +10,17 @@ from typing import Any
 
 from asterope.chips import Chip
 from asterope.errors import ConfigError
-from asterope.runtime.arrays import Array
+from asterope.runtime.arrays import Array, Grid
 from asterope.runtime.launch import Launch, listen, listeners, only, stop_listening
 from asterope.runtime.perfetto import write_trace
+from asterope.runtime.remembered import Remembered
 from asterope.sim import FIDELITIES, Fidelity, Region, Result, own_memory_error, simulate_launch
 from asterope.units import PS_PER_S
 
 __all__ = ["TimedLaunch", "Timeline", "current_timeline", "simulate", "time_aside"]
 
 _CANONICAL = 1 << 44
+_remembered = Remembered(room=1 << 17)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +39,8 @@ class Timeline:
     """Launches in order on one chip, one after the other.
 
     Equal launches (same kernel, grid, numbers, and same arrays shared among the pointers) are
-    simulated once. `wants_values` says whether kernels also compute.
+    simulated once, and those that an earlier timeline of an equal chip saw are mostly remembered.
+    `wants_values` says whether kernels also compute.
     """
 
     chip: Chip
@@ -52,14 +55,15 @@ class Timeline:
 
     def on_launch(self, launch: Launch) -> None:
         """Time a launch."""
-        result = self._result(launch)
-        timed = TimedLaunch(
-            name=launch.kernel.name,
-            grid=launch.grid,
-            start_ps=self.time_ps,
-            result=result,
-            tag=self.tag,
-        )
+        self._note(launch.kernel.name, launch.grid, self._result(launch), self.tag)
+
+    def repeat(self, launches: Sequence[TimedLaunch]) -> None:
+        """Note launches of this timeline once more, after all others."""
+        for timed in launches:
+            self._note(timed.name, timed.grid, timed.result, timed.tag)
+
+    def _note(self, name: str, grid: Grid, result: Result, tag: str) -> None:
+        timed = TimedLaunch(name=name, grid=grid, start_ps=self.time_ps, result=result, tag=tag)
         self.launches.append(timed)
         if self.on_progress:
             self.on_progress(timed)
@@ -77,7 +81,12 @@ class Timeline:
         args = _canonical(launch)
         key = (launch.kernel.text, launch.grid, tuple(args))
         if key not in self._known:
-            self._known[key] = self._simulate(launch, args, has_memory=exists)
+            terms = (self.chip, self.fidelity, self.max_events, self.lines)
+            result = _remembered.get((terms, key))
+            if result is None:
+                result = self._simulate(launch, args, has_memory=exists)
+                _remembered.keep((terms, key), result)
+            self._known[key] = result
         return self._known[key]
 
     def _simulate(
@@ -108,12 +117,25 @@ class Timeline:
         parts = [timed.result.energy_j for timed in self.launches]
         return None if any(p is None for p in parts) else sum(p for p in parts if p is not None)
 
+    @property
+    def throttled_ps(self) -> int:
+        """How much longer the launches took because the power limit lowered the clock."""
+        return sum(timed.result.throttled_ps for timed in self.launches)
+
     def breakdown_ps(self) -> dict[str, int]:
         """Add up the launches' critical paths; the sum is `time_ps`."""
         total: dict[str, int] = {}
         for timed in self.launches:
             for name, ps in timed.result.breakdown_ps.items():
                 total[name] = total.get(name, 0) + ps
+        return total
+
+    def energy_parts_j(self) -> dict[str, float]:
+        """Add up what the launches' energy is spent on; the sum is `energy_j`, where known."""
+        total: dict[str, float] = {}
+        for timed in self.launches:
+            for name, joules in timed.result.energy_parts_j.items():
+                total[name] = total.get(name, 0.0) + joules
         return total
 
     def to_perfetto(self, path: str | Path) -> None:

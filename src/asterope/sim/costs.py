@@ -26,14 +26,20 @@ _ORDER = ("fp4", "fp6", "fp8", "bf16", "fp16")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cost:
-    """One execution of an instruction: duration on its engine, and what it adds to the counters."""
+    """One execution of an instruction: duration on its engine, and what it adds to the counters.
+
+    `fill_ps` passes from its operands to its first results; the product before may still compute.
+    """
 
     duration_ps: int = 0
+    fill_ps: int = 0
     mac_format: str = ""
     macs: int = 0
     vector_ops_16bit: int = 0
     vector_ops_32bit: int = 0
     transcendental_ops: int = 0
+    moves_16bit: int = 0
+    moves_32bit: int = 0
     tsram_bytes: int = 0
 
 
@@ -89,7 +95,8 @@ def _tensor(work: Product, inside: Inside) -> Cost:
     bits = sum(ELEMENTS[f].bits if f in ELEMENTS else 8 for f in (work.a, work.b))
     feed = unit.rows * depth * bits // 8
     return Cost(
-        duration_ps=ceil_ps((steps + unit.startup_cycles) / inside.clock_hz),
+        duration_ps=ceil_ps(steps / inside.clock_hz),
+        fill_ps=ceil_ps(unit.startup_cycles / inside.clock_hz),
         mac_format=name,
         macs=work.macs,
         tsram_bytes=steps * feed,
@@ -101,9 +108,11 @@ def _vector(work: VectorWork, inside: Inside) -> Cost:
     cycles = math.ceil(vector_cycles(work, inside)) + unit.startup_cycles
     return Cost(
         duration_ps=ceil_ps(cycles / inside.clock_hz),
-        vector_ops_16bit=counts.get("op16", 0) + counts.get("move16", 0),
-        vector_ops_32bit=counts.get("op32", 0) + counts.get("move32", 0),
+        vector_ops_16bit=counts.get("op16", 0),
+        vector_ops_32bit=counts.get("op32", 0),
         transcendental_ops=counts.get("function16", 0) + counts.get("function32", 0),
+        moves_16bit=counts.get("move16", 0),
+        moves_32bit=counts.get("move32", 0),
     )
 
 

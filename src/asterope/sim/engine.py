@@ -24,7 +24,9 @@ path of the last instruction is the breakdown of the total, and adds up to it.
 
 from __future__ import annotations
 
-from asterope.sim.state import LAST, compiled
+import numpy as np
+
+from asterope.sim.state import KEY, LAST, NEVER, SIZE, compiled, inlined
 from asterope.sim.transfers import find, holder, load, store
 
 __all__ = ["FINISHED", "grow", "play"]
@@ -34,53 +36,50 @@ _LOAD, _STORE, _TENSOR = 0, 1, 2
 _ISSUE, _C_TENSOR, _C_VECTOR = 0, 1, 2
 _COUNT = 6
 _B_TENSOR, _B_VECTOR = 5, 6
+_BY_WINDOW = 5
 
 
-# -- the heap of queue heads, by time, then by tile and engine -------------------------------------
-@compiled
-def _earlier(a_ps, a_name, b):  # type: ignore[no-untyped-def]
-    return a_ps < b.ps or (a_ps == b.ps and a_name < b.name)
+# -- the next to start: a knockout of the tiles, in which the lower of two equals wins -------------
+@inlined
+def _enter(s, tile):  # type: ignore[no-untyped-def]
+    """Let the earliest head of a tile's queues play against those of the other tiles."""
+    time, name = s.ready_ps[tile, 0], 4 * tile
+    for engine in range(1, 4):
+        if s.ready_ps[tile, engine] < time:
+            time, name = s.ready_ps[tile, engine], 4 * tile + engine
+    at = (len(s.knockout) >> 1) + tile
+    while True:
+        mine = s.knockout[np.uint64(at)]
+        mine.ps, mine.name = time, name
+        if at == 1:
+            return
+        other = s.knockout[np.uint64(at ^ 1)]
+        is_right = at & 1
+        if other.ps < time + is_right:
+            time, name = other.ps, other.name
+        at >>= 1
 
 
-@compiled
-def _push(s, time, name):  # type: ignore[no-untyped-def]
-    heap, at = s.heap, s.chip[0].heap_size
-    s.chip[0].heap_size = at + 1
-    while at > 0 and _earlier(time, name, heap[(at - 1) >> 1]):
-        up = (at - 1) >> 1
-        heap[at].ps, heap[at].name = heap[up].ps, heap[up].name
-        at = up
-    heap[at].ps, heap[at].name = time, name
+@inlined
+def _entry(s, m, tile, number):  # type: ignore[no-untyped-def]
+    """Return what the window holds of an instruction."""
+    return s.window[tile, np.uint64(number & m.window_mask)]
 
 
-@compiled
-def _pop(s):  # type: ignore[no-untyped-def]
-    heap = s.heap
-    time, name = heap[0].ps, heap[0].name
-    count = s.chip[0].heap_size - 1
-    s.chip[0].heap_size = count
-    last_ps, last_name = heap[count].ps, heap[count].name
-    at = 0
-    while 2 * at + 1 < count:
-        down = 2 * at + 1
-        if down + 1 < count and _earlier(heap[down + 1].ps, heap[down + 1].name, heap[down]):
-            down += 1
-        if _earlier(last_ps, last_name, heap[down]):
-            break
-        heap[at].ps, heap[at].name = heap[down].ps, heap[down].name
-        at = down
-    heap[at].ps, heap[at].name = last_ps, last_name
-    return time, name
+@inlined
+def _head(s, m, tile, engine):  # type: ignore[no-untyped-def]
+    """Return the number of the instruction at the head of a queue."""
+    return s.queue[tile, engine, np.uint64(s.engine[tile, engine].head & m.queue_mask)]
 
 
-@compiled
+@inlined
 def _copy(target, source):  # type: ignore[no-untyped-def]
     for i in range(LAST + 1):
         target[i] = source[i]
 
 
 # -- control processor -----------------------------------------------------------------------------
-@compiled
+@inlined
 def _fetch(s, m, p, words, fill, ended, tile, now):  # type: ignore[no-untyped-def]
     """Enqueue instructions until a queue is full; return True if the stream needs more words."""
     t = s.tile[tile]
@@ -97,9 +96,12 @@ def _fetch(s, m, p, words, fill, ended, tile, now):  # type: ignore[no-untyped-d
             continue
         index = header & 0xFFFFFFFF
         engine, number = p.engine[index], t.following
-        e, w = s.engine[tile, engine], s.window[tile, number & m.window_mask]
-        if e.tail - e.head >= m.queue_depth or (number >= m.window and _is_needed(s, m, tile, w)):
-            t.blocked = 1
+        e, w = s.engine[tile, engine], _entry(s, m, tile, number)
+        if e.tail - e.head >= m.queue_depth:
+            t.blocked = 1 + engine
+            return False
+        if number >= m.window and _is_needed(s, m, tile, w):
+            t.blocked = _BY_WINDOW
             return False
         if t.blocked:
             t.blocked = 0
@@ -120,20 +122,20 @@ def _fetch(s, m, p, words, fill, ended, tile, now):  # type: ignore[no-untyped-d
         _dependencies(
             s, m, p, words[tile, at + 1 + numbers : at + 1 + numbers + waits], tile, number
         )
-        s.queue[tile, engine, e.tail & m.queue_mask] = number
+        s.queue[tile, engine, np.uint64(e.tail & m.queue_mask)] = number
         e.tail += 1
         t.position = at + 1 + numbers + waits
         s.counters[_COUNT] += 1
-        _try(s, m, tile, engine)
+        _try(s, m, p, tile, engine)
 
 
-@compiled
+@inlined
 def _is_forgotten(s, m, tile, number):  # type: ignore[no-untyped-def]
     """Whether an instruction has left the window, having signalled before any queued was issued."""
     return number < s.tile[tile].following - m.window
 
 
-@compiled
+@inlined
 def _is_needed(s, m, tile, w):  # type: ignore[no-untyped-def]
     """Whether a queued instruction may have to wait for one that would be forgotten."""
     t = s.tile[tile]
@@ -145,18 +147,17 @@ def _is_needed(s, m, tile, w):  # type: ignore[no-untyped-def]
     for i in range(4):
         e = s.engine[tile, i]
         if e.head != e.tail:
-            head = s.queue[tile, i, e.head & m.queue_mask]
-            issued = s.window[tile, head & m.window_mask].issued_ps
+            issued = _entry(s, m, tile, _head(s, m, tile, i)).issued_ps
             t.settled_ps = min(t.settled_ps, issued)
             if issued < w.end_ps:
                 return True
     return False
 
 
-@compiled
+@inlined
 def _dependencies(s, m, p, tokens, tile, number):  # type: ignore[no-untyped-def]
     """Turn awaited results and the result slot's readers into one count to wait for an engine."""
-    w = s.window[tile, number & m.window_mask]
+    w = _entry(s, m, tile, number)
     index = w.instruction
     engine = p.engine[index]
     for e in range(4):
@@ -165,7 +166,7 @@ def _dependencies(s, m, p, tokens, tile, number):  # type: ignore[no-untyped-def
         producer = s.tile[tile].base + token
         if token < 0 or _is_forgotten(s, m, tile, producer):
             continue
-        source = s.window[tile, producer & m.window_mask]
+        source = _entry(s, m, tile, producer)
         of = p.engine[source.instruction]
         w.waits[of] = max(w.waits[of], producer)
         s.readers[tile, source.instruction, source.slot, engine] = number
@@ -181,49 +182,53 @@ def _dependencies(s, m, p, tokens, tile, number):  # type: ignore[no-untyped-def
             s.readers[tile, index, w.slot, e] = -1
 
 
-@compiled
-def _try(s, m, tile, engine):  # type: ignore[no-untyped-def]
-    """Put a queue's head into the heap if everything it waits for has a known end."""
+@inlined
+def _try(s, m, p, tile, engine):  # type: ignore[no-untyped-def]
+    """Say when a queue's head may start, if everything it waits for has a known end."""
     e = s.engine[tile, engine]
-    if e.pushed or e.head == e.tail:
+    if s.ready_ps[tile, engine] != NEVER or e.head == e.tail:
         return
     if e.awaited >= 0:
         if s.engine[tile, e.awaited_engine].last < e.awaited:
             return
         e.awaited = -1
-    number = s.queue[tile, engine, e.head & m.queue_mask]
-    w = s.window[tile, number & m.window_mask]
-    ready = max(e.free_ps, w.issued_ps)
+    w = _entry(s, m, tile, _head(s, m, tile, engine))
+    fill = p.fill_ps[w.instruction]
+    ready = max(e.free_ps, w.issued_ps + fill)
     for i in range(4):
         awaited = w.waits[i]
         if awaited < 0 or _is_forgotten(s, m, tile, awaited):
             continue
-        end = s.window[tile, awaited & m.window_mask].end_ps
+        end = _entry(s, m, tile, awaited).end_ps
         if end < 0:
             e.awaited, e.awaited_engine = awaited, i
             return
-        ready = max(ready, end)
+        # What follows in the tensor unit streams in behind: it is in order.
+        if i != _TENSOR or engine != _TENSOR:
+            ready = max(ready, end + fill)
     if engine == _LOAD:
         oldest = s.channel[tile, s.tile[tile].next_channel]
         if oldest >= 0 and not _is_forgotten(s, m, tile, oldest):
-            ready = max(ready, s.window[tile, oldest & m.window_mask].end_ps)
-    e.pushed = 1
-    _push(s, ready, tile * 4 + engine)
+            ready = max(ready, _entry(s, m, tile, oldest).end_ps)
+    s.ready_ps[tile, engine] = ready
 
 
 # -- execution -------------------------------------------------------------------------------------
-@compiled
-def _cause(s, m, tile, engine, number, ready, path):  # type: ignore[no-untyped-def]
+@inlined
+def _cause(s, m, p, tile, engine, number, ready, path):  # type: ignore[no-untyped-def]
     """Put the critical path that led to this start over the one that led to the issue."""
-    w, e = s.window[tile, number & m.window_mask], s.engine[tile, engine]
-    if w.issued_ps == ready:
+    w, e = _entry(s, m, tile, number), s.engine[tile, engine]
+    fill = p.fill_ps[w.instruction]
+    if w.issued_ps + fill == ready:
+        path[_C_TENSOR] += fill
         return
     for i in range(4):
         awaited = w.waits[i]
         if awaited >= 0 and not _is_forgotten(s, m, tile, awaited):
-            source = s.window[tile, awaited & m.window_mask]
-            if source.end_ps == ready:
+            source = _entry(s, m, tile, awaited)
+            if source.end_ps + fill == ready and (i != _TENSOR or engine != _TENSOR):
                 _copy(path, source.path)
+                path[_C_TENSOR] += fill
                 return
     if engine <= _STORE and e.free_ps == ready:
         _copy(path, e.start_path)
@@ -231,32 +236,33 @@ def _cause(s, m, tile, engine, number, ready, path):  # type: ignore[no-untyped-
     before = e.last
     if engine == _LOAD:
         before = s.channel[tile, s.tile[tile].next_channel]
-    _copy(path, s.window[tile, before & m.window_mask].path)
+    _copy(path, _entry(s, m, tile, before).path)
 
 
-@compiled
+@inlined
 def _start(s, m, p, table, tile, engine, ready, trace):  # type: ignore[no-untyped-def]
     """Execute the head of a queue at its ready time."""
     e, t = s.engine[tile, engine], s.tile[tile]
-    number = s.queue[tile, engine, e.head & m.queue_mask]
+    number = _head(s, m, tile, engine)
     e.head += 1
-    e.pushed = 0
-    w = s.window[tile, number & m.window_mask]
+    s.ready_ps[tile, engine] = NEVER
+    w = _entry(s, m, tile, number)
     index, path = w.instruction, w.path
-    _cause(s, m, tile, engine, number, ready, path)
-    _copy(e.start_path, path)
+    _cause(s, m, p, tile, engine, number, ready, path)
+    if engine <= _STORE:
+        _copy(e.start_path, path)
     if t.blocked and ready > t.fetch_ps:
         _copy(t.control_path, path)
     cause = path[LAST]
     trace.used[0] += 1
     path[LAST] = trace.used[0]
     if engine == _LOAD:
-        end = load(s, m, table, tile, ready, w, p.shared[index], p.space[index])
+        end = load(s, m, p, table, tile, ready, w)
         s.channel[tile, t.next_channel] = number
         t.next_channel = t.next_channel + 1 if t.next_channel + 1 < m.channels else 0
         e.free_ps = ready
     elif engine == _STORE:
-        end = store(s, m, tile, ready, w, p.space[index])
+        end = store(s, m, p, tile, ready, w)
         e.free_ps = ready
     else:
         length = p.duration_ps[index]
@@ -265,7 +271,7 @@ def _start(s, m, p, table, tile, engine, ready, trace):  # type: ignore[no-untyp
         s.busy_ps[_B_TENSOR if engine == _TENSOR else _B_VECTOR] += length
         e.free_ps = end
     # Signals of an engine come in order.
-    before = s.window[tile, e.last & m.window_mask]
+    before = _entry(s, m, tile, e.last)
     if e.last >= 0 and before.end_ps > end and not _is_forgotten(s, m, tile, e.last):
         end = before.end_ps
         _copy(path, before.path)
@@ -289,32 +295,35 @@ def play(s, m, p, table, words, fill, ended, trace):  # type: ignore[no-untyped-
     Otherwise the tile whose stream needs more words is returned, or, where the result is the
     number of tiles, the table needs to grow.
     """
-    for tile in range(m.num_tiles):
-        if _fetch(s, m, p, words, fill, ended, tile, 0):
-            return tile
-    while s.chip[0].heap_size > 0:
-        if 2 * table.used[0] > len(table.entry):
+    for each in range(m.num_tiles):
+        if _fetch(s, m, p, words, fill, ended, each, 0):
+            return each
+        _enter(s, each)
+    while s.knockout[1].ps != NEVER:
+        if 2 * table.used[0] > len(table.rows):
             return m.num_tiles
-        ready, name = _pop(s)
-        tile, engine = name >> 2, name & 3
+        # Shifted as unsigned, so that an index is known not to count from the end.
+        ready, name = s.knockout[1].ps, np.uint64(s.knockout[1].name)
+        tile, engine = np.int64(name >> np.uint64(2)), np.int64(name & np.uint64(3))
         _start(s, m, p, table, tile, engine, ready, trace)
         for i in range(4):
-            _try(s, m, tile, i)
-        if _fetch(s, m, p, words, fill, ended, tile, ready):
+            _try(s, m, p, tile, i)
+        blocked = s.tile[tile].blocked
+        may_fetch = blocked in (0, 1 + engine, _BY_WINDOW)
+        if may_fetch and _fetch(s, m, p, words, fill, ended, tile, ready):
             return tile
+        _enter(s, tile)
     return FINISHED
 
 
 @compiled
 def grow(s, old, new):  # type: ignore[no-untyped-def]
     """Copy what is still staged somewhere into a larger table."""
-    for i in range(len(old.entry)):
-        source = old.entry[i]
-        if source.size == 0 or holder(s, old, i, 0) < 0:
+    for i in range(len(old.rows)):
+        source = old.rows[i]
+        if source[SIZE] == 0 or holder(s, old, i, 0) < 0:
             continue
-        target = new.entry[find(new, source.key, source.size)]
-        target.key, target.size = source.key, source.size
-        for c in range(len(s.cluster)):
-            target.serial[c] = source.serial[c]
-            target.ready_ps[c] = source.ready_ps[c]
+        target = new.rows[find(new, source[KEY], source[SIZE])]
+        for column in range(len(source)):
+            target[column] = source[column]
         new.used[0] += 1

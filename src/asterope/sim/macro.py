@@ -42,6 +42,7 @@ from asterope.sim import flow
 from asterope.sim.access import TileAccess, address_numbers, block_numbers, piece_numbers
 from asterope.sim.instructions import Instruction, LineWork, Product, Transfer, VectorWork, Work
 from asterope.sim.origins import TILES, Origins
+from asterope.sim.runs import run_elements
 from asterope.sim.slices import control_slice, pattern_values
 from asterope.sim.tsram import Need, tsram_need
 from asterope.sim.vector_counts import vector_counts
@@ -293,7 +294,7 @@ class MacroLowering:
         value = data_of(op)[0] if is_store else op.result
         gather, space = self.origins.is_gather(op), pointer_of(op).type.space
         shared = not is_store and not gather and space == "hbm" and self._is_constant(op)
-        work = Transfer(gather=gather, shared=shared, space=space)
+        work = Transfer(gather=gather, shared=shared, space=space, run_bytes=self._run_bytes(op))
         numbers = self._numbers(op, work, b)
         waits = self._transfer_waits(op, b)
         label = f"{'store' if is_store else 'load'} {self._array_name(op)}".strip()
@@ -305,8 +306,9 @@ class MacroLowering:
     def _atomic(self, op: Op, b: Builder) -> None:
         """Read what is there, then write what comes of it: the old value is known after both."""
         work = Transfer(
-            gather=self.origins.is_gather(op), shared=False, space=pointer_of(op).type.space
-        )
+            gather=self.origins.is_gather(op), shared=False, space=pointer_of(op).type.space,
+            run_bytes=self._run_bytes(op),
+        )  # fmt: skip
         numbers = self._numbers(op, work, b)
         waits, num_bytes = self._transfer_waits(op, b), op.result.type.num_bytes
         label = f"atomic {self._array_name(op)}".strip()
@@ -338,9 +340,13 @@ class MacroLowering:
         origins, stored = self.origins.of(pointer_of(op)), self.origins.stored
         return None not in origins | stored and origins.isdisjoint(stored)
 
+    def _run_bytes(self, op: Op) -> int:
+        offsets = offsets_of(op) if op.name in TILES else []
+        return run_elements(offsets, self.origins.sources) * _element_bytes(op)
+
     def _numbers(self, op: Op, work: Transfer, b: Builder) -> list[Value]:
         """Compute what each execution brings: key and bytes, or bytes of a piece and pieces."""
-        size = max(1, Type(pointer_of(op).type.pointee).bits // 8)
+        size = _element_bytes(op)
         if op.name not in TILES:
             mask = address_operands(op)[1] if op.attrs.get("mask") else None
             on = self.env[mask] if mask is not None else None
@@ -368,6 +374,10 @@ class MacroLowering:
         yield
         self.loop_depth -= 1
         self.stages = around
+
+
+def _element_bytes(op: Op) -> int:
+    return max(1, Type(pointer_of(op).type.pointee).bits // 8)
 
 
 def _without_reports(block: Block) -> Block:

@@ -26,7 +26,7 @@ class Origins:
 
     def __init__(self, kernel: Kernel) -> None:
         self.of = Roots(kernel).origins
-        self._sources = loop_sources(kernel)
+        self.sources = loop_sources(kernel)
         self.stored = self.written_by(op for op in kernel.walk() if op.name in WRITES)
 
     def written_by(self, ops: Iterable[Op]) -> set[Value | None]:
@@ -50,7 +50,7 @@ class Origins:
             seen.add(value)
             if value.op is not None and value.op.name in READS:
                 return True
-            stack += self._sources.get(value, [])
+            stack += self.sources.get(value, [])
             if value.op is not None and not value.op.is_control_flow:
                 stack += value.op.inputs
         return False

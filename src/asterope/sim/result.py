@@ -37,8 +37,14 @@ class Result:
 
     `breakdown_ps` splits the critical path: it adds up to `time_ps`. `occupancy` is busy time over
     total time of each engine and resource, averaged over its instances. `bytes` counts what each
-    memory moved; `asked_bytes` what the program's loads and stores asked for. `lines` splits the
-    critical path by source line, where that was asked for.
+    memory moved; `asked_bytes` what the program's loads and stores asked for. `energy_parts_j`
+    splits the energy by what it is spent on and adds up to it. `lines` splits the critical path by
+    source line, where that was asked for.
+
+    It ran at `clock_share` of the chip's clock: what the deployment sets, or less if it would draw
+    more than the TDP there. Then `is_throttled`, and it took `throttled_ps` longer for that, which
+    is less than zero where requests that come later happen to share memory better.
+    `clock_hz` is the clock it ran at, None where the chip's is not public.
     """
 
     kernel: str
@@ -59,11 +65,20 @@ class Result:
     tsram_bytes: int = 0
     events: tuple[Event, ...] = ()
     lines: tuple[LineTime, ...] = ()
+    clock_hz: float | None = None
+    clock_share: float = 1.0
+    is_throttled: bool = False
+    throttled_ps: int = 0
 
     @property
     def time_s(self) -> float:
         """The time in seconds."""
         return self.time_ps / PS_PER_S
+
+    @property
+    def power_w(self) -> float | None:
+        """The mean power, None where the energy is not known or no time passed."""
+        return self.energy_j / self.time_s if self.energy_j is not None and self.time_ps else None
 
     @property
     def total_flop(self) -> int:

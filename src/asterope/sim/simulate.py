@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 
-from asterope.chips import Chip, Inside, Tile
+from asterope import chips
+from asterope.chips import Chip
 from asterope.errors import ConfigError
 from asterope.sim import engine
 from asterope.sim import state as states
 from asterope.sim.costs import Cost, ceil_ps, cost_of
+from asterope.sim.energy import energy_parts_j
+from asterope.sim.hbm import block_ps, memory_of, read_ps
 from asterope.sim.instructions import Transfer
 from asterope.sim.lines import MAX_TRACED, line_times
 from asterope.sim.macro import TimeProgram
+from asterope.sim.power_cap import within_tdp
 from asterope.sim.result import Event, Result
 from asterope.sim.roofline import flop_of, roofline_ps, vector_ops_of
 from asterope.sim.stream import Argument, Streams, streams_of
@@ -47,7 +53,9 @@ def simulate_launch(
     An address may come with the extent of its array: what a kernel writes there and then reads to
     know its way is repeated on a copy. `tile` plays every macro-instruction on a chip whose inside
     is described; `roofline` bounds any chip from below. `max_events` keeps that many executed
-    instructions for a trace; `lines` splits the critical path by source line.
+    instructions for a trace; `lines` splits the critical path by source line. A launch whose mean
+    power would exceed the chip's TDP is played at the highest clock at which it does not, up to the
+    one that is set.
 
     Raises: ChipError if `tile` is asked of a chip without tiles; CapacityError if the program's
     blocks do not fit into TSRAM; KernelError if control flow depends on absent memory.
@@ -64,13 +72,33 @@ def simulate_launch(
     if fidelity == "roofline":
         return _roofline_result(program, totals, limits, chip)
     traced = max(max_events, MAX_TRACED if lines else 0)
-    run, costs = _tile_run(program, streams, chip, traced)
-    result = _tile_result(program, totals, max(limits.values()), chip, run, costs)
-    return dataclasses.replace(
-        result,
-        events=_events(program, run, max_events),
-        lines=line_times(program.instructions, run.trace, chip.inside()) if lines else (),
-    )
+
+    def play(clock_share: float) -> Result:
+        clocked = _clocked(chip, clock_share)
+        run, costs = _tile_run(program, streams, clocked, traced)
+        result = _tile_result(program, totals, max(limits.values()), clocked, run, costs)
+        energy = energy_parts_j(
+            chip, totals, costs, result.bytes, time_ps=result.time_ps, clock_share=clock_share
+        )
+        return dataclasses.replace(
+            result,
+            energy_j=sum(energy.values()),
+            energy_parts_j=energy,
+            clock_share=clock_share,
+            events=_events(program, run, max_events),
+            lines=line_times(program.instructions, run.trace, clocked.inside()) if lines else (),
+        )
+
+    return within_tdp(chip, play(chip.power.set_clock), play)
+
+
+def _clocked(chip: Chip, share: float) -> Chip:
+    """Return a chip with a lower clock; what is per cycle follows, HBM and launches do not."""
+    if share == 1 or chip.clock_hz is None:
+        return chip
+    latency = math.ceil(round(chip.inside().hbm_latency_cycles * share, 6))
+    lower = {"clock_hz": share * chip.clock_hz, "hbm.latency_cycles": latency}
+    return chips.replace(chip, lower)
 
 
 def _overhead_ps(chip: Chip) -> int:
@@ -100,6 +128,7 @@ def _roofline_result(
         energy_parts_j={"tdp": tdp * time_ps * _PJ} if tdp is not None else {},
         roofline_ps=time_ps,
         tsram_bytes=program.need.num_bytes,
+        clock_hz=chip.clock_hz,
     )
 
 
@@ -121,9 +150,10 @@ def machine_of(chip: Chip) -> states.Machine:
         queue_depth=tile.control.queue_depth,
         channels=tile.dma.channels,
         issue_ps=cycles(tile.control.issue_cycles),
-        hbm=chip.hbm_effective_bytes_per_s * _PJ,
+        **memory_of(chip),
         csram=cluster.csram_bytes_per_cycle * per_ps,
         noc=noc.global_bytes_per_cycle * per_ps,
+        multicast=noc.multicast,
         ingest=tile.dma.ingest_bytes_per_cycle * per_ps,
         egress=tile.dma.egress_bytes_per_cycle * per_ps,
         hbm_latency_ps=cycles(inside.hbm_latency_cycles),
@@ -139,17 +169,21 @@ def machine_of(chip: Chip) -> states.Machine:
     )
 
 
-def _engine_program(program: TimeProgram, costs: Sequence[Cost], tile: Tile) -> states.Program:
+def _engine_program(program: TimeProgram, costs: Sequence[Cost], chip: Chip) -> states.Program:
+    inside = chip.inside()
     table = program.instructions
     transfers = [i.work if isinstance(i.work, Transfer) else None for i in table]
     return states.Program(
         engine=np.array([states.ENGINES.index(i.engine.value) for i in table], np.int64),
         duration_ps=np.array([c.duration_ps for c in costs], np.int64),
+        fill_ps=np.array([c.fill_ps for c in costs], np.int64),
+        hbm_ps=np.array([block_ps(t, chip) for t in transfers], np.float64),
+        read_ps=np.array([read_ps(t, chip) for t in transfers], np.float64),
         depth=np.array([i.depth for i in table], np.int64),
         gather=np.array([bool(t and t.gather) for t in transfers], np.bool_),
         shared=np.array([bool(t and t.shared) for t in transfers], np.bool_),
         space=np.array([states.SPACES.index(t.space) if t else 0 for t in transfers], np.int64),
-        at_once=program.need.programs_at_once(tile),
+        at_once=program.need.programs_at_once(inside.tile),
     )
 
 
@@ -168,28 +202,55 @@ def _play(
     state = states.new_state(machine, program)
     table = states.new_table(len(state.cluster))
     trace = states.new_trace(max_events)
-    tiles = machine.num_tiles
-    words = np.zeros((tiles, 2 * _REFILL_WORDS), np.int64)
-    fill, ended = np.zeros(tiles, np.int64), np.zeros(tiles, np.bool_)
-    following = list(range(tiles))
+    feed = _Feed.of(streams, machine.num_tiles)
     while True:
-        stopped = engine.play(state, machine, program, table, words, fill, ended, trace)
+        stopped = engine.play(
+            state, machine, program, table, feed.words, feed.fill, feed.ended, trace
+        )
         if stopped == engine.FINISHED:
+            left = state.engine["tail"] - state.engine["head"]
+            assert not left.any(), "an instruction was never played"
             return _Play(state, machine, trace)
-        if stopped == tiles:
-            larger = states.new_table(len(state.cluster), 2 * len(table.entry))
+        if stopped == machine.num_tiles:
+            larger = states.new_table(len(state.cluster), 2 * len(table.rows))
             engine.grow(state, table, larger)
             table = larger
             continue
-        batch, following[stopped] = streams.emit(following[stopped], tiles, _REFILL_WORDS)
-        if len(batch) > words.shape[1]:
-            wider = np.zeros((tiles, 2 * len(batch)), np.int64)
-            wider[:, : words.shape[1]] = words
-            words = wider
-        words[stopped, : len(batch)] = batch
-        fill[stopped] = len(batch)
+        feed.refill(stopped)
         state.tile[stopped]["position"] = 0
-        ended[stopped] = len(batch) == 0
+
+
+@dataclass(slots=True)
+class _Feed:
+    """What each tile reads of its stream: words, how many there are, whether they are the last."""
+
+    streams: Streams
+    words: npt.NDArray[np.int64]
+    fill: npt.NDArray[np.int64]
+    ended: npt.NDArray[np.bool_]
+    following: list[int]
+
+    @classmethod
+    def of(cls, streams: Streams, tiles: int) -> _Feed:
+        """Return the beginnings of all streams."""
+        words = np.zeros((tiles, 2 * _REFILL_WORDS), np.int64)
+        fill, ended = np.zeros(tiles, np.int64), np.zeros(tiles, np.bool_)
+        feed = cls(streams, words, fill, ended, list(range(tiles)))
+        for tile in range(tiles):
+            feed.refill(tile)
+        return feed
+
+    def refill(self, tile: int) -> None:
+        """Put the next words of a tile's stream into place of those that it has read."""
+        first, tiles = self.following[tile], len(self.words)
+        batch, self.following[tile] = self.streams.emit(first, tiles, _REFILL_WORDS)
+        if len(batch) > self.words.shape[1]:
+            wider = np.zeros((tiles, 2 * len(batch)), np.int64)
+            wider[:, : self.words.shape[1]] = self.words
+            self.words = wider
+        self.words[tile, : len(batch)] = batch
+        self.fill[tile] = len(batch)
+        self.ended[tile] = self.following[tile] >= self.streams.num_programs
 
 
 def _tile_run(
@@ -200,7 +261,7 @@ def _tile_run(
         program.need, inside.tile.tsram.capacity_bytes, program.kernel.name, program.num_stages
     )
     costs = [cost_of(i, chip) for i in program.instructions]
-    engine_program = _engine_program(program, costs, inside.tile)
+    engine_program = _engine_program(program, costs, chip)
     return _play(engine_program, machine_of(chip), streams, num_traced), costs
 
 
@@ -209,7 +270,7 @@ def _tile_result(
     costs: Sequence[Cost],
 ) -> Result:  # fmt: skip
     inside, state = chip.inside(), run.state
-    overhead_ps = _overhead_ps(chip)
+    overhead_ps = _overhead_ps(chip) + ceil_ps(inside.tile.control.kernel_cycles / inside.clock_hz)
     time_ps = int(state.chip[0]["finish"]) + overhead_ps
     breakdown = {
         name: int(ps)
@@ -218,8 +279,6 @@ def _tile_result(
     }
     if overhead_ps:
         breakdown["launch"] = overhead_ps
-    moved = _moved(state, totals, costs)
-    energy = _energy(chip, inside, totals, costs, moved, time_ps)
     return Result(
         kernel=program.kernel.name,
         chip=f"{chip.name}:{chip.profile}",
@@ -228,15 +287,15 @@ def _tile_result(
         breakdown_ps=breakdown,
         bound_by=max(breakdown, key=lambda name: breakdown[name]) if breakdown else "launch",
         occupancy=_occupancy(state, run.machine, time_ps),
-        bytes=moved,
+        bytes=_moved(state, totals, costs),
         asked_bytes=totals.loaded + totals.stored,
         flop=flop_of(program, totals, chip),
         vector_ops=vector_ops_of(program, totals),
         instructions=int(state.counters[states.COUNTERS.index("instructions")]),
-        energy_j=sum(energy.values()),
-        energy_parts_j=energy,
+        energy_j=None,
         roofline_ps=bound_ps,
         tsram_bytes=program.need.num_bytes,
+        clock_hz=chip.clock_hz,
     )
 
 
@@ -266,26 +325,6 @@ def _occupancy(state: states.State, machine: states.Machine, time_ps: int) -> di
         name: int(busy) / (instances[name] * time_ps) if time_ps else 0.0
         for name, busy in zip(states.BUSY, state.busy_ps, strict=True)
     }
-
-
-def _energy(
-    chip: Chip, inside: Inside, totals: Totals, costs: Sequence[Cost],
-    moved: dict[str, int], time_ps: int,
-) -> dict[str, float]:  # fmt: skip
-    """Add up energy by what it is spent on, in joules."""
-    pj = inside.energy_pj
-    parts = {"idle": (chip.idle_w or 0.0) * time_ps * _PJ, "tensor": 0.0, "vector": 0.0}
-    for count, cost in zip(totals.executions, costs, strict=True):
-        if cost.mac_format:
-            parts["tensor"] += count * cost.macs * pj.mac[cost.mac_format] * _PJ
-        parts["vector"] += count * _PJ * (
-            cost.vector_ops_16bit * pj.vector_op_16bit
-            + cost.vector_ops_32bit * pj.vector_op_32bit
-            + cost.transcendental_ops * pj.transcendental_op
-        )  # fmt: skip
-    for memory in ("tsram", "csram", "noc", "hbm"):
-        parts[memory] = moved[memory] * getattr(pj, f"{memory}_byte") * _PJ
-    return parts
 
 
 def _events(program: TimeProgram, run: _Play, max_events: int) -> tuple[Event, ...]:

@@ -12,8 +12,14 @@ __all__ = [
     "CATEGORIES",
     "COUNTERS",
     "ENGINES",
+    "KEY",
     "LAST",
+    "NEVER",
+    "READY",
     "RING",
+    "SENT",
+    "SERIAL",
+    "SIZE",
     "SPACES",
     "Machine",
     "Program",
@@ -21,14 +27,24 @@ __all__ = [
     "Table",
     "Trace",
     "compiled",
+    "inlined",
     "new_state",
     "new_table",
     "new_trace",
 ]
 
 compiled = njit(cache=True, _nrt=False)
-"""Compile for the engine: nothing in it allocates, so arrays need no reference counts, whose
-atomic additions would take two thirds of its time."""
+"""Compile what Python calls of the engine.
+
+Nothing in it allocates, so arrays need no reference counts, whose atomic additions would take two
+thirds of its time.
+"""
+inlined = njit(_nrt=False, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+"""Compile a part of the engine into whatever calls it.
+
+A call would hand over the state's arrays by value, two hundred words on the stack, and with that
+take four fifths of the time that is left.
+"""
 
 ENGINES = ("load", "store", "tensor", "vector")
 SPACES = ("hbm", "csram", "tsram")
@@ -46,6 +62,9 @@ BUSY = ("hbm", "csram", "noc", "ingest", "egress", "tensor", "vector")
 
 _FIRST_TABLE = 1 << 12
 RING = 1 << 14
+NEVER = 1 << 62
+KEY, SIZE, SERIAL, READY, SENT = range(5)
+"""Columns of a table; the last three again every three for the next clusters."""
 
 
 class Machine(NamedTuple):
@@ -56,9 +75,16 @@ class Machine(NamedTuple):
     queue_depth: int
     channels: int
     issue_ps: int
-    hbm: float
+    hbm: float  # data of all channels, no row opened
+    row_ps: float  # for each opened row, over all channels
+    interleave: int
+    page: int
+    hbm_channels: int
+    turn_ps: float  # for each byte of a direction that takes turns with the other
+    turn_bytes: int  # what is moved before it is the other direction's turn
     csram: float
     noc: float
+    multicast: bool
     ingest: float
     egress: float
     hbm_latency_ps: int
@@ -78,6 +104,9 @@ class Program(NamedTuple):
 
     engine: Any  # [I] int64
     duration_ps: Any  # [I] int64
+    fill_ps: Any  # [I] int64: from operands to first result, while the one before still computes
+    hbm_ps: Any  # [I] float64: of HBM's channels for each byte of a block
+    read_ps: Any  # [I] float64: for each byte read, what the reads under way allow
     depth: Any  # [I] int64: results that one program has at once
     gather: Any  # [I] bool: key and size are the bytes of a piece and the number of pieces
     shared: Any  # [I] bool
@@ -98,7 +127,7 @@ _TILE = np.dtype(
         "base",  # number of the current program's first instruction
         "following",  # number of the next instruction
         "fetch_ps",  # when the control processor is free
-        "blocked",  # whether it waits for a queue
+        "blocked",  # 1 + the queue that it waits for, 5 if for the window
         "next_channel",  # the load channel used longest ago
         "ingest_free", "egress_free",
     )] + [("control_path", *_PATH)]
@@ -108,7 +137,6 @@ _ENGINE = np.dtype(
         "head", "tail",  # of the queue
         "free_ps",  # when the next may start
         "last",  # number of the latest started
-        "pushed",  # whether the queue's head is in the heap
         "awaited", "awaited_engine",  # what the head was last found waiting for, -1 if unknown
     )] + [("start_path", *_PATH)]
 )  # fmt: skip
@@ -124,8 +152,14 @@ _CLUSTER = np.dtype(
         "ring_used",  # bytes staged
     )]
 )  # fmt: skip
-_CHIP = np.dtype([("heap_size", _I), ("hbm_free", _I), ("finish", _I), ("finish_path", *_PATH)])
-_READY = np.dtype([("ps", _I), ("name", _I)])
+_CHIP = np.dtype(
+    [(name, _I) for name in (
+        "hbm_free", "hbm_reads_free",
+        "hbm_read", "hbm_written",  # bytes moved since it was last the other direction's turn
+        "finish",
+    )] + [("finish_path", *_PATH)]
+)  # fmt: skip
+_WINNER = np.dtype([("ps", _I), ("name", _I)])
 
 
 class State(NamedTuple):
@@ -138,7 +172,8 @@ class State(NamedTuple):
     channel: Any  # [T, channels] numbers of the loads in flight
     slot: Any  # [T, I] the program that wrote last, and which of its result slots is next
     readers: Any  # [T, I, at_once * depth, E] latest reader of each result slot
-    heap: Any  # [T * E]
+    ready_ps: Any  # [T, E] when each queue's head may start, NEVER while that is not known
+    knockout: Any  # [2 L] of each tile its earliest head, from L on; from 1 on the earlier of two
     cluster: Any  # [C]
     ring_bytes: Any  # [C, R] bytes of staged tiles by serial number
     chip: Any  # [1]
@@ -147,9 +182,13 @@ class State(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Where tiles of memory are staged: an open hash table, never shrunk."""
+    """Where tiles of memory are staged: an open hash table, never shrunk.
 
-    entry: Any  # [N] key, size (0: free), and for each cluster serial number and arrival
+    A row is the key and the size of a tile of memory, size 0 if it is free; then for each cluster
+    the serial number, the arrival in its CSRAM, and that in the tiles that asked for it last.
+    """
+
+    rows: Any  # [N, SERIAL + 3 C]
     used: Any  # [1]
 
 
@@ -177,7 +216,8 @@ def new_state(machine: Machine, program: Program) -> State:
         channel=np.full((tiles, machine.channels), -1, np.int64),
         slot=np.zeros((tiles, count), _SLOT),
         readers=np.full((tiles, count, slots, engines), -1, np.int64),
-        heap=np.zeros(tiles * engines, _READY),
+        ready_ps=np.full((tiles, engines), NEVER, np.int64),
+        knockout=np.zeros(2 << (tiles - 1).bit_length(), _WINNER),
         cluster=np.zeros(clusters, _CLUSTER),
         ring_bytes=np.zeros((clusters, RING), np.int64),
         chip=np.zeros(1, _CHIP),
@@ -187,20 +227,15 @@ def new_state(machine: Machine, program: Program) -> State:
     state.tile["share"] = -1
     state.engine["last"] = -1
     state.engine["awaited"] = -1
+    state.knockout["ps"] = NEVER
     return state
 
 
 def new_table(clusters: int, size: int = _FIRST_TABLE) -> Table:
     """Return an empty table."""
-    columns = [
-        ("key", _I),
-        ("size", _I),
-        ("serial", _I, (clusters,)),
-        ("ready_ps", _I, (clusters,)),
-    ]
-    entry = np.zeros(size, np.dtype(columns))
-    entry["serial"] = -1
-    return Table(entry, np.zeros(1, np.int64))
+    rows = np.zeros((size, SERIAL + 3 * clusters), np.int64)
+    rows[:, SERIAL::3] = -1
+    return Table(rows, np.zeros(1, np.int64))
 
 
 def new_trace(max_events: int) -> Trace:

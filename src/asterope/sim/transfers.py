@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from asterope.sim.state import RING, compiled
+from asterope.sim.state import KEY, READY, RING, SENT, SERIAL, SIZE, inlined
 
 __all__ = ["find", "holder", "load", "store"]
 
@@ -14,27 +14,27 @@ _B_HBM, _B_CSRAM, _B_NOC, _B_INGEST, _B_EGRESS = range(5)
 _CSRAM_SPACE, _TSRAM_SPACE = 1, 2
 
 
-@compiled
+@inlined
 def find(table, key, size):  # type: ignore[no-untyped-def]
     """Return the entry of a key, or the free one where it would go."""
-    mask = len(table.entry) - 1
+    rows = table.rows
+    mask = np.uint64(len(rows) - 1)
     mixed = (key ^ (size << 7)) * np.int64(-7046029254386353131)
-    at = (mixed >> 17) & mask
+    at = np.uint64(mixed >> 17) & mask
     while True:
-        entry = table.entry[at]
-        if entry.size == 0 or (entry.key == key and entry.size == size):
+        if rows[at, SIZE] == 0 or (rows[at, KEY] == key and rows[at, SIZE] == size):
             return at
-        at = (at + 1) & mask
+        at = (at + np.uint64(1)) & mask
 
 
-@compiled
+@inlined
 def _stage(s, m, table, at, key, size, cluster, ready):  # type: ignore[no-untyped-def]
     """Note that a tile will be in a cluster's CSRAM, letting the oldest tiles go."""
     if size > m.csram_bytes:
         return
-    entry = table.entry[at]
-    if entry.size == 0:
-        entry.key, entry.size = key, size
+    row = table.rows[at]
+    if row[SIZE] == 0:
+        row[KEY], row[SIZE] = key, size
         table.used[0] += 1
     c = s.cluster[cluster]
     while c.ring_used + size > m.csram_bytes or c.ring_next - c.ring_first >= RING:
@@ -42,28 +42,28 @@ def _stage(s, m, table, at, key, size, cluster, ready):  # type: ignore[no-untyp
         c.ring_first += 1
     s.ring_bytes[cluster, c.ring_next & (RING - 1)] = size
     c.ring_used += size
-    entry.serial[cluster] = c.ring_next
-    entry.ready_ps[cluster] = ready
+    row[SERIAL + 3 * cluster] = c.ring_next
+    row[READY + 3 * cluster] = row[SENT + 3 * cluster] = ready
     c.ring_next += 1
 
 
-@compiled
+@inlined
 def _duration(size, rate):  # type: ignore[no-untyped-def]
     return np.int64(np.ceil(size / rate))
 
 
-@compiled
+@inlined
 def holder(s, table, at, cluster):  # type: ignore[no-untyped-def]
     """Return the nearest cluster that has, or will have, a tile in its CSRAM, or -1."""
-    clusters = len(s.cluster)
-    for i in range(clusters):
-        c = (cluster + i) % clusters
-        if table.entry[at].serial[c] >= s.cluster[c].ring_first:
+    clusters, row, c = len(s.cluster), table.rows[at], cluster
+    for _ in range(clusters):
+        if row[SERIAL + 3 * c] >= s.cluster[c].ring_first:
             return c
+        c = c + 1 if c + 1 < clusters else 0
     return -1
 
 
-@compiled
+@inlined
 def _through_csram(s, m, cluster, now, size):  # type: ignore[no-untyped-def]
     """Move bytes through the CSRAM port of a cluster; return when they are through."""
     here = s.cluster[cluster]
@@ -74,11 +74,22 @@ def _through_csram(s, m, cluster, now, size):  # type: ignore[no-untyped-def]
     return here.csram_free
 
 
-@compiled
+@inlined
+def _joins(m, now, size, sent):  # type: ignore[no-untyped-def]
+    """Whether a tile of memory has not begun to arrive, so that others may receive it as well."""
+    return m.multicast and now <= sent - max(_duration(size, m.csram), m.dma_ps)
+
+
+@inlined
 def _from_sram(s, m, table, at, source, cluster, now, size):  # type: ignore[no-untyped-def]
-    """Read a tile from the CSRAM of a cluster; return when it is out, and what was slowest."""
+    """Take a tile from a cluster that has it; return when it is out, what was slowest, the way."""
+    row, way = table.rows[at], abs(source - cluster) * m.hop_ps
+    ready, sent = row[READY + 3 * source], row[SENT + 3 * source]
+    if _joins(m, now, size, sent):
+        category = _C_HBM if now < ready else _C_CSRAM
+        return sent - m.dma_ps, category, way
     # Another tile asked first: the bytes may still be on their way to that CSRAM.
-    slowest, category = max(now, table.entry[at].ready_ps[source]), _C_HBM
+    slowest, category = max(now, ready), _C_HBM
     end = _through_csram(s, m, source, now, size)
     if end > slowest:
         slowest, category = end, _C_CSRAM
@@ -89,21 +100,59 @@ def _from_sram(s, m, table, at, source, cluster, now, size):  # type: ignore[no-
         s.busy_ps[_B_NOC] += length
         if there.noc_out_free > slowest:
             slowest, category = there.noc_out_free, _C_NOC
-    return slowest, category
+    way += m.csram_latency_ps
+    row[SENT + 3 * source] = slowest + way + m.dma_ps
+    return slowest, category, way
 
 
-@compiled
-def _from_hbm(s, m, now, size):  # type: ignore[no-untyped-def]
+@inlined
+def _data_ps(m, p, entry):  # type: ignore[no-untyped-def]
+    """Return how long HBM's channels are at a transfer: its bytes, and the rows it opens."""
+    index, size = entry.instruction, entry.size
+    if not p.gather[index]:
+        return size * p.hbm_ps[index]
+    piece = max(entry.key, m.granule)
+    rows = max(
+        min((piece + m.interleave - 1) // m.interleave, m.hbm_channels),
+        (piece + m.page - 1) // m.page,
+    )
+    return size / m.hbm + size / piece * rows * m.row_ps
+
+
+@inlined
+def _from_hbm(s, m, p, now, entry):  # type: ignore[no-untyped-def]
     """Read bytes from HBM; return when they are out."""
-    length = _duration(size, m.hbm)
-    chip = s.chip[0]
+    size, chip = entry.size, s.chip[0]
+    moved = min(chip.hbm_read + size, m.turn_bytes)
+    turns = min(moved, chip.hbm_written)
+    chip.hbm_read = moved - turns
+    chip.hbm_written -= turns
+    length = np.int64(np.ceil(_data_ps(m, p, entry) + turns * m.turn_ps))
     chip.hbm_free = max(now, chip.hbm_free) + length
+    chip.hbm_reads_free = max(now, chip.hbm_reads_free) + np.int64(
+        np.ceil(size * p.read_ps[entry.instruction])
+    )
     s.busy_ps[_B_HBM] += length
     s.counters[_HBM_READ] += size
+    return max(chip.hbm_free, chip.hbm_reads_free)
+
+
+@inlined
+def _to_hbm(s, m, p, now, entry):  # type: ignore[no-untyped-def]
+    """Write bytes to HBM; return when they are in."""
+    size, chip = entry.size, s.chip[0]
+    moved = min(chip.hbm_written + size, m.turn_bytes)
+    turns = min(moved, chip.hbm_read)
+    chip.hbm_written = moved - turns
+    chip.hbm_read -= turns
+    length = np.int64(np.ceil(_data_ps(m, p, entry) + turns * m.turn_ps))
+    chip.hbm_free = max(now, chip.hbm_free) + length
+    s.busy_ps[_B_HBM] += length
+    s.counters[_HBM_WRITTEN] += size
     return chip.hbm_free
 
 
-@compiled
+@inlined
 def _into_cluster(s, m, cluster, now, size, shared):  # type: ignore[no-untyped-def]
     """Take bytes in through a cluster's NoC port, and write what is shared to its CSRAM."""
     here = s.cluster[cluster]
@@ -119,33 +168,34 @@ def _into_cluster(s, m, cluster, now, size, shared):  # type: ignore[no-untyped-
     return here.noc_in_free, _C_NOC
 
 
-@compiled
-def load(s, m, table, tile, now, entry, shared, space):  # type: ignore[no-untyped-def]
+@inlined
+def load(s, m, p, table, tile, now, entry):  # type: ignore[no-untyped-def]
     """Move a tile of memory into TSRAM; return when it is there and add the way to the path.
 
     Each resource on the way is reserved from now on; the tile is there when the slowest is
     through, plus latency.
     """
     key, size, path = entry.key, entry.size, entry.path
+    shared, space = p.shared[entry.instruction], p.space[entry.instruction]
     s.counters[_TSRAM_WRITTEN] += size
     if size == 0 or space == _TSRAM_SPACE:
         path[_C_LATENCY] += m.dma_ps
         return now + m.dma_ps
     cluster = m.cluster_of[tile]
-    source, at, latency = -1, 0, m.dma_ps
+    source, at, latency = -1, np.uint64(0), m.dma_ps
     if shared:
         at = find(table, key, size)
-        if table.entry[at].size != 0:
+        if table.rows[at, SIZE] != 0:
             source = holder(s, table, at, cluster)
     if space == _CSRAM_SPACE:
         source = cluster
         slowest, category = _through_csram(s, m, cluster, now, size), _C_CSRAM
         latency += m.csram_latency_ps
     elif source >= 0:
-        slowest, category = _from_sram(s, m, table, at, source, cluster, now, size)
-        latency += m.csram_latency_ps + abs(source - cluster) * m.hop_ps
+        slowest, category, way = _from_sram(s, m, table, at, source, cluster, now, size)
+        latency += way
     else:
-        slowest, category = _from_hbm(s, m, now, size), _C_HBM
+        slowest, category = _from_hbm(s, m, p, now, entry), _C_HBM
         latency += m.hbm_latency_ps
     if source != cluster:
         end, other = _into_cluster(s, m, cluster, now, size, shared)
@@ -164,15 +214,15 @@ def load(s, m, table, tile, now, entry, shared, space):  # type: ignore[no-untyp
     return slowest + latency
 
 
-@compiled
-def store(s, m, tile, now, entry, space):  # type: ignore[no-untyped-def]
+@inlined
+def store(s, m, p, tile, now, entry):  # type: ignore[no-untyped-def]
     """Move bytes from TSRAM to a memory; return when they are through."""
-    size, path = entry.size, entry.path
+    size, path, space = entry.size, entry.path, p.space[entry.instruction]
     s.counters[_TSRAM_READ] += size
     if size == 0 or space == _TSRAM_SPACE:
         path[_C_LATENCY] += m.dma_ps
         return now + m.dma_ps
-    cluster, t, chip = m.cluster_of[tile], s.tile[tile], s.chip[0]
+    cluster, t = m.cluster_of[tile], s.tile[tile]
     egress = _duration(size, m.egress)
     t.egress_free = max(now, t.egress_free) + egress
     s.busy_ps[_B_EGRESS] += egress
@@ -183,17 +233,14 @@ def store(s, m, tile, now, entry, space):  # type: ignore[no-untyped-def]
             slowest, category = end, _C_CSRAM
     else:
         here = s.cluster[cluster]
-        noc, hbm = _duration(size, m.noc), _duration(size, m.hbm)
+        noc, hbm = _duration(size, m.noc), _to_hbm(s, m, p, now, entry)
         here.noc_out_free = max(now, here.noc_out_free) + noc
-        chip.hbm_free = max(now, chip.hbm_free) + hbm
         s.busy_ps[_B_NOC] += noc
-        s.busy_ps[_B_HBM] += hbm
         s.counters[_NOC] += size
-        s.counters[_HBM_WRITTEN] += size
         if here.noc_out_free > slowest:
             slowest, category = here.noc_out_free, _C_NOC
-        if chip.hbm_free > slowest:
-            slowest, category = chip.hbm_free, _C_HBM
+        if hbm > slowest:
+            slowest, category = hbm, _C_HBM
     path[category] += slowest - now
     path[_C_LATENCY] += m.dma_ps
     return slowest + m.dma_ps

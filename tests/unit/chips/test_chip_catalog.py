@@ -74,7 +74,8 @@ def test_a_chip_without_calibration_uses_the_makers_bandwidth_and_says_so(name: 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if name != "maia200"])
 def test_a_chip_whose_inside_is_not_public_says_so_when_asked_for_it(name: str) -> None:
     chip = chips.get(name)
-    assert (chip.num_tiles, chip.vector_flop_per_s, chip.idle_w) == (None, None, None)
+    assert (chip.num_tiles is None) == (chip.achieved is None)
+    assert (chip.vector_flop_per_s, chip.idle_w) == (None, None)
     assert chip.macs_per_s("bf16") == chip.peak_flop_per_s["bf16"] / 2
     with pytest.raises(ChipError, match=f"^tile: the inside of {name} is not public") as caught:
         chip.inside()
@@ -100,25 +101,43 @@ def test_maia200_is_36_tiles_whose_vector_rate_and_bandwidth_add_up() -> None:
     assert inside.clock_hz == 2e9
     assert inside.tile.tensor.macs_per_cycle("fp4") == 65536
     assert chip.vector_flop_per_s == pytest.approx(36 * 3.07e12, rel=1e-3)
-    assert chip.hbm_effective_bytes_per_s == pytest.approx(3.92e12)
+    assert chip.hbm_effective_bytes_per_s == pytest.approx(3.6e12)
     assert chips.maia200("headline").clock_hz == 77.4e9 / 36
 
 
 @pytest.mark.parametrize("element", ["fp4", "fp8"])
 def test_maia200_at_its_headline_peak_draws_its_tdp(element: str) -> None:
-    """Idle power, every tensor unit, both operand feeds and the effective HBM make 750 W."""
+    """Every tensor unit, both operand feeds, the effective HBM, clock and leakage make 750 W."""
     chip = chips.maia200("headline")
     inside = chip.inside()
     energy, tensor = inside.energy_pj, inside.tile.tensor
     operands = 2 * tensor.operand_bytes_per_cycle * inside.num_tiles * inside.clock_hz
+    hbm = chip.hbm_effective_bytes_per_s
     picowatts = (
         chip.macs_per_s(element) * energy.mac[element]
         + operands * energy.tsram_byte
-        + chip.hbm_effective_bytes_per_s * energy.hbm_byte
+        + hbm * (energy.hbm_byte + energy.noc_byte + energy.tsram_byte)
     )
     assert chip.idle_w is not None
     assert chip.power.tdp_w == 750
     assert chip.idle_w + picowatts * 1e-12 == pytest.approx(750, rel=0.01)
+    peak = next(p for p in chips.peak_power(chip) if p.format == element)
+    assert peak.power_w == pytest.approx(chip.idle_w + picowatts * 1e-12)
+    assert peak.flop_per_j == pytest.approx(peak.claimed_flop_per_j, rel=0.02)
+
+
+def test_the_peaks_of_a_chip_without_energies_take_its_tdp() -> None:
+    for peak in chips.peak_power(chips.get("h100")):
+        assert peak.parts_w == {"tdp": 700}
+        assert peak.flop_per_j == peak.peak_flop_per_s / 700
+
+
+@pytest.mark.parametrize(("share", "voltage"), [(1.0, 1.0), (0.75, 0.8), (0.5, 0.6), (0.1, 0.6)])
+def test_voltage_falls_with_the_clock_to_its_least(share: float, voltage: float) -> None:
+    scaling = {"power.scaling.least_voltage": 0.6, "power.scaling.least_voltage_clock": 0.5}
+    chip = chips.replace(chips.maia200(), scaling)
+    assert chip.power.voltage(share) == pytest.approx(voltage)
+    assert chips.get("h100").power.voltage(share) == 1
 
 
 def test_the_clock_is_paid_for_per_cycle_so_a_slower_profile_idles_lower() -> None:

@@ -67,7 +67,7 @@ def test_the_written_form_shows_unit_source_and_confidence() -> None:
 def test_a_changed_figure_is_a_what_if_and_the_rest_keeps_its_source() -> None:
     chip = over_maia200("[hbm]\nbandwidth_bytes_per_s = 8e12\ncapacity_bytes = 216e9\nstacks = 6")
     assert chip.hbm.bandwidth_bytes_per_s == 8e12
-    assert what_ifs(chip) == {"hbm.bandwidth_bytes_per_s"}
+    assert what_ifs(chip) == {"hbm.bandwidth_bytes_per_s", "hbm.access.reads_in_flight_bytes"}
     assert chip.provenance["hbm.bandwidth_bytes_per_s"].source == "mine.toml"
     assert chip.provenance["hbm.stacks"] == chips.maia200().provenance["hbm.stacks"]
     assert (chip.name, chip.base, chip.profile) == ("maia200", "maia200", "bench")
@@ -92,7 +92,7 @@ def test_a_label_copied_beside_another_value_loses_its_claim() -> None:
     )
     chip = chips.loads_toml(text, where="mine.toml")
     assert chip.hbm.bandwidth_bytes_per_s == 9e12
-    assert what_ifs(chip) == {"hbm.bandwidth_bytes_per_s"}
+    assert what_ifs(chip) == {"hbm.bandwidth_bytes_per_s", "hbm.access.reads_in_flight_bytes"}
 
 
 def test_peaks_follow_the_clock_also_in_an_edited_full_description() -> None:
@@ -221,7 +221,7 @@ def test_nonsense_names_the_field(text: str, where: str, what: str) -> None:
         ("hbm.stacks = {value = 6, sourc = 'x'}", "did you mean 'source'?"),
         ("hbm.stacks = {value = 6, confidence = 'publish'}", "did you mean 'published'?"),
         ("hbm.stacks = {value = 6, confidence = 'q'}",
-         "one of published, secondary, derived, assumed, what_if"),
+         "one of published, secondary, derived, calibrated, assumed, what_if"),
     ],
 )  # fmt: skip
 def test_a_misspelt_word_gets_the_nearest_one(text: str, hint: str) -> None:

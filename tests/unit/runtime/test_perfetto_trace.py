@@ -16,9 +16,10 @@ import pytest
 from asterope import chips
 from asterope.errors import OutputError
 from asterope.kernels import attention, linear
-from asterope.runtime import simulate, write_trace
+from asterope.runtime import perfetto, simulate, write_trace
+from asterope.runtime.perfetto import trace_events
 from library_kernels import random
-from sim_programs import FIXED, PLAIN, simulated
+from sim_programs import FIXED, PLAIN, changed, simulated
 
 MAIA = chips.maia200()
 
@@ -148,6 +149,50 @@ def test_a_flow_does_not_begin_where_the_next_slice_does(trace):
         other = starts[e["pid"], e["tid"]].get(e["ts"])
         wrong = other is not None and other["args"]["number"] != int(e["id"].split(".")[2])
         assert not wrong, f"flow {e['id']} begins with {other}"
+
+
+def test_a_flow_goes_from_the_end_of_a_slice_to_the_start_of_a_later_one_on_another_track(trace):
+    by_number = {}
+    for e in events(trace, "X"):
+        if "number" in e["args"]:
+            by_number.setdefault((e["pid"], e["tid"], e["args"]["number"]), []).append(e)
+    ends = {e["id"]: e for e in events(trace, "f")}
+    tracks = {e["tid"]: e["args"]["name"] for e in events(trace, "M") if "name" in e["args"]}
+    for start in events(trace, "s"):
+        end = ends[start["id"]]
+        _, tile, signals, waits = start["id"].split(".")
+        assert start["tid"] != end["tid"]
+        assert tracks[start["tid"]].startswith(f"tile {tile} ")
+        assert tracks[end["tid"]].startswith(f"tile {tile} ")
+        # A flow begins up to a nanosecond before the end: a viewer binds it to the slice around.
+        sources = by_number[start["pid"], start["tid"], int(signals)]
+        last_ns = [(e["ts"] + e["dur"] - 1e-3, e["ts"] + e["dur"]) for e in sources]
+        assert any(low - 1e-6 <= start["ts"] <= high + 1e-6 for low, high in last_ns)
+        sinks = by_number[end["pid"], end["tid"], int(waits)]
+        assert any(e["ts"] == end["ts"] for e in sinks)
+
+
+def test_every_wait_for_another_track_is_a_flow_unless_there_are_too_many(monkeypatch):
+    result = simulated(FIXED[0], PLAIN, 40, 5)
+    found = list(trace_events(PLAIN, [("k", 0, result)]))
+    flows = [e for e in found if e["ph"] == "s"]
+    engine = {(e.tile, e.number): e.engine for e in result.events}
+    across = sum(engine[e.tile, w] != e.engine for e in result.events for w in e.waits)
+    within = sum(engine[e.tile, w] == e.engine for e in result.events for w in e.waits)
+    assert across <= len(flows) <= across + within
+    monkeypatch.setattr(perfetto, "MAX_FLOWS", 7)
+    few = list(trace_events(PLAIN, [("k", 0, result)]))
+    assert [e for e in few if e["ph"] == "s"] == flows[:7]
+
+
+def test_a_launch_says_its_watts_and_its_clock_and_what_the_limit_cost():
+    chip = changed(PLAIN, power__tdp_w=100.0)
+    result = simulated(FIXED[1], chip, 75, 6, max_events=0)
+    assert result.is_throttled
+    (launch,) = [e for e in trace_events(chip, [("k", 0, result)]) if e["ph"] == "X"]
+    assert launch["args"]["watts"] <= 100
+    assert launch["args"]["clock GHz"] == pytest.approx(result.clock_hz / 1e9, abs=1e-3)
+    assert launch["args"]["throttled us"] == result.throttled_ps / 1e6
 
 
 def test_instructions_lie_within_their_launch(trace, timeline):

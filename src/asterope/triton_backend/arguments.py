@@ -3,46 +3,58 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from asterope.errors import KernelError
 from asterope.runtime import Array, TileKernel
 from asterope.triton_backend.arrays import as_array, plain_array
 
-__all__ = ["flatten"]
+__all__ = ["Flattening"]
 
 _MAX_SIZE = (1 << 31) - 1
 
 
-def flatten(
-    types: Sequence[Any], args: Sequence[Any], kernel: TileKernel
-) -> list[Array | int | float]:
-    """Return the run-time arguments in the kernel's order, constexprs left out.
+class Flattening:
+    """How what Triton binds to one kernel's parameters becomes what a launch takes."""
 
-    Raises: KernelError for a tensor that has no plain memory on the CPU, naming the parameter, and
-    for another number of arguments than the kernel was compiled for.
-    """
-    if len(args) != len(types):
-        raise KernelError(
-            f"takes {len(types)} arguments, constexprs included, got {len(args)}",
-            where=kernel.name,
-        )
-    params = kernel.kernel.params
-    found: list[Array | int | float] = []
-    pairs = _flat(types, args, kernel.name) if _is_nested(types) else zip(types, args, strict=True)
-    for type_, arg in pairs:
-        if type_[0] == "*":
-            array = plain_array(arg)
-            found.append(array or as_array(arg, params[len(found)].name, kernel.name))
-        elif type_ != "constexpr":
+    def __init__(self, types: Iterable[Any]) -> None:
+        self._types = list(types)
+        wanted = [(i, t) for i, t in enumerate(self._types) if t != "constexpr"]
+        # An argument may stand for several: a tuple, named or not, or a tensor descriptor.
+        self._is_nested = any(isinstance(t, tuple) or t[0] == "t" for _, t in wanted)
+        self._places = [] if self._is_nested else [(i, t[0] == "*") for i, t in wanted]
+        # A compiled kernel that is launched by itself need not be told its last constexprs.
+        self._least = wanted[-1][0] + 1 if wanted else 0
+        self._most = len(self._types)
+
+    def flatten(self, args: Sequence[Any], kernel: TileKernel) -> list[Array | int | float]:
+        """Return the run-time arguments in the kernel's order, constexprs left out.
+
+        Raises: KernelError for a tensor that has no plain memory on the CPU, naming the parameter,
+        and for another number of arguments than the kernel was compiled for.
+        """
+        if not self._least <= len(args) <= self._most:
+            raise KernelError(
+                f"takes {self._most} arguments, constexprs included, got {len(args)}",
+                where=kernel.name,
+            )
+        places = self._places
+        if self._is_nested:
+            pairs = list(_flat(self._types[: len(args)], args, kernel.name))
+            args = [arg for _, arg in pairs]
+            places = [(i, type_[0] == "*") for i, (type_, _) in enumerate(pairs)]
+        found: list[Array | int | float] = []
+        for i, is_pointer in places:
+            arg = args[i]
+            if is_pointer:
+                arg = plain_array(arg) or _named_array(arg, len(found), kernel)
             found.append(arg)
-    return found
+        return found
 
 
-def _is_nested(types: Sequence[Any]) -> bool:
-    """Whether an argument stands for several: a tuple or a tensor descriptor."""
-    return any(type_.__class__ is tuple or type_[0] == "t" for type_ in types)
+def _named_array(arg: Any, index: int, kernel: TileKernel) -> Array:
+    return as_array(arg, kernel.kernel.params[index].name, kernel.name)
 
 
 def _flat(types: Sequence[Any], args: Sequence[Any], kernel: str) -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from asterope.errors import ConfigError
 from asterope.ir import Kernel, print_kernel
 from asterope.native import sources_digest
 from asterope.runtime import optimise
-from asterope.triton_backend.convert import convert_module
+from asterope.triton_backend.convert import TF32, TF32_UNASKED, convert_module
 from asterope.triton_backend.ttir import generic_text, parse_module
 
 __all__ = ["TARGET", "WARP_SIZE", "MaiaBackend", "MaiaOptions", "OptionError"]
@@ -142,7 +142,13 @@ class MaiaBackend(BaseBackend):  # type: ignore[misc]  # Triton ships no types
 
     @staticmethod
     def make_ttir(module: Any, metadata: dict[str, Any], options: MaiaOptions) -> Any:
-        """Run Triton's own target-independent passes."""
+        """Run Triton's own target-independent passes.
+
+        One of them makes a tf32 product of a sum over broadcast factors, whose precision nobody
+        has lowered. The module keeps whether its kernel asked for tf32 anywhere.
+        """
+        if not _asks_for_tf32(module):
+            module.set_attr(TF32_UNASKED, ir.builder(module.context).get_unit_attr())
         manager = ir.pass_manager(module.context)
         manager.enable_debug()
         passes.common.add_inliner(manager)
@@ -177,6 +183,17 @@ class MaiaBackend(BaseBackend):  # type: ignore[misc]  # Triton ships no types
         )
         if knobs.runtime.add_stages_inspection_hook is not None:
             knobs.runtime.add_stages_inspection_hook(self, stages, options, language, None)
+
+
+def _asks_for_tf32(module: Any) -> bool:
+    found = []
+
+    def look(op: Any) -> None:
+        if op.get_name() == "tt.dot" and op.get_int_attr("inputPrecision") == TF32:
+            found.append(op)
+
+    module.walk(look)
+    return bool(found)
 
 
 def _convert(module: Any, options: MaiaOptions) -> Kernel:

@@ -13,7 +13,7 @@ from triton.backends.driver import DriverBase
 from asterope.chips import maia200
 from asterope.errors import IRError
 from asterope.runtime import TileKernel, launch
-from asterope.triton_backend.arguments import flatten
+from asterope.triton_backend.arguments import Flattening
 from asterope.triton_backend.benchmarking import Event, benchmark
 from asterope.triton_backend.compiler import TARGET, WARP_SIZE
 from asterope.triton_backend.written import watch_torch
@@ -67,7 +67,7 @@ class _Launcher:
     """Called for every launch with the bound arguments, constexprs included."""
 
     def __init__(self, source: Any, metadata: Any) -> None:
-        self._types = list(source.signature.values())
+        self._flatten = Flattening(source.signature.values()).flatten
 
     def __call__(  # noqa: PLR0913, PLR0917  Triton calls it so
         self,
@@ -78,7 +78,7 @@ class _Launcher:
     ) -> None:  # fmt: skip
         if enter_hook is not None:
             enter_hook(launch_metadata)
-        launch(function, (grid_x, grid_y, grid_z), flatten(self._types, args, function))
+        launch(function, (grid_x, grid_y, grid_z), self._flatten(args, function))
         if exit_hook is not None:
             exit_hook(launch_metadata)
 

@@ -409,4 +409,8 @@ def parse_module(text: str) -> MlirOp:
 
     Raises: UnsupportedError if the text is not what triton 3.7 prints.
     """
-    return _Parser(text).op()
+    parser = _Parser(text)
+    module = parser.op()
+    if parser.token:
+        raise parser.fail("the end")
+    return module

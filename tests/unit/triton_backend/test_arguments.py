@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -97,12 +99,32 @@ class Address:
         return self.tensor.data_ptr()
 
 
+class View(Address):
+    """What wrappers of tensors offer beside that: where the memory begins and ends."""
+
+    def untyped_storage(self):
+        return self.tensor.untyped_storage()
+
+
 def test_an_object_with_an_address_is_a_pointer():
     x = random(16)
     assert torch.equal(copied(Address(x, torch.float32)), x)
+    assert torch.equal(copied(View(x, torch.float32)), x)
+    assert torch.equal(copied(type("Tensor", (Address,), {})(x, torch.float32)), x)
     codes, y = torch.arange(16, dtype=torch.uint8), torch.zeros(16, dtype=torch.float8_e5m2)
     copied(Address(codes, tl.float8e5), y=y)
     assert torch.equal(y.view(torch.uint8), codes)
+
+
+def test_a_compiled_kernel_is_launched_without_its_last_constexprs():
+    x, y = random(16), torch.zeros(16)
+    kernel = copy[(1,)](x, y, 16, BLOCK=16)
+    for rest in ((), (16,)):
+        y.zero_()
+        kernel[(1, 1, 1)](x, y, 16, *rest)
+        assert torch.equal(y, x)
+    with pytest.raises(KernelError, match="takes 4 arguments, constexprs included, got 2"):
+        kernel[(1, 1, 1)](x, y)
 
 
 def test_a_reinterpreted_tensor_has_its_memory_and_another_type():
@@ -319,3 +341,24 @@ def test_a_quotient_and_other_things_are_no_grid(grid):
         put[grid](torch.zeros(4), 2.0)
     assert repr((*grid, 1, 1)[:3]) in str(caught.value)
     assert "triton.cdiv" in caught.value.hint
+
+
+# -- tuples ---------------------------------------------------------------------------------------
+class Scaled(NamedTuple):
+    pointer: torch.Tensor
+    factor: float
+
+
+@triton.jit
+def scales(nothing, scaled, out, factors, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    x = tl.load(scaled.pointer + i) * scaled.factor
+    for f in tl.static_range(len(factors)):
+        x *= factors[f]
+    tl.store(out + i, x + len(nothing))
+
+
+def test_tuples_may_be_empty_or_named():
+    x, out = random(16), torch.zeros(16)
+    scales[(1,)]((), Scaled(x, 2.0), out, (3.0, 5.0), BLOCK=16)
+    assert torch.equal(out, x * 2.0 * 3.0 * 5.0)

@@ -175,9 +175,11 @@ def _chain(x_ptr, flag_ptr, out_ptr, HOW: tl.constexpr):
     if HOW == "volatile":
         while tl.load(flag_ptr, volatile=True) != k:
             pass
-    elif HOW == "plain":
-        while tl.load(flag_ptr) != k:
-            pass
+    elif HOW == "plain":  # Triton drops a loop of plain loads that nobody uses
+        flag = tl.load(flag_ptr)
+        while flag != k:
+            flag = tl.load(flag_ptr)
+        k = flag
     elif HOW == "body":
         flag = tl.load(flag_ptr, volatile=True)
         while flag != k:

@@ -89,7 +89,7 @@ def looks_up_inside(x, B: tl.constexpr):
 
 B16 = {"B": 16}
 UNSUPPORTED = [
-    (assembles, "*fp32", B16, "tt.elementwise_inline_asm", "inline assembly"),
+    (assembles, "*fp32", B16, "tt.elementwise_inline_asm of .mov.b32", "inline assembly"),
     (looks_up_inside, "*fp32", B16, "load inside a function", "load before"),
 ]
 

@@ -49,8 +49,9 @@ def test_a_compiled_source_can_be_launched():
     x, y = random(100), torch.zeros(100)
     compiled[(2, 1, 1)](x, y, 100, 64)
     assert torch.equal(y, 3 * x)
-    with pytest.raises(KernelError, match=r"scale_kernel: takes 4 arguments, constexprs incl.* 3"):
-        compiled[(2, 1, 1)](x, y, 100)
+    compiled[(2, 1, 1)](x, y, 100)  # the last constexprs may be left out
+    with pytest.raises(KernelError, match=r"scale_kernel: takes 4 arguments, constexprs incl.* 2"):
+        compiled[(2, 1, 1)](x, y)
 
 
 def test_a_compiled_kernel_shows_every_stage_and_its_resources():
@@ -262,9 +263,10 @@ def test_another_process_finds_what_this_one_compiled(tmp_path):
         "ASTEROPE_CACHE_DIR": str(tmp_path),
     }
     command = [sys.executable, "-W", "ignore", str(script)]
-    outputs = [
-        subprocess.run(command, capture_output=True, text=True, check=True, env=env).stdout.split()
-        for _ in range(2)
-    ]
+    outputs, objects = [], []
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+        outputs.append(done.stdout.split())
+        objects.append(sorted(tmp_path.rglob("*.o")))
     assert outputs == [["5.0", "False"], ["5.0", "True"]]
-    assert len(list(tmp_path.rglob("*.o"))) == 1
+    assert objects[0] == objects[1]

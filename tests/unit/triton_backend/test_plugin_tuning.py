@@ -130,6 +130,20 @@ def test_a_config_hook_and_a_performance_model_are_asked():
     assert torch.equal(x, y)
 
 
+def test_on_this_cpu_configs_that_differ_in_warps_and_stages_are_tried_once():
+    tried = []
+    configs = [c for warps in (1, 8) for c in blocks(16, 64, num_warps=warps, num_stages=warps)]
+    kernel = doubling(configs, pre_hook=lambda args, **_: tried.append(args["num_warps"]))
+    run(kernel)
+    assert set(tried[:-1]) == {1}
+    times = [kernel.configs_timings[c] for c in configs]
+    assert times[:2] == times[2:]
+    with simulate(MAIA):
+        tried.clear()
+        run(kernel)
+    assert set(tried) == {1, 8}
+
+
 def test_do_bench_gives_simulated_milliseconds_inside_a_simulation():
     kernel = doubling(blocks(64))
     with simulate(MAIA) as timeline:

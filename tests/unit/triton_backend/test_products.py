@@ -123,6 +123,19 @@ def test_tf32_keeps_what_is_not_finite():
 
 
 @triton.jit
+def sum_of_products(a_ptr, b_ptr, c_ptr, N: tl.constexpr):
+    at = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    a, b = tl.load(a_ptr + at), tl.load(b_ptr + at)
+    tl.store(c_ptr + at, tl.sum(a[:, :, None] * b[None, :, :], axis=1))
+
+
+def test_a_sum_of_products_that_triton_makes_a_dot_is_not_tf32():
+    a, b, c = random(16, 16), random(16, 16, seed=1), torch.empty(16, 16)
+    sum_of_products[(1,)](a, b, c, N=16)
+    assert_product(c[None], a[None], b[None], 2**-20)
+
+
+@triton.jit
 def allows_tf32(a_ptr, b_ptr, c_ptr, N: tl.constexpr, ALLOW: tl.constexpr):
     at = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
     c = tl.dot(tl.load(a_ptr + at), tl.load(b_ptr + at), allow_tf32=ALLOW)
@@ -302,3 +315,23 @@ def test_a_batch_takes_the_tensor_engine_as_many_products():
 
     assert operations(1) == {"bf16": 2 * 32**3}
     assert operations(4) == {"bf16": 4 * 2 * 32**3}
+
+
+@triton.jit
+def reshaped(a, b, y, N: tl.constexpr):
+    of_a = tl.make_tensor_descriptor(a, [1, N, N], [N * N, N, 1], [1, N, N])
+    of_b = tl.make_tensor_descriptor(b, [1, N, N], [N * N, N, 1], [1, N, N])
+    total = tl.zeros((N, N), tl.float32)
+    for i in range(1):
+        left = of_a.load([0, 0, i]).reshape(N, N)
+        right = of_b.load([0, 0, i]).reshape(N, N)
+        total = tl.dot(left, right.T, total)
+    at = tl.arange(0, N)[:, None] * N + tl.arange(0, N)[None, :]
+    tl.store(y + at, total)
+
+
+def test_operands_that_other_ops_put_into_memory_are_multiplied():
+    a, b = (torch.randint(-2, 3, (64, 64)).bfloat16() for _ in range(2))
+    y = torch.empty(64, 64)
+    reshaped[(1,)](a, b, y, N=64)
+    assert torch.equal(y, a.float() @ b.float().T)

@@ -172,9 +172,11 @@ def at_most(seconds):
 def test_text_cut_anywhere_is_refused_as_unreadable(text, part):
     refused = r"^triton: cannot read Triton's IR: expected"
     whole = text.rindex(" loc(")  # the module's own location may be missing
-    for end in range(1 + 37 * part, len(text) - 2, 8 * 37):
-        if end in (whole, whole + 1):
-            continue
+    ends = {
+        *range(1 + 37 * part, len(text) - 2, 8 * 37),
+        *range(whole + 2 + part, len(text) - 2, 8),
+    }
+    for end in sorted(ends - {whole, whole + 1}):
         with at_most(0.5), pytest.raises(UnsupportedError, match=refused):
             parse_module(text[:end])
 

@@ -19,9 +19,10 @@ from asterope.triton_backend.convert import (
 )
 from asterope.triton_backend.convert.branches import BRANCHES
 from asterope.triton_backend.convert.converter import Converter, Rule
+from asterope.triton_backend.convert.products import TF32, TF32_UNASKED
 from asterope.triton_backend.ttir import MlirOp
 
-__all__ = ["SUPPORTED_OPS", "convert_module"]
+__all__ = ["SUPPORTED_OPS", "TF32", "TF32_UNASKED", "convert_module"]
 
 _RULES: dict[str, Rule] = {
     **atomics.RULES,
@@ -52,6 +53,7 @@ def convert_module(
         str(op.attrs["sym_name"]): op for op in module.regions[0][0].ops if op.name == "tt.func"
     }
     public = [f for f in functions.values() if f.attrs.get("sym_visibility") == "public"]
-    kernel = Converter(_RULES, functions, options).function(public[0], dict(attrs or {}))
+    asked = {**(options or {}), TF32_UNASKED: TF32_UNASKED in module.attrs}
+    kernel = Converter(_RULES, functions, asked).function(public[0], dict(attrs or {}))
     verify(kernel)
     return kernel

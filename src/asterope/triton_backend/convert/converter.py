@@ -104,7 +104,9 @@ class Converter:
         """Convert one op by its rule."""
         rule = self.rules.get(op.name)
         if rule is None:
-            raise unsupported(op, f"{op.name} is not supported yet", _HINTS.get(op.name, ""))
+            text = op.attrs.get("asm_string")
+            what = f"{op.name} of {text!r}" if text else op.name
+            raise unsupported(op, f"{what} is not supported", _HINTS.get(op.name, ""))
         rule(self, op, b)
 
     def emit(self, op: MlirOp, b: Builder, name: str, **attrs: Any) -> Op:

@@ -7,10 +7,11 @@ from asterope.triton_backend.convert.converter import Converter, Rule
 from asterope.triton_backend.convert.refusal import unsupported
 from asterope.triton_backend.ttir import MlirOp
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "TF32", "TF32_UNASKED"]
 
 _SCALED_FORMATS = ("e4m3", "e5m2", "e2m3", "e3m2", "e2m1", "bf16", "fp16")
-_TF32 = 0  # Triton's number of that input precision; the others ask for more
+TF32 = 0  # Triton's number of that input precision; the others ask for more
+TF32_UNASKED = "asterope.tf32_unasked"  # set on a module whose kernel asks for it nowhere
 
 
 # -- dot ------------------------------------------------------------------------------------------
@@ -19,10 +20,12 @@ def _dot(cv: Converter, op: MlirOp, b: Builder) -> None:
 
     `input_precision` concerns fp32 operands only. "tf32" rounds them; "ieee" multiplies them as
     they are, and so do "tf32x3", "bf16x3" and "bf16x6", whose splits only come close to that.
+    Where the kernel asks for "tf32" nowhere, Triton's passes made the product, and it is "ieee".
     `max_num_imprecise_acc` allows a GPU to be less precise than fp32, which nothing here is.
     """
     lhs, rhs, acc = (cv.env[v] for v in op.operands)
-    if op.attrs.get("inputPrecision") == _TF32 and lhs.type.elem == rhs.type.elem == "fp32":
+    is_tf32 = op.attrs.get("inputPrecision") == TF32 and not cv.options.get(TF32_UNASKED)
+    if is_tf32 and lhs.type.elem == rhs.type.elem == "fp32":
         lhs, rhs = _rounded_to_tf32(b, lhs), _rounded_to_tf32(b, rhs)
     wide = lhs.type.bits > 16 or rhs.type.bits > 16
     total = _summed_in_fp32(b, "dot", (lhs, rhs, acc), order="sequential" if wide else "pairs")

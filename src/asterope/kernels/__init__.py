@@ -4,20 +4,37 @@ from __future__ import annotations
 
 from asterope.kernels.activation import silu_mul, silu_mul_reference
 from asterope.kernels.attention import attention, attention_reference
+from asterope.kernels.attention_cycles import AttentionShape, KeyBlocks
+from asterope.kernels.choices import watched_choices
+from asterope.kernels.key_blocks import ConsideredKeys, choose_key_blocks, considered_keys
 from asterope.kernels.linear import linear, linear_reference
 from asterope.kernels.norm import rms_norm, rms_norm_reference
 from asterope.kernels.quantize import ACTIVATION_FORMATS, quantize_rows
 from asterope.kernels.rotary import rotate_and_cache
 from asterope.kernels.scaled_linear import ScaledOperand, scaled_linear
-from asterope.kernels.tiling import Blocks, choose_blocks
+from asterope.kernels.tiling import (
+    Blocks,
+    Choice,
+    Considered,
+    choose_blocks,
+    considered,
+)
 
 __all__ = [
     "ACTIVATION_FORMATS",
+    "AttentionShape",
     "Blocks",
+    "Choice",
+    "Considered",
+    "ConsideredKeys",
+    "KeyBlocks",
     "ScaledOperand",
     "attention",
     "attention_reference",
     "choose_blocks",
+    "choose_key_blocks",
+    "considered",
+    "considered_keys",
     "linear",
     "linear_reference",
     "quantize_rows",
@@ -27,4 +44,5 @@ __all__ = [
     "scaled_linear",
     "silu_mul",
     "silu_mul_reference",
+    "watched_choices",
 ]

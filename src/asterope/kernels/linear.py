@@ -8,38 +8,10 @@ import triton.language as tl
 
 from asterope.errors import ShapeError
 from asterope.kernels.operands import check_product_types, check_rows, check_vectors
+from asterope.kernels.product import add_parts, block_place, store_output
 from asterope.kernels.tiling import choose_blocks
 
 __all__ = ["linear", "linear_reference"]
-
-
-@triton.jit
-def block_place(M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.constexpr):
-    """Order programs so that neighbours share operands: GROUP rows of blocks at a time."""
-    pid = tl.program_id(0)
-    num_m = tl.cdiv(M, BLOCK_M)
-    num_n = tl.cdiv(N, BLOCK_N)
-    in_group = GROUP * num_n
-    first_m = (pid // in_group) * GROUP
-    rows = min(num_m - first_m, GROUP)
-    return first_m + (pid % in_group) % rows, (pid % in_group) // rows
-
-
-@triton.jit
-def store_output(
-    acc, y, x_scale, w_scale, bias, offs_m, offs_n, M, N, stride_y,
-    X_SCALE: tl.constexpr, W_SCALE: tl.constexpr, BIAS: tl.constexpr,
-):  # fmt: skip
-    """Multiply by the scales of rows and columns, add the bias, store."""
-    on_m, on_n = offs_m < M, offs_n < N
-    if X_SCALE:
-        acc = acc * tl.load(x_scale + offs_m, mask=on_m, other=0.0)[:, None]
-    if W_SCALE:
-        acc = acc * tl.load(w_scale + offs_n, mask=on_n, other=0.0)[None, :]
-    if BIAS:
-        acc = acc + tl.load(bias + offs_n, mask=on_n, other=0.0).to(tl.float32)[None, :]
-    where = y + offs_m[:, None].to(tl.int64) * stride_y + offs_n[None, :]
-    tl.store(where, acc.to(y.dtype.element_ty), mask=on_m[:, None] & on_n[None, :])
 
 
 @triton.jit
@@ -47,6 +19,7 @@ def _linear_kernel(
     x, w, y, x_scale, w_scale, bias, M, N, K, stride_x, stride_w, stride_y,
     X_SCALE: tl.constexpr, W_SCALE: tl.constexpr, BIAS: tl.constexpr, EVEN_K: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
+    PART_K: tl.constexpr,
 ):  # fmt: skip
     m, n = block_place(M, N, BLOCK_M, BLOCK_N, GROUP)
     offs_m = m * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -54,8 +27,15 @@ def _linear_kernel(
     offs_k = tl.arange(0, BLOCK_K)
     x_at = x + offs_m[:, None].to(tl.int64) * stride_x + offs_k[None, :]
     w_at = w + offs_n[:, None].to(tl.int64) * stride_w + offs_k[None, :]
+    first, end = 0, K
+    if PART_K:
+        first = tl.program_id(1) * PART_K
+        end = min(first + PART_K, K)
+        x_at += first
+        w_at += first
+        y += tl.program_id(1).to(tl.int64) * M * stride_y
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for k in range(0, K, BLOCK_K):
+    for k in range(first, end, BLOCK_K):
         if EVEN_K:
             a = tl.load(x_at, mask=offs_m[:, None] < M, other=0.0)
             b = tl.load(w_at, mask=offs_n[:, None] < N, other=0.0)
@@ -113,14 +93,18 @@ def linear(
     if m == 0 or n == 0:
         return y
     blocks = choose_blocks(m, n, k, 8 * x.element_size(), 8 * weight.element_size())
-    grid = (triton.cdiv(m, blocks.m) * triton.cdiv(n, blocks.n),)
-    _linear_kernel[grid](
-        x, weight, y, x_scale, weight_scale, bias, m, n, k,
-        x.stride(0), weight.stride(0), y.stride(0),
-        X_SCALE=x_scale is not None, W_SCALE=weight_scale is not None, BIAS=bias is not None,
+    parts = blocks.parts(k)
+    sums = y if parts == 1 else torch.empty((parts, m, n), dtype=torch.float32, device=x.device)
+    rest = (x_scale, weight_scale, bias) if parts == 1 else (None, None, None)
+    _linear_kernel[triton.cdiv(m, blocks.m) * triton.cdiv(n, blocks.n), parts](
+        x, weight, sums, *rest, m, n, k, x.stride(0), weight.stride(0), sums.stride(-2),
+        X_SCALE=rest[0] is not None, W_SCALE=rest[1] is not None, BIAS=rest[2] is not None,
         EVEN_K=k % blocks.k == 0, BLOCK_M=blocks.m, BLOCK_N=blocks.n, BLOCK_K=blocks.k,
-        GROUP=blocks.group, num_stages=blocks.stages,
+        GROUP=blocks.group, PART_K=blocks.part_depth(k) if parts > 1 else 0,
+        num_stages=blocks.stages,
     )  # fmt: skip
+    if parts > 1:
+        add_parts(sums, y, x_scale=x_scale, weight_scale=weight_scale, bias=bias)
     return y
 
 

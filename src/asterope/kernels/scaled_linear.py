@@ -9,8 +9,9 @@ import triton
 import triton.language as tl
 
 from asterope.errors import ShapeError
-from asterope.kernels.linear import block_place, check_linear, store_output
+from asterope.kernels.linear import check_linear
 from asterope.kernels.operands import check_rows, check_vectors
+from asterope.kernels.product import add_parts, block_place, store_output
 from asterope.kernels.tiling import choose_blocks
 
 __all__ = ["ScaledOperand", "scaled_linear"]
@@ -49,6 +50,7 @@ def _scaled_linear_kernel(
     X_FORMAT: tl.constexpr, X_BLOCKS: tl.constexpr, X_ROW: tl.constexpr,
     W_FORMAT: tl.constexpr, W_ROW: tl.constexpr, BIAS: tl.constexpr, SCALE_GROUP: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
+    PART_K: tl.constexpr,
 ):  # fmt: skip
     X_PACK: tl.constexpr = 2 if X_FORMAT == "e2m1" else 1
     W_PACK: tl.constexpr = 2 if W_FORMAT == "e2m1" else 1
@@ -61,7 +63,12 @@ def _scaled_linear_kernel(
     on_m, on_n = offs_m[:, None] < M, offs_n[:, None] < N
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     rows, columns = offs_m[:, None].to(tl.int64), offs_n[:, None].to(tl.int64)
-    for k in range(0, K, BLOCK_K):
+    first, end = 0, K
+    if PART_K:
+        first = tl.program_id(1) * PART_K
+        end = min(first + PART_K, K)
+        y += tl.program_id(1).to(tl.int64) * M * stride_y
+    for k in range(first, end, BLOCK_K):
         left_x = (K - k) // X_PACK
         left_w = (K - k) // W_PACK
         left_s = (K - k) // SCALE_GROUP
@@ -117,16 +124,22 @@ def scaled_linear(
         return y
     bits = {"e2m1": 4, "bf16": 16, "fp16": 16}
     blocks = choose_blocks(
-        m, n, k, bits.get(x.format, 8), bits.get(weight.format, 8), k_step=weight.group
-    )
-    grid = (triton.cdiv(m, blocks.m) * triton.cdiv(n, blocks.n),)
-    _scaled_linear_kernel[grid](
-        x.codes, x.scales, x.row_scale, weight.codes, weight.scales, weight.row_scale, y, bias,
-        m, n, k, x.codes.stride(0), x.scales.stride(0) if x.scales is not None else 0,
-        weight.codes.stride(0), weight.scales.stride(0), y.stride(0),
-        X_FORMAT=x.format, X_BLOCKS=x.scales is not None, X_ROW=x.row_scale is not None,
-        W_FORMAT=weight.format, W_ROW=weight.row_scale is not None, BIAS=bias is not None,
-        SCALE_GROUP=weight.group, BLOCK_M=blocks.m, BLOCK_N=blocks.n, BLOCK_K=blocks.k,
-        GROUP=blocks.group, num_stages=blocks.stages,
+        m, n, k, bits.get(x.format, 8), bits.get(weight.format, 8), k_step=weight.group,
+        scale_group=weight.group,
     )  # fmt: skip
+    parts = blocks.parts(k)
+    sums = y if parts == 1 else torch.empty((parts, m, n), dtype=torch.float32, device=y.device)
+    rest = (x.row_scale, weight.row_scale, bias) if parts == 1 else (None, None, None)
+    _scaled_linear_kernel[triton.cdiv(m, blocks.m) * triton.cdiv(n, blocks.n), parts](
+        x.codes, x.scales, rest[0], weight.codes, weight.scales, rest[1], sums, rest[2],
+        m, n, k, x.codes.stride(0), x.scales.stride(0) if x.scales is not None else 0,
+        weight.codes.stride(0), weight.scales.stride(0), sums.stride(-2),
+        X_FORMAT=x.format, X_BLOCKS=x.scales is not None, X_ROW=rest[0] is not None,
+        W_FORMAT=weight.format, W_ROW=rest[1] is not None, BIAS=rest[2] is not None,
+        SCALE_GROUP=weight.group, BLOCK_M=blocks.m, BLOCK_N=blocks.n, BLOCK_K=blocks.k,
+        GROUP=blocks.group, PART_K=blocks.part_depth(k) if parts > 1 else 0,
+        num_stages=blocks.stages,
+    )  # fmt: skip
+    if parts > 1:
+        add_parts(sums, y, x_scale=x.row_scale, weight_scale=weight.row_scale, bias=bias)
     return y

@@ -1,86 +1,110 @@
-"""Choose block sizes of a matrix product: the least time by a closed form of the chip."""
+"""Choose block sizes of a matrix product: the least time by a closed form of the chip.
+
+The chip is the one that is simulated, where one is, and Maia 200 otherwise. Block sizes change no
+bit of a result. A split of K does, so that only products that are simulated have one.
+"""
 
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 
-from asterope.chips import Inside, maia200
+from asterope.chips import Chip, maia200
+from asterope.kernels.choices import taken_instead
+from asterope.kernels.product_cycles import Blocks, Choice, ProductCycles
+from asterope.runtime import current_timeline
 
-__all__ = ["Blocks", "choose_blocks"]
+__all__ = ["Blocks", "Choice", "Considered", "choose_blocks", "considered"]
 
-_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_COLUMNS = (16, 32, 64, 128, 256, 512)
 _DEPTHS_BYTES = (512, 256, 128)
+# Scales of deeper blocks come in longer runs.
+_SCALED_DEPTHS_BYTES = (1024, *_DEPTHS_BYTES)
 _GROUP = 8
 _STAGES = 3
+# Larger blocks leave no room for the next program, whose loads would pass while one is stored.
+_MAX_AREA = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
-    """Block sizes along M, N and K, the tile order, and the buffers of the pipeline."""
+class Considered:
+    """Blocks that were considered, and the cycles that they are estimated to take."""
 
-    m: int
-    n: int
-    k: int
-    group: int
-    stages: int
+    blocks: Blocks
+    cycles: int
+
+
+def choose_blocks(
+    m: int, n: int, k: int, a_bits: int, b_bits: int, k_step: int = 32, scale_group: int = 0
+) -> Blocks:
+    """Return the blocks of the least estimated time for a product; see `Choice`."""
+    choice = Choice(m, n, k, a_bits, b_bits, k_step, scale_group)
+    instead = taken_instead(choice, Blocks)
+    if instead is not None:
+        return instead
+    timeline = current_timeline()
+    if timeline is None or timeline.chip.tile is None:
+        return _chosen(choice)
+    return _chosen_on(timeline.chip, choice)
 
 
 @functools.lru_cache(maxsize=4096)
-def choose_blocks(m: int, n: int, k: int, a_bits: int, b_bits: int, k_step: int = 32) -> Blocks:
-    """Return blocks for [m, k] x [k, n] with elements of so many bits.
+def _chosen(choice: Choice) -> Blocks:
+    return considered(maia200(), choice, splits=False)[0].blocks
 
-    Every combination is costed as waves of programs over the tiles: each program takes the longest
-    of its tensor cycles, the cycles to bring its operands in, those to issue, and those that the
-    steps wait for HBM with as many of them in flight as there are stages; all of it no less than
-    the time to read HBM. `k_step` divides the K block.
+
+@functools.lru_cache(maxsize=4096)
+def _chosen_on(chip: Chip, choice: Choice) -> Blocks:
+    return considered(chip, choice)[0].blocks
+
+
+def considered(chip: Chip, choice: Choice, *, splits: bool = True) -> list[Considered]:
+    """Return all blocks for a product on a chip whose inside is described, the fastest first.
+
+    Blocks along M and N, of the largest depth with which two programs fit into a tile's scratchpad,
+    are costed as waves of programs over the tiles, as `ProductCycles` says. `splits` are considered
+    where tiles would have no work otherwise.
+
+    Raises: ChipError if the chip's inside is not described.
     """
-    depths = {_depth(k, max(a_bits, b_bits), k_step, size): None for size in _DEPTHS_BYTES}
-    candidates = [
-        (_cycles(m, n, k, blocks, a_bits, b_bits), -blocks.m * blocks.n, blocks)
-        for bm in _SIZES
-        if bm < 2 * max(m, 1)
-        for bn in _SIZES[4:]
-        if bn < 2 * max(n, 16)
-        for blocks in (Blocks(bm, bn, bk, _GROUP, _STAGES) for bk in depths)
+    product = ProductCycles.of(chip, choice)
+    sizes = _sizes(choice.m, choice.n)
+    depths = _depths(choice, product.full_run_of_scales)
+    every = [[Blocks(bm, bn, bk, _GROUP, _STAGES) for bk in depths] for bm, bn in sizes]
+    fitting = [[b for b in each if product.share_of_scratchpad(b) <= 1 / 2] for each in every]
+    wholes = [each[0] for each in fitting if each]
+    if not wholes:  # a chip of small scratchpads: the least that there is
+        wholes = [min((b for each in every for b in each), key=product.share_of_scratchpad)]
+    found = [
+        (product.cycles(blocks), product.preference(blocks), blocks)
+        for whole in wholes
+        for blocks in (product.splits(whole) if splits else (whole,))
     ]
-    return min(candidates, key=lambda c: c[:2])[2]
+    found.sort(key=lambda c: c[:2])
+    return [Considered(blocks, cycles) for cycles, _, blocks in found]
 
 
-def _depth(k: int, bits: int, k_step: int, num_bytes: int) -> int:
-    """Take so many bytes of the wider operand along K, as many whole scale groups, at most K."""
-    depth = max(num_bytes * 8 // bits, k_step)
+def _sizes(m: int, n: int) -> list[tuple[int, int]]:
+    return [
+        (bm, bn)
+        for bm in _ROWS
+        for bn in _COLUMNS
+        if bm < 2 * max(m, 1) and bn < 2 * max(n, 16) and bm * bn <= _MAX_AREA
+    ]
+
+
+def _depths(choice: Choice, full_run_of_scales: int) -> list[int]:
+    """Return the depths to consider, the deepest first."""
+    bits = max(choice.a_bits, choice.b_bits)
+    sizes = _SCALED_DEPTHS_BYTES if choice.scale_group else _DEPTHS_BYTES
+    wanted = (full_run_of_scales, *(size * 8 // bits for size in sizes))
+    return sorted({_depth(choice.k, choice.k_step, each) for each in wanted if each}, reverse=True)
+
+
+def _depth(k: int, k_step: int, depth: int) -> int:
+    """Take so much of K, in whole scale groups, at most K."""
+    depth = max(depth, k_step)
     while depth > k_step and depth >= 2 * k:
         depth //= 2
     return depth
-
-
-def _cycles(m: int, n: int, k: int, blocks: Blocks, a_bits: int, b_bits: int) -> float:
-    chip = maia200()
-    inside = chip.inside()
-    unit = inside.tile.tensor
-    rate = {4: "fp4", 8: "fp8"}.get(max(a_bits, b_bits), "bf16")
-    num_m, num_n = math.ceil(m / blocks.m), math.ceil(n / blocks.n)
-    waves = math.ceil(num_m * num_n / inside.num_tiles)
-    steps = math.ceil(k / blocks.k)
-    squares = math.ceil(blocks.m / unit.rows) * math.ceil(blocks.n / unit.cols)
-    step = squares * math.ceil(blocks.k / unit.depth_per_cycle[rate]) + unit.startup_cycles
-    operands = (blocks.m * a_bits + blocks.n * b_bits) * k / 8
-    program = max(
-        steps * step,
-        operands / _ingest_bytes_per_cycle(inside, num_m * num_n),
-        3 * steps * inside.tile.control.issue_cycles,
-        steps * inside.hbm_latency_cycles / (blocks.stages - 1),
-    )
-    # Programs of a group of rows share the columns they read; the next group reads them again.
-    rounds = math.ceil(num_m / blocks.group)
-    hbm_rate = chip.hbm_effective_bytes_per_s / inside.clock_hz
-    hbm = (m * k * a_bits + n * k * b_bits * rounds) / 8 / hbm_rate
-    return max(waves * program, hbm) + waves * inside.hbm_latency_cycles
-
-
-def _ingest_bytes_per_cycle(inside: Inside, programs: int) -> float:
-    """Return what a tile takes in while its cluster's other tiles, if busy, do the same."""
-    busy = min(math.ceil(programs / inside.clusters), inside.tiles_per_cluster)
-    return min(inside.tile.dma.ingest_bytes_per_cycle, inside.cluster.csram_bytes_per_cycle / busy)

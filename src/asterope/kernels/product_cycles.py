@@ -1,0 +1,255 @@
+"""What a matrix product costs on a chip, by the blocks it is cut into: cycles in closed form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from asterope.chips import Chip, Inside
+
+__all__ = ["Blocks", "Choice", "ProductCycles"]
+
+_SPLITS = (1, 2, 4, 8, 16, 32)
+# The share of tiles that come too late to receive a block together with others.
+_LATE = 1 / 8
+# How late HBM's queue forms: at full use loads wait for all of a step's, at half for a sixteenth.
+_QUEUES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Block sizes along M, N and K, the tile order, and the buffers of the pipeline.
+
+    With a split, K is cut into that many parts, whose sums are then added in order.
+    """
+
+    m: int
+    n: int
+    k: int
+    group: int
+    stages: int
+    split: int = 1
+
+    def part_depth(self, k: int) -> int:
+        """Return how much of K one part sums: whole blocks."""
+        return math.ceil(math.ceil(k / self.k) / self.split) * self.k
+
+    def parts(self, k: int) -> int:
+        """Return how many parts there are, none of them empty."""
+        return max(1, math.ceil(k / self.part_depth(k))) if k else 1
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A product that blocks are chosen for: [m, k] x [k, n] with elements of so many bits.
+
+    `k_step` divides the K block. With scales, one byte for each `scale_group` elements of K, these
+    are read in runs of their own.
+    """
+
+    m: int
+    n: int
+    k: int
+    a_bits: int
+    b_bits: int
+    k_step: int = 32
+    scale_group: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProductCycles:
+    """A product on the chip, in bytes and cycles: what a choice of blocks costs."""
+
+    m: int
+    n: int
+    k: int
+    a_bytes: float
+    b_bytes: float
+    inside: Inside
+    depth_per_cycle: int
+    hbm_bytes_per_cycle: float
+    scale_group: int
+    launch_cycles: float
+
+    @classmethod
+    def of(cls, chip: Chip, choice: Choice) -> ProductCycles:
+        """Return a product on a chip whose inside is described.
+
+        Raises: ChipError if it is not.
+        """
+        inside = chip.inside()
+        depths = inside.tile.tensor.depth_per_cycle
+        rate = {4: "fp4", 8: "fp8"}.get(max(choice.a_bits, choice.b_bits), "bf16")
+        return cls(
+            choice.m, choice.n, choice.k, choice.a_bits / 8, choice.b_bits / 8, inside,
+            depths.get(rate) or min(depths.values()),
+            chip.hbm_effective_bytes_per_s / inside.clock_hz, choice.scale_group,
+            chip.launch_overhead_s * inside.clock_hz + inside.tile.control.kernel_cycles,
+        )  # fmt: skip
+
+    def splits(self, blocks: Blocks) -> Iterator[Blocks]:
+        """Return the blocks with every split of K that gives idle tiles work."""
+        outputs, steps = self._outputs(blocks), math.ceil(self.k / blocks.k)
+        for split in _SPLITS:
+            if split == 1 or (split <= steps and outputs * split < 2 * self.inside.num_tiles):
+                yield replace(blocks, split=split)
+
+    def cycles(self, blocks: Blocks) -> int:
+        """Estimate the cycles of the whole product: waves of programs, one on each tile.
+
+        Before all of them the first operands are awaited; after them the last step is computed and
+        its result leaves. Where two programs do not fit beside each other, each wave waits for
+        both. A wave reads the rows of x that no wave before it had, or all, if they do not stay in
+        CSRAM.
+        """
+        tiles = self.inside.num_tiles
+        full, left = divmod(self._num_programs(blocks), tiles)
+        waves = full + bool(left)
+        row_bytes, _ = self._wave_bytes(blocks, tiles)
+        stay = 2 * row_bytes < self.inside.cluster.csram_bytes and blocks.parts(self.k) == 1
+        groups = math.ceil(math.ceil(self.m / blocks.m) / blocks.group)
+        fresh = min(waves, groups) if stay else waves
+        time = min(full, fresh) * self._wave_cycles(blocks, tiles, reads_rows=True)
+        time += max(full - fresh, 0) * self._wave_cycles(blocks, tiles, reads_rows=False)
+        if left:
+            time += self._wave_cycles(blocks, left, reads_rows=fresh == waves)
+        overlaps = self.share_of_scratchpad(blocks) <= 1 / 2
+        time += self._ends_cycles(blocks) * (1 if overlaps else waves)
+        return round(time + self._adding_cycles(blocks))
+
+    def _wave_cycles(self, blocks: Blocks, num_programs: int, *, reads_rows: bool) -> float:
+        """Return the longest of working, waiting for loads, and reading from HBM what is shared."""
+        row_bytes, column_bytes = self._wave_bytes(blocks, num_programs)
+        read = (column_bytes + row_bytes * reads_rows) / self.hbm_bytes_per_cycle
+        return max(self._work_cycles(blocks), self._wait_cycles(blocks, read), read)
+
+    def _ends_cycles(self, blocks: Blocks) -> float:
+        """Return how long the first operands take to come, and the last sums to go."""
+        dma = self.inside.tile.dma
+        step_bytes = (blocks.m * self.a_bytes + blocks.n * self.b_bytes) * blocks.k
+        first = 2 * self.inside.hbm_latency_cycles + step_bytes / dma.ingest_bytes_per_cycle
+        last = self._step_cycles(blocks) + 2 * blocks.m * blocks.n / dma.egress_bytes_per_cycle
+        return first + last
+
+    def _num_programs(self, blocks: Blocks) -> int:
+        return self._outputs(blocks) * blocks.parts(self.k)
+
+    def _outputs(self, blocks: Blocks) -> int:
+        return math.ceil(self.m / blocks.m) * math.ceil(self.n / blocks.n)
+
+    def _steps(self, blocks: Blocks) -> int:
+        return math.ceil(min(blocks.part_depth(self.k), self.k) / blocks.k)
+
+    def _adding_cycles(self, blocks: Blocks) -> float:
+        """Return what a split costs: fp32 sums to memory and back, by a kernel of its own."""
+        parts = blocks.parts(self.k)
+        if parts == 1:
+            return 0.0
+        moved = (2 * 4 * parts + 2) * self.m * self.n
+        turns = math.ceil(parts / self.inside.tile.dma.channels)
+        waits = turns * (self.inside.hbm_latency_cycles + self.inside.tile.dma.latency_cycles)
+        return self.launch_cycles + waits + moved / self.hbm_bytes_per_cycle
+
+    @property
+    def full_run_of_scales(self) -> int:
+        """The depth whose scales of one row are all that is read for them; 0 without scales."""
+        return self.inside.tile.dma.gather_granule_bytes * self.scale_group
+
+    def preference(self, blocks: Blocks) -> tuple[int, int]:
+        """Return what to choose the least of where cycles are equal.
+
+        Of a product that waits for HBM, small blocks spread more evenly over the tiles; of others,
+        large ones ask less of what is between.
+        """
+        together = min(self._num_programs(blocks), self.inside.num_tiles)
+        waits = self._wave_cycles(blocks, together, reads_rows=True) > self._work_cycles(blocks)
+        return (-blocks.m, blocks.n) if waits else (-blocks.m * blocks.n, 0)
+
+    def share_of_scratchpad(self, blocks: Blocks) -> float:
+        """Return what a program takes of TSRAM: fp32 sums twice, operands once for each stage."""
+        sums = 2 * 4 * blocks.m * blocks.n
+        operands = (blocks.m * self.a_bytes + blocks.n * self.b_bytes) * blocks.k
+        return (sums + blocks.stages * operands) / self.inside.tile.tsram.capacity_bytes
+
+    def _work_cycles(self, blocks: Blocks) -> float:
+        """Return the longest of computing a program, taking in its operands, and issuing."""
+        steps = self._steps(blocks)
+        operands = (blocks.m * self.a_bytes + blocks.n * self.b_bytes) * steps * blocks.k
+        return max(
+            steps * self._step_cycles(blocks) + self.inside.tile.tensor.startup_cycles,
+            operands / self.inside.tile.dma.ingest_bytes_per_cycle,
+            self._csram_cycles(blocks),
+            steps * self._issue_cycles,
+        )
+
+    def _wait_cycles(self, blocks: Blocks, read: float) -> float:
+        """Return how long a program is at waiting for loads, as many in flight as there may be.
+
+        A load comes after the latency, and after what all tiles ask for in the same step. A step
+        has a buffer once another is done with it; programs of few steps have buffers of the next
+        ones as well. Each load has a channel of its own.
+        """
+        inside, steps = self.inside, max(self._steps(blocks), 1)
+        queue = read / steps * min(1.0, read / self._work_cycles(blocks)) ** _QUEUES
+        loaded = inside.hbm_latency_cycles + inside.tile.dma.latency_cycles + queue
+        buffers = blocks.stages
+        if steps <= buffers:
+            programs = math.ceil(self._num_programs(blocks) / inside.num_tiles)
+            beside = min(programs, int(1 / self.share_of_scratchpad(blocks)))
+            buffers = max(buffers, beside * steps)
+        buffer_cycles = (loaded + self._step_cycles(blocks)) / buffers + self._issue_cycles
+        return steps * max(buffer_cycles, loaded * self._loads / inside.tile.dma.channels)
+
+    def _step_cycles(self, blocks: Blocks) -> int:
+        """Return how long the tensor unit is at one block of K."""
+        unit = self.inside.tile.tensor
+        squares = math.ceil(blocks.m / unit.rows) * math.ceil(blocks.n / unit.cols)
+        return squares * math.ceil(blocks.k / self.depth_per_cycle)
+
+    @property
+    def _issue_cycles(self) -> int:
+        """How long it takes to start a step: its loads and a product."""
+        return (self._loads + 1) * self.inside.tile.control.issue_cycles
+
+    @property
+    def _loads(self) -> int:
+        """How many blocks a step loads: operands, and scales of those of at most a byte."""
+        if not self.scale_group:
+            return 2
+        return 3 if self.a_bytes > 1 else 4
+
+    def _csram_cycles(self, blocks: Blocks) -> float:
+        """Return how long a cluster's SRAM is at the operands of the programs of its tiles.
+
+        Tiles that work on the same rows or columns receive these together, unless one is late.
+        """
+        inside = self.inside
+        in_cluster = math.ceil(self._num_programs(blocks) / inside.clusters)
+        busy = min(in_cluster, inside.tiles_per_cluster)
+        rows = min(blocks.group, math.ceil(self.m / blocks.m), busy)
+        columns = math.ceil(busy / rows)
+        rows_read, columns_read = (each + _LATE * (busy - each) for each in (rows, columns))
+        read = rows_read * blocks.m * self.a_bytes + columns_read * blocks.n * self.b_bytes
+        return read * self._steps(blocks) * blocks.k / inside.cluster.csram_bytes_per_cycle
+
+    def _wave_bytes(self, blocks: Blocks, num_programs: int) -> tuple[float, float]:
+        """Return what programs that run at once read of x and of the weight.
+
+        They are some rows of blocks by some columns, of one part of K or of several.
+        """
+        parts = max(1.0, num_programs / self._outputs(blocks))
+        num_programs = min(num_programs, self._outputs(blocks))
+        k, scales = min(blocks.part_depth(self.k), self.k), self._scale_bytes(blocks)
+        rows = min(blocks.group, math.ceil(self.m / blocks.m), num_programs)
+        columns = math.ceil(num_programs / rows)
+        row_bytes = rows * min(blocks.m, self.m) * (k * self.a_bytes + scales)
+        column_bytes = columns * min(blocks.n, self.n) * (k * self.b_bytes + scales)
+        return parts * row_bytes, parts * column_bytes
+
+    def _scale_bytes(self, blocks: Blocks) -> float:
+        """Return what the scales of one row of an operand cost: a granule at least each time."""
+        if not self.scale_group:
+            return 0.0
+        run = max(blocks.k / self.scale_group, self.inside.tile.dma.gather_granule_bytes)
+        return run * self._steps(blocks)

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from asterope.twin.by_operator import product_time
+from asterope.twin.closed_loop import LoopTimes, Request, Server, closed_loop
 from asterope.twin.step import Memory, Phase, StepTime, memory_of, time_step
 
-__all__ = ["Memory", "Phase", "StepTime", "memory_of", "time_step"]
+__all__ = [
+    "LoopTimes",
+    "Memory",
+    "Phase",
+    "Request",
+    "Server",
+    "StepTime",
+    "closed_loop",
+    "memory_of",
+    "product_time",
+    "time_step",
+]

@@ -9,13 +9,21 @@ from typing import Literal, get_args
 
 import torch
 
-from asterope.chips import Chip
+from asterope import sim
+from asterope.chips import FIDELITIES, Chip, Fidelity
 from asterope.errors import ConfigError
 from asterope.llm import Linear, Model
-from asterope.runtime import TimedLaunch, Timeline, simulate
-from asterope.sim import Fidelity
+from asterope.runtime import TimedLaunch, Timeline, listeners, simulate
+from asterope.twin.by_operator import StepShape, timed_by_operators
+from asterope.twin.fold import Unfolding, fold
 
-__all__ = ["Memory", "Phase", "StepTime", "memory_of", "time_step"]
+__all__ = [
+    "Memory",
+    "Phase",
+    "StepTime",
+    "memory_of",
+    "time_step",
+]
 
 Phase = Literal["decode", "prefill"]
 
@@ -49,7 +57,8 @@ class StepTime:
     """One step of a batch on one chip.
 
     A decode step makes one token for each sequence; a prefill reads `new_tokens` of each.
-    `breakdown_ps` splits the time by what bound it and adds up to it.
+    `breakdown_ps` splits the time by what bound it and adds up to it; `energy_parts_j` splits the
+    energy by what it is spent on. The power limit made the step `throttled_ps` longer.
     """
 
     phase: Phase
@@ -62,7 +71,9 @@ class StepTime:
     new_tokens: int
     time_s: float
     energy_j: float | None
+    energy_parts_j: Mapping[str, float]
     breakdown_ps: Mapping[str, int]
+    throttled_ps: int
     flop: int
     hbm_bytes: int
     peak_share: float
@@ -128,14 +139,19 @@ def time_step(
     its place in the model as their tag: qkv, output, gate_up, down or head.
 
     Raises: ConfigError if there is no such phase, or batch or context are outside their limits;
-    ChipError if the chip has no
-    tiles and `fidelity` is `tile`.
+    ChipError if the chip is not described for the fidelity.
     """
     if phase not in get_args(Phase):
         raise ConfigError(
             f"there is no phase {phase!r}",
             where="phase",
             hint=f"use {' or '.join(get_args(Phase))}",
+        )
+    if fidelity not in FIDELITIES:
+        raise ConfigError(
+            f"there is no fidelity {fidelity!r}",
+            where="fidelity",
+            hint=f"use {' or '.join(FIDELITIES)}",
         )
     if batch < 1:
         raise ConfigError(f"{batch} is below 1", where="batch")
@@ -145,13 +161,15 @@ def time_step(
             hint="the limit is the model's max_position_embeddings",
         )  # fmt: skip
     new_tokens = 1 if phase == "decode" else context
+    shape = StepShape(batch=batch, context=context, new_tokens=new_tokens)
     shape_only = model.on_meta()
-    cache = shape_only.new_cache(batch, context)
-    cache.length = context - new_tokens
-    tokens = torch.empty((batch, new_tokens), dtype=torch.int64, device="meta")
-    with simulate(chip, values=False, fidelity=fidelity, max_events=max_events) as timeline:
+    played: sim.Fidelity = "tile" if fidelity == "tile" else "roofline"
+    is_heard = bool(listeners())  # whoever else listens is told of every launch
+    with simulate(chip, values=False, fidelity=played, max_events=max_events) as timeline:
         timeline.on_progress = on_launch
-        _placed(shape_only, timeline).forward(tokens, cache, last_only=True)
+        _run(shape_only, shape, timeline, folds=not is_heard)
+    if fidelity == "operator":
+        timeline.launches[:] = timed_by_operators(timeline.launches, shape_only, chip, shape)
     flop = sum(t.result.total_flop for t in timeline.launches)
     peak_s = sum(
         amount / chip.peak_flop_per_s[name]
@@ -163,12 +181,25 @@ def time_step(
     return StepTime(
         phase=phase, chip=f"{chip.name}:{chip.profile}", fidelity=fidelity, model=model.name,
         scheme=model.scheme, batch=batch, context=context, new_tokens=new_tokens,
-        time_s=time_s, energy_j=timeline.energy_j, breakdown_ps=timeline.breakdown_ps(),
+        time_s=time_s, energy_j=timeline.energy_j, energy_parts_j=timeline.energy_parts_j(),
+        breakdown_ps=timeline.breakdown_ps(), throttled_ps=timeline.throttled_ps,
         flop=flop, hbm_bytes=moved, peak_share=peak_s / time_s,
         bandwidth_share=moved / chip.hbm.bandwidth_bytes_per_s / time_s,
         launches=tuple(timeline.launches),
         memory=memory_of(model, chip, batch=batch, context=context),
     )  # fmt: skip
+
+
+def _run(model: Model, shape: StepShape, timeline: Timeline, *, folds: bool) -> None:
+    """Put the launches of a forward pass on a timeline; with `folds`, run equal layers once."""
+    run, order = fold(model) if folds else (model, tuple(range(len(model.layers))))
+    unfolding = Unfolding(order, timeline)
+    cache = run.new_cache(shape.batch, shape.context)
+    cache.length = shape.context - shape.new_tokens
+    tokens = torch.empty((shape.batch, shape.new_tokens), dtype=torch.int64, device="meta")
+    _placed(run, timeline).forward(
+        tokens, cache, last_only=True, between_layers=unfolding.between_layers
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -197,14 +228,5 @@ def _placed(model: Model, timeline: Timeline) -> Model:
     def place(name: str, inner: Linear) -> _Placed:
         return _Placed(inner, name, timeline)
 
-    layers = [
-        dataclasses.replace(
-            layer,
-            qkv=place("qkv", layer.qkv),
-            output=place("output", layer.output),
-            gate_up=place("gate_up", layer.gate_up),
-            down=place("down", layer.down),
-        )
-        for layer in model.layers
-    ]
+    layers = [layer.with_linears(place) for layer in model.layers]
     return dataclasses.replace(model, layers=layers, head=place("head", model.head))

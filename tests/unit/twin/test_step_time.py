@@ -73,6 +73,38 @@ def test_no_fidelity_beats_the_roofline_and_no_resource_is_over_full(quantized, 
         assert 0 < step.bandwidth_share <= 1
 
 
+@pytest.mark.parametrize(
+    ("name", "quantized"), [("a100", None), ("h100", "fp8/fp8"), ("mi300x", "mxfp4")]
+)
+@PHASES
+def test_calibrated_operators_never_beat_the_roofline_and_follow_the_same_launches(
+    name, quantized, phase
+):
+    model, chip = small(quantized), get(name)
+    bound, timed = (
+        time_step(model, chip, phase=phase, batch=2, context=100, fidelity=fidelity)
+        for fidelity in ("roofline", "operator")
+    )
+    assert (timed.fidelity, timed.flop, timed.hbm_bytes) == (
+        "operator",
+        bound.flop,
+        bound.hbm_bytes,
+    )
+    assert sum(timed.breakdown_ps.values()) == sum(t.result.time_ps for t in timed.launches)
+    for mine, least in zip(timed.launches, bound.launches, strict=True):
+        assert (mine.name, mine.tag) == (least.name, least.tag)
+        assert mine.result.time_s >= least.result.time_s
+
+
+def test_each_chip_is_timed_as_closely_as_it_is_described():
+    found = {name: get(name).fidelities for name in ("maia200", "h200", "maia100")}
+    assert found == {
+        "maia200": ("roofline", "tile"), "h200": ("roofline", "operator"), "maia100": ("roofline",),
+    }  # fmt: skip
+    with pytest.raises(ChipError, match="maia100 is not calibrated"):
+        time_step(small(), get("maia100"), context=64, fidelity="operator")
+
+
 @pytest.mark.parametrize("name", DENSE)
 def test_a_decode_step_multiplies_by_every_weight_once_a_token(name):
     model = model_of(name, None, num_hidden_layers=4)

@@ -1,0 +1,142 @@
+"""The experts of a mixture-of-experts layer on one chip: two grouped products between copies."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+
+from asterope.chips import Chip
+from asterope.errors import ConfigError
+from asterope.operators.products import Floats, best_plan
+from asterope.operators.timing import OperatorTime, achieved, check_sizes, overlapped, timed
+
+__all__ = ["expert_loads", "experts"]
+
+_KERNELS = 6
+"""Sort, gather, two products, activation, weighted sum."""
+_FEW_TOKENS_RANGE = 200.0
+"""Largest over smallest share of a power law where tokens do not go round all experts."""
+_LARGE_MEAN = 200
+"""Tokens of an expert from which a random spread is taken for normal."""
+
+
+def expert_loads(
+    num_experts: int, top_k: int, tokens: int, *, ranks: int = 1, skew: float = 0.0,
+    random: bool = False,
+) -> Floats:  # fmt: skip
+    """Return the tokens of each expert that the busiest of `ranks` chips holds.
+
+    Shapes: result [num_experts / ranks]; experts without a token have 0.
+    `skew` is the exponent of a power law over experts, 0 for equal shares. The busiest chip holds
+    the busiest expert and a fair sample of the others. With `random` each token picks its experts
+    at random instead: some have none while others have several, and one chip has more than its
+    share.
+
+    Raises: ConfigError for sizes below one, or experts that the chips cannot share.
+    """
+    check_sizes(num_experts=num_experts, top_k=top_k, tokens=tokens, ranks=ranks)
+    if num_experts % ranks or top_k > num_experts:
+        raise ConfigError(
+            f"{num_experts} experts are not {top_k} or more, or {ranks} chips cannot share them",
+            where="num_experts",
+        )
+    local, total = num_experts // ranks, tokens * top_k
+    if random:
+        return _at_random(num_experts, top_k, tokens, ranks)
+    if skew == 0:
+        if total >= num_experts:
+            return np.full(local, total / num_experts)
+        used = min(local, math.ceil(total / ranks))
+        return np.concatenate([np.ones(used), np.zeros(local - used)])
+    loads = _power_law(num_experts, total, tokens, skew)
+    if ranks == 1 or local == 1:
+        return loads[:local]
+    rest = np.linspace(1, num_experts - 1, local - 1).astype(int)
+    return loads[[0, *rest]]
+
+
+def _at_random(num_experts: int, top_k: int, tokens: int, ranks: int) -> Floats:
+    """Return the quantiles of a random spread on the chip that has most, largest first."""
+    local, picked = num_experts // ranks, top_k / num_experts
+    on_chip = tokens * top_k / ranks
+    # Blom's estimate of the largest of so many draws, from the spread of one chip's total.
+    most = NormalDist().inv_cdf((ranks - 0.375) / (ranks + 0.25))
+    spread = math.sqrt(on_chip * (1 - 1 / ranks)) * most
+    mean = min(float(tokens), (on_chip + spread) / local)
+    places = (np.arange(local) + 0.5) / local
+    if mean > _LARGE_MEAN:
+        deviation = math.sqrt(mean * (1 - picked))
+        loads = mean + deviation * np.array([NormalDist().inv_cdf(p) for p in places])
+    else:
+        counts = np.arange(1, math.ceil(mean + 12 * math.sqrt(mean) + 12))
+        logs = np.concatenate([[0.0], np.cumsum(np.log(mean) - np.log(counts))]) - mean
+        loads = np.searchsorted(np.cumsum(np.exp(logs)), places).astype(np.float64)
+    loads = np.floor(np.clip(loads, 0, tokens))[::-1].copy()
+    if ranks == 1:
+        _make_whole(loads, tokens * top_k, tokens)
+    return loads
+
+
+def _power_law(num_experts: int, total: int, tokens: int, skew: float) -> Floats:
+    """Share `total` assignments by the quantiles of a power law, whole tokens, largest first."""
+    widest = 0.8 * tokens if total > num_experts else _FEW_TOKENS_RANGE
+    widest = max(1.0001, widest)
+    places = (np.arange(num_experts) + 0.5) / num_experts
+    if abs(skew - 1) < 1e-6:
+        weights = widest**places
+    else:
+        weights = ((widest ** (1 - skew) - 1) * places + 1) ** (1 / (1 - skew))
+    weights = np.sort(weights)[::-1]
+    loads = np.minimum(np.rint(weights * total / weights.sum()), tokens)
+    _make_whole(loads, total, tokens)
+    return np.sort(loads)[::-1]
+
+
+def _make_whole(loads: Floats, total: int, most: int) -> None:
+    """Make loads add up to `total`: what is missing to those with least, the rest from the most.
+
+    Shapes: loads [E], largest first, changed in place.
+    """
+    while left := int(total - loads.sum()):
+        if left > 0:
+            least = np.flatnonzero(loads < most)[::-1][:left]
+            loads[least] += 1
+        else:
+            largest = np.argsort(-loads, kind="stable")
+            loads[largest[loads[largest] > 0][:-left]] -= 1
+
+
+def experts(
+    chip: Chip, loads: Floats, hidden: int, intermediate: int, *, rate: str,
+    bits: tuple[float, float], block_scaled: bool = False,
+) -> OperatorTime:  # fmt: skip
+    """Time gate, up and down projections of the experts a chip holds, and the copies around.
+
+    Shapes: loads [E], the tokens of each expert; activations [tokens, hidden]. `block_scaled` is
+    that of `gemm`.
+
+    Raises: ConfigError for sizes below one; ChipError if the chip has no calibrated operators.
+    """
+    check_sizes(hidden=hidden, intermediate=intermediate, tokens=math.ceil(loads.sum()))
+    reach = achieved(chip)
+    rows = loads[loads > 0]
+    tokens = float(rows.sum())
+    products = [
+        best_plan(chip, rows, n, k, rate=rate, bits=bits, grouped=True, block_scaled=block_scaled)
+        for n, k in ((2 * intermediate, hidden), (hidden, intermediate))
+    ]
+    copied = tokens * (4 * hidden + 3 * intermediate) * 2
+    copies_s = copied / (chip.hbm.bandwidth_bytes_per_s * reach.hbm_fraction)
+    parts = {"launch": _KERNELS * reach.kernel_s, "copies": copies_s}
+    for plan in products:
+        for name, seconds in overlapped(plan.tensor_s, plan.hbm_s).items():
+            parts[name] = parts.get(name, 0.0) + seconds
+    first = products[0]
+    return timed(
+        parts,
+        flop=2.0 * tokens * 3 * hidden * intermediate,
+        hbm_bytes=copied + sum(plan.hbm_bytes for plan in products),
+        mapping=f"{len(rows)} experts, blocks of {first.block_m} x {first.block_n}",
+    )

@@ -1,0 +1,125 @@
+"""The launches of a step on a GPU, each timed as the operator that the maker's library has."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from asterope import operators
+from asterope.chips import Chip
+from asterope.llm import Linear, Model, PlainLinear
+from asterope.operators import OperatorTime
+from asterope.quant import QuantizedLinear
+from asterope.runtime import TimedLaunch
+from asterope.sim import Result
+from asterope.units import PS_PER_S
+
+__all__ = ["StepShape", "product_time", "timed_by_operators"]
+
+_ATTENTION = "_attention_kernel"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepShape:
+    """Sequences of a step, the tokens each has at its end, and how many of them are new."""
+
+    batch: int
+    context: int
+    new_tokens: int
+
+
+def timed_by_operators(
+    launches: Iterable[TimedLaunch], model: Model, chip: Chip, shape: StepShape
+) -> tuple[TimedLaunch, ...]:
+    """Return the launches with the times of operators, one after the other.
+
+    Products go by their place in the model, attention by its layer, the rest by its bytes.
+
+    Raises: ChipError if the chip has no calibrated operators.
+    """
+    layer = model.layers[0]
+    placed = {
+        "qkv": layer.qkv, "output": layer.output, "gate_up": layer.gate_up, "down": layer.down,
+        "head": model.head,
+    }  # fmt: skip
+    windows = itertools.cycle(model.config.windows)
+    start_ps, timed = 0, []
+    for launch in launches:
+        result = launch.result
+        if launch.name == _ATTENTION:
+            found = _attention(model, chip, shape, next(windows))
+        elif launch.tag in placed and result.flop:
+            rows = shape.batch * (1 if launch.tag == "head" else shape.new_tokens)
+            (rate,) = result.flop
+            found = product_time(placed[launch.tag], chip, rows=rows, rate=rate)
+        else:
+            found = operators.elementwise(chip, result.hbm_bytes)
+        again = _result(result, found, chip)
+        timed.append(dataclasses.replace(launch, start_ps=start_ps, result=again))
+        start_ps += again.time_ps
+    return tuple(timed)
+
+
+def _attention(model: Model, chip: Chip, shape: StepShape, window: int | None) -> OperatorTime:
+    config = model.config
+    heads = operators.Heads(
+        query=config.num_heads, key_value=config.num_kv_heads, dim=config.head_dim,
+        cache_bits=8 * model.dtype.itemsize,
+    )  # fmt: skip
+    if shape.new_tokens == 1:
+        keys = min(shape.context, window or shape.context)
+        return operators.attention_decode(chip, heads, batch=shape.batch, keys=keys)
+    return operators.attention_prefill(
+        chip, heads, batch=shape.batch, queries=shape.new_tokens, window=window
+    )
+
+
+def product_time(
+    linear: Linear, chip: Chip, *, rows: int, rate: str, quantizes: bool = False
+) -> OperatorTime:
+    """Time a linear layer's product on a calibrated chip, in the format its kernel multiplies in.
+
+    With `quantizes` the layer rounds its 16-bit input first.
+
+    Raises: ChipError if the chip has no calibrated operators; ConfigError for fewer than one row.
+    """
+    n, k = _features(linear)
+    return operators.gemm(
+        chip, rows, n, k, rate=operators.rate_on(chip, rate), quantizes=quantizes,
+        bits=(_activation_bits(linear), 8 * linear.num_bytes / (n * k)),
+    )  # fmt: skip
+
+
+def _features(linear: Linear) -> tuple[int, int]:
+    if isinstance(linear, QuantizedLinear):
+        return linear.out_features, linear.in_features
+    assert isinstance(linear, PlainLinear)
+    n, k = linear.weight.shape
+    return n, k
+
+
+def _activation_bits(linear: Linear) -> float:
+    if isinstance(linear, PlainLinear):
+        return 8.0 * linear.weight.element_size()
+    assert isinstance(linear, QuantizedLinear)
+    return linear.scheme.activation_bits
+
+
+def _result(before: Result, found: OperatorTime, chip: Chip) -> Result:
+    """Return a launch's result with an operator's time."""
+    breakdown = dict(_whole_ps(found))
+    time_ps = sum(breakdown.values())
+    tdp_w = chip.power.tdp_w
+    energy_j = None if tdp_w is None else tdp_w * time_ps / PS_PER_S
+    return dataclasses.replace(
+        before, fidelity="operator", time_ps=time_ps, breakdown_ps=breakdown,
+        bound_by=found.bound_by, energy_j=energy_j,
+        energy_parts_j={} if energy_j is None else {"tdp": energy_j},
+    )  # fmt: skip
+
+
+def _whole_ps(found: OperatorTime) -> Iterator[tuple[str, int]]:
+    for name, seconds in found.parts.items():
+        yield name, round(seconds * PS_PER_S)

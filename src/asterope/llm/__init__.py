@@ -18,9 +18,11 @@ from asterope.llm.published import (
 )
 
 if TYPE_CHECKING:
+    from asterope.llm.kept_layers import KeptLayers
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
     from asterope.llm.load import load_model, model_from_config, projections
     from asterope.llm.model import Model
+    from asterope.llm.ptq import quantize_layers
     from asterope.llm.quality import Quality, evaluate
     from asterope.llm.sampling import Sampling, generate, sample
     from asterope.llm.tensors import TensorFiles, open_tensors
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FAMILIES",
     "KVCache",
+    "KeptLayers",
     "Layer",
     "Linear",
     "Model",
@@ -52,6 +55,7 @@ __all__ = [
     "published_config",
     "published_model",
     "published_names",
+    "quantize_layers",
     "read_config",
     "sample",
 ]
@@ -59,9 +63,11 @@ __all__ = [
 _MODULE_OF = {
     name: module
     for module, names in {
+        "kept_layers": ("KeptLayers",),
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),
         "load": ("load_model", "model_from_config", "projections"),
         "model": ("Model",),
+        "ptq": ("quantize_layers",),
         "quality": ("Quality", "evaluate"),
         "sampling": ("Sampling", "generate", "sample"),
         "tensors": ("TensorFiles", "open_tensors"),

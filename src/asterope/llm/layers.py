@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,6 +57,13 @@ class Layer:
     gate_up: Linear
     down: Linear
 
+    def with_linears(self, change: Callable[[str, Linear], Linear]) -> Layer:
+        """Return the layer with other linear layers: `change` gets the place and what is there."""
+        return dataclasses.replace(
+            self, qkv=change("qkv", self.qkv), output=change("output", self.output),
+            gate_up=change("gate_up", self.gate_up), down=change("down", self.down),
+        )  # fmt: skip
+
 
 class KVCache:
     """Keys and values of each layer for a batch of sequences of one length.
@@ -76,7 +85,7 @@ class KVCache:
         self.keys = [
             torch.empty(shape, dtype=dtype, device=device) for _ in range(config.num_layers)
         ]
-        self.values = [torch.empty_like(k) for k in self.keys]
+        self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in self.keys]
 
     @property
     def num_bytes(self) -> int:
@@ -91,6 +100,9 @@ def rope_tables(
 
     Shapes: [length, head_dim / 2] each.
     """
+    if device == "meta":
+        shape = (length, config.head_dim // 2)
+        return torch.empty(shape, device=device), torch.empty(shape, device=device)
     frequencies = torch.tensor(
         config.rope.inverse_frequencies(config.head_dim), dtype=torch.float32
     )

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from asterope.errors import CheckpointError, ConfigError
-from asterope.formats import ScaleRule
 from asterope.llm.config import ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
@@ -18,6 +17,7 @@ from asterope.llm.tensors import TensorFiles, open_tensors
 from asterope.quant import (
     QuantizedLinear,
     Scheme,
+    common_amax,
     concatenate,
     from_tensors,
     parse_quantization_config,
@@ -166,11 +166,10 @@ class _Checkpoint:
         self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...]
     ) -> float | None:
         """Return the largest magnitude of projections that engines fuse, where a scale needs it."""
-        needed = self.scheme is not None and self.scheme.rule == ScaleRule.TWO_LEVEL
-        if self.stored is not None or not needed or len(pieces) == 1:
+        if self.stored is not None or self.scheme is None or len(pieces) == 1:
             return None
         weights = (self.files.get(f"{prefix}.{name}.weight", (n, k)) for name, n, k, _ in pieces)
-        return max(float(weight.abs().max()) for weight in weights)
+        return common_amax(weights, self.scheme)
 
     def _linear(self, name: str, n: int, k: int, has_bias: bool, amax: float | None) -> Linear:
         bias = self.files.get(f"{name}.bias", (n,), self.dtype) if has_bias else None
@@ -202,6 +201,8 @@ def model_from_config(
 ) -> Model:
     """Build a model that has shapes but no weights: it can be timed and priced, not run.
 
+    Its layers are one and the same.
+
     Raises: CheckpointError for a configuration that is not supported.
     """
     config = ModelConfig.from_dict(raw, where=name or "config")
@@ -227,6 +228,6 @@ def model_from_config(
     embedding = meta(config.vocab_size, config.hidden_size)
     tied = config.tied_embeddings
     head = PlainLinear(embedding if tied else meta(config.vocab_size, config.hidden_size))
-    layers = [layer() for _ in range(config.num_layers)]
+    layers = [layer()] * config.num_layers
     described = scheme.describe() if scheme else ""
     return Model(config, embedding, layers, meta(config.hidden_size), head, kind, name, described)

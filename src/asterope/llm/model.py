@@ -6,7 +6,7 @@ Shapes: B sequences, T new tokens, H hidden, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,9 +68,16 @@ class Model:
                 )  # fmt: skip
 
     def forward(
-        self, tokens: torch.Tensor, cache: KVCache, *, last_only: bool = False
+        self,
+        tokens: torch.Tensor,
+        cache: KVCache,
+        *,
+        last_only: bool = False,
+        between_layers: Callable[[], object] = lambda: None,
     ) -> torch.Tensor:
         """Append tokens to the cache and return the logits after each of them, or after the last.
+
+        `between_layers` is called before each layer and after the last.
 
         Shapes: tokens [B, T]; result [B, T, V] or [B, 1, V], float32.
         Raises: ConfigError if the cache is too short.
@@ -81,33 +88,56 @@ class Model:
                 f"{cache.length} + {count} tokens exceed the cache's {cache.capacity}",
                 where="context",
             )
-        x_MH = torch.nn.functional.embedding(tokens.reshape(-1), self.embedding).to(self.dtype)
-        out_MH = self._layers(x_MH.contiguous(), cache)
+        out_MH = self._layers(self.embed(tokens.reshape(-1)), cache, between_layers)
         cache.length += count
         if last_only:
             out_MH = out_MH.view(batch, count, -1)[:, -1].contiguous()
         logits = self.head.apply(out_MH).float()
         return logits.view(batch, -1, self.config.vocab_size)
 
-    def _layers(self, x_MH: torch.Tensor, cache: KVCache) -> torch.Tensor:
+    def embed(self, tokens_M: torch.Tensor) -> torch.Tensor:
+        """Return what the first layer's residual is. Shapes: result [M, H]."""
+        if self.device == "meta":  # torch would first load a third of a second of symbolic algebra
+            shape = (len(tokens_M), self.embedding.shape[1])
+            return torch.empty(shape, dtype=self.dtype, device="meta")
+        return torch.nn.functional.embedding(tokens_M, self.embedding).to(self.dtype).contiguous()
+
+    def _layers(
+        self, x_MH: torch.Tensor, cache: KVCache, between_layers: Callable[[], object]
+    ) -> torch.Tensor:
         """Run all layers and the final norm; each norm adds what came before it to the residual."""
-        config = self.config
-        cos, sin = self._rope(cache.capacity)
         residual, branch = x_MH, None
         for i, layer in enumerate(self.layers):
-            normal = self._norm(branch, residual, layer.attention_norm)
-            q = rotate_and_cache(
-                layer.qkv.apply(normal), cache.keys[i], cache.values[i], cos, sin,
-                q_heads=config.num_heads, past=cache.length,
-                q_norm=layer.q_norm, k_norm=layer.k_norm, eps=config.norm_eps,
-            )  # fmt: skip
-            mixed = attention(
-                q, cache.keys[i], cache.values[i], past=cache.length,
-                scale=config.head_dim**-0.5, window=config.windows[i],
-            )  # fmt: skip
-            normal = self._norm(layer.output.apply(mixed), residual, layer.mlp_norm)
-            branch = layer.down.apply(silu_mul(layer.gate_up.apply(normal)))
+            between_layers()
+            branch = self.run_layer(
+                i, layer, residual, branch, cache.keys[i], cache.values[i], past=cache.length
+            )
+        between_layers()
         return self._norm(branch, residual, self.norm)
+
+    def run_layer(
+        self, index: int, layer: Layer, residual_MH: torch.Tensor, branch_MH: torch.Tensor | None,
+        keys: torch.Tensor, values: torch.Tensor, *, past: int,
+    ) -> torch.Tensor:  # fmt: skip
+        """Run a layer in the place of the one with that index; return what it adds.
+
+        `branch` is what the layer before adds; it and half of this layer's are added to the
+        residual here, in place. Keys and values are one layer's of a cache with `past` tokens.
+
+        Shapes: M = B x T; keys and values [B, Hkv, capacity, D]; result [M, H].
+        """
+        config = self.config
+        cos, sin = self._rope(keys.shape[2])
+        normal = self._norm(branch_MH, residual_MH, layer.attention_norm)
+        q = rotate_and_cache(
+            layer.qkv.apply(normal), keys, values, cos, sin, q_heads=config.num_heads, past=past,
+            q_norm=layer.q_norm, k_norm=layer.k_norm, eps=config.norm_eps,
+        )  # fmt: skip
+        mixed = attention(
+            q, keys, values, past=past, scale=config.head_dim**-0.5, window=config.windows[index]
+        )
+        normal = self._norm(layer.output.apply(mixed), residual_MH, layer.mlp_norm)
+        return layer.down.apply(silu_mul(layer.gate_up.apply(normal)))
 
     def _norm(
         self, branch: torch.Tensor | None, residual: torch.Tensor, weight: torch.Tensor

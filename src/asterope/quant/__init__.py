@@ -1,24 +1,41 @@
-"""Quantize linear layers: schemes, round to nearest, layers for the kernels, checkpoints."""
+"""Quantize linear layers: schemes, algorithms, layers for the kernels, checkpoints."""
 
 from __future__ import annotations
 
+from asterope.quant.algorithms import (
+    ALGORITHMS,
+    Algorithm,
+    Calibrated,
+    algorithm,
+    quantize_calibrated,
+)
 from asterope.quant.checkpoint import from_tensors, to_tensors
 from asterope.quant.config import parse_quantization_config, quantization_config
+from asterope.quant.equalize import equalizing_scale
+from asterope.quant.inputs import InputSums
 from asterope.quant.linear import QuantizedLinear, concatenate, from_quantized, split
-from asterope.quant.rtn import quantize_weight
+from asterope.quant.rtn import common_amax, quantize_weight
 from asterope.quant.scheme import ACTIVATIONS, UNQUANTIZED, WEIGHT_FORMATS, Scheme, scheme
 
 __all__ = [
     "ACTIVATIONS",
+    "ALGORITHMS",
     "UNQUANTIZED",
     "WEIGHT_FORMATS",
+    "Algorithm",
+    "Calibrated",
+    "InputSums",
     "QuantizedLinear",
     "Scheme",
+    "algorithm",
+    "common_amax",
     "concatenate",
+    "equalizing_scale",
     "from_quantized",
     "from_tensors",
     "parse_quantization_config",
     "quantization_config",
+    "quantize_calibrated",
     "quantize_weight",
     "scheme",
     "split",

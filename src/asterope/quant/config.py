@@ -83,8 +83,59 @@ def quantization_config(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]
         "config_groups": {"group_0": group},
         "ignore": list(ignore),
         "kv_cache_scheme": None,
+        "transform_config": None if scheme.rotation is None else _transforms(scheme, ignore),
         "asterope": {"scale_rule": scheme.rule},
     }
+
+
+def _transforms(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]:
+    """Return the rotation of a scheme: of inputs when they come, of weights already."""
+    places = (("input", False), ("weight_input", True))
+    return {
+        "config_groups": {
+            "rotation": {
+                "type": "hadamard",
+                "apply": [
+                    {
+                        "targets": ["Linear"], "location": place, "inverse": inverse,
+                        "ignore": list(ignore),
+                    }
+                    for place, inverse in places
+                ],
+                "randomize": False, "requires_grad": False, "head_dim": scheme.rotation,
+                "precision": "torch.float32",
+            }
+        }
+    }  # fmt: skip
+
+
+def _rotation(value: Any, ignore: Sequence[str]) -> int | None:
+    """Return the size of rotated blocks; refuse transforms unlike those of `_transforms`."""
+    if not value:
+        return None
+    where = f"{_ROOT}.transform_config"
+    groups = _mapping(_mapping(value, where).get("config_groups"), f"{where}.config_groups")
+    if len(groups) != 1:
+        _refuse(f"{where}.config_groups", f"{len(groups)} transforms", "one Hadamard rotation")
+    [(name, group)] = groups.items()
+    where = f"{where}.config_groups.{name}"
+    group = _mapping(group, where)
+    for field, known in (("type", ("hadamard",)), ("randomize", (False, None))):
+        if group.get(field) not in known:
+            _refuse(f"{where}.{field}", group.get(field), str(known[0]))
+    found = group.get("apply")
+    applied = [a for a in found if isinstance(a, Mapping)] if isinstance(found, list) else []
+    places = sorted(str(a.get("location")) for a in applied)
+    is_ours = all(
+        a.get("targets") in ("Linear", ["Linear"]) and set(a.get("ignore") or ()) == set(ignore)
+        for a in applied
+    )
+    if places != ["input", "weight_input"] or not is_ours:
+        _refuse(f"{where}.apply", found, "inputs and weights of all quantized linear layers")
+    size = group.get("head_dim")
+    if not isinstance(size, int):
+        _refuse(f"{where}.head_dim", size, "the size of a block")
+    return size
 
 
 def _args(kind: _Kind, *, dynamic: bool) -> dict[str, Any]:
@@ -135,7 +186,8 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
     ignore = config.get("ignore") or []
     if not isinstance(ignore, list) or not all(isinstance(name, str) for name in ignore):
         raise CheckpointError("is not a list of names", where=f"{_ROOT}.ignore")
-    return _scheme(weights, activations, config.get("asterope")), tuple(ignore)
+    rotation = _rotation(config.get("transform_config"), ignore)
+    return _scheme(weights, activations, config.get("asterope"), rotation), tuple(ignore)
 
 
 def _check_root(config: Mapping[str, Any]) -> None:
@@ -146,7 +198,7 @@ def _check_root(config: Mapping[str, Any]) -> None:
     ):
         if config.get(field) not in known:
             _refuse(f"{_ROOT}.{field}", config.get(field), " or ".join(known))
-    for field in ("kv_cache_scheme", "sparsity_config", "transform_config"):
+    for field in ("kv_cache_scheme", "sparsity_config"):
         value = config.get(field)
         if value and value != {"format": "dense"}:
             _refuse(f"{_ROOT}.{field}", value, "null")
@@ -196,13 +248,14 @@ def _kind(args: Mapping[str, Any], where: str) -> _Kind:
     return args.get("num_bits", 8), str(args.get("strategy")), group_size
 
 
-def _scheme(weights: str, activations: str, record: Any) -> Scheme:
+def _scheme(weights: str, activations: str, record: Any, rotation: int | None) -> Scheme:
     where = f"{_ROOT}.asterope"
     rule = None if record is None else _mapping(record, where).get("scale_rule")
     try:
-        return Scheme(weights=weights, activations=activations, rule=rule)
+        return Scheme(weights=weights, activations=activations, rule=rule, rotation=rotation)
     except FormatError as error:
-        raise CheckpointError(error.what, where=f"{where}.scale_rule", hint=error.hint) from error
+        field = f"{_ROOT}.transform_config" if error.where == "rotation" else f"{where}.scale_rule"
+        raise CheckpointError(error.what, where=field, hint=error.hint) from error
 
 
 def _words(kind: _Kind) -> str:

@@ -12,6 +12,7 @@ from asterope.errors import ShapeError
 from asterope.formats import BlockFormat, QuantizedTensor, block, dequantize, pack, unpack
 from asterope.kernels import ScaledOperand, linear, quantize_rows, scaled_linear
 from asterope.quant.recode import to_e4m3
+from asterope.quant.rotation import rotate_inputs, rotate_rows
 from asterope.quant.scheme import Scheme
 
 __all__ = [
@@ -47,6 +48,8 @@ def _specs(
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class QuantizedLinear:
     """Weights and bias of a linear layer: value = code x block scale x row scale.
+
+    Where the scheme rotates, the values are those of the rotated weight, and so inputs are rotated.
 
     A scale of the whole tensor (fp8_tensor, nvfp4) is held once a row, so that layers with
     different ones can be concatenated. Codes of mxfp6 and mxfp4_e1m2 are held as the e4m3 codes of
@@ -159,12 +162,14 @@ class QuantizedLinear:
 
     def _activations(self, x: torch.Tensor) -> ScaledOperand:
         fmt = self.scheme.activation_format
+        if self.scheme.rotation is not None:
+            x = rotate_inputs(x, self.scheme.rotation)
         if fmt is None:
             return ScaledOperand(codes=x.to(torch.bfloat16), format="bf16")
         return quantize_rows(x, fmt, self.scheme.rule if fmt == self.scheme.weights else None)
 
     def dequantize(self) -> torch.Tensor:
-        """Return the weight in float32: code x block scale, times the row scale.
+        """Return the weight in float32: code x block scale, times the row scale, turned back.
 
         Shapes: result [N, K].
         """
@@ -188,9 +193,10 @@ class QuantizedLinear:
             packed=self.element == "e2m1",
         )
         weight = torch.from_numpy(dequantize(held))
-        if self.scales is None or self.row_scale is None:
-            return weight
-        return weight.mul_(self.row_scale[:, None])
+        if self.scales is not None and self.row_scale is not None:
+            weight.mul_(self.row_scale[:, None])
+        rotation = self.scheme.rotation
+        return weight if rotation is None else rotate_rows(weight, rotation)
 
     def _held_format(self, fmt: BlockFormat) -> BlockFormat:
         """Return the format that codes and scales have here: a scale a row, e4m3 for e2m3."""

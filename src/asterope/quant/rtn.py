@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import ml_dtypes
@@ -13,9 +14,10 @@ import torch
 from asterope.errors import CheckpointError, FormatError
 from asterope.formats import ScaleRule, global_scale_of, quantize
 from asterope.quant.linear import QuantizedLinear, from_quantized, storable
+from asterope.quant.rotation import rotate_rows
 from asterope.quant.scheme import Scheme
 
-__all__ = ["quantize_weight"]
+__all__ = ["check_weight", "common_amax", "quantize_weight"]
 
 _WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -32,22 +34,22 @@ def quantize_weight(
 
     `amax` replaces the weight's largest magnitude where a global scale follows from it (nvfp4).
     Layers that an engine fuses, such as q, k and v, should be given the largest of all: vLLM keeps
-    one global scale for them.
+    one global scale for them (`common_amax`).
 
     Shapes: weight [N, K], float32, bf16 or fp16; bias [N].
     Raises: CheckpointError for NaN or infinity, with its place; ShapeError if the block does not
     divide K; FormatError for another type. Each names the tensor.
     Cost: one read of the weight, two with scales of rows, tensors and two levels.
     """
-    if weight.dtype not in _WEIGHT_DTYPES:
-        raise FormatError(
-            f"weights are {weight.dtype}; float32, bfloat16 or float16 is needed", where=name
-        )
+    _check_dtype(weight, name)
     scheme.check_shape(weight.shape, name)
     weight, fmt = weight.detach(), scheme.format
     if fmt is None:
         _largest(weight, name)
         return QuantizedLinear(scheme=scheme, codes=weight, bias=bias)
+    if scheme.rotation is not None:
+        _largest(weight, name)
+        weight = rotate_rows(weight, scheme.rotation)
     global_scale = None
     if scheme.rule == ScaleRule.TWO_LEVEL:
         largest = _largest(weight, name)
@@ -63,6 +65,34 @@ def quantize_weight(
     if marks.any():
         raise _not_finite(weight, name)
     return from_quantized(q, scheme, bias=bias)
+
+
+def common_amax(weights: Iterable[torch.Tensor], scheme: Scheme) -> float | None:
+    """Return the largest magnitude of weights that engines fuse, if a scale follows from it.
+
+    Shapes: weights [N, K] each.
+    """
+    if scheme.rule != ScaleRule.TWO_LEVEL:
+        return None
+    size = scheme.rotation
+    turned = (w if size is None else rotate_rows(w, size) for w in weights)
+    return max(float(weight.abs().max()) for weight in turned)
+
+
+def check_weight(weight: torch.Tensor, name: str) -> None:
+    """Check that a weight is of a type that is quantized, and finite.
+
+    Raises: CheckpointError, FormatError, naming it.
+    """
+    _check_dtype(weight, name)
+    _largest(weight, name)
+
+
+def _check_dtype(weight: torch.Tensor, name: str) -> None:
+    if weight.dtype not in _WEIGHT_DTYPES:
+        raise FormatError(
+            f"weights are {weight.dtype}; float32, bfloat16 or float16 is needed", where=name
+        )
 
 
 def _largest(weight: torch.Tensor, name: str) -> float:

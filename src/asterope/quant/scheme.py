@@ -17,6 +17,8 @@ WEIGHT_FORMATS = ("fp8_tensor", "fp8_row", "mxfp8", "mxfp6", "mxfp4", "mxfp4_e1m
 ACTIVATIONS = ("bf16", "fp8", "same")
 """Not quantized; e4m3 with a dynamic float32 scale a row; or the format of the weights."""
 
+_MOST_ROTATED = 256
+_PLAIN_ROTATION = 32  # where a format has no blocks of its own
 _FP8_WEIGHTS = ("fp8_tensor", "fp8_row")
 _ALIASES = {"fp8": "fp8_row", "bf16": UNQUANTIZED}
 
@@ -28,7 +30,8 @@ class Scheme:
     `weights` is one of `WEIGHT_FORMATS`, or `none`: kept as they are. `activations` is one of
     `ACTIVATIONS`; `same` beside fp8 weights is `fp8`, and is stored so. `rule` is the scale rule of
     the weights, and of the activations where they have the same format; left out, it becomes the
-    default of the format. It is None only without quantized weights.
+    default of the format. It is None only without quantized weights. With `rotation` inputs and
+    weights are rotated in blocks of so many neighbours along K, a power of two (`rotation.py`).
 
     Raises: FormatError for a name or a combination that does not exist.
     """
@@ -36,6 +39,7 @@ class Scheme:
     weights: str
     activations: str = "bf16"
     rule: str | None = None
+    rotation: int | None = None
 
     def __post_init__(self) -> None:
         _known(self.weights, (UNQUANTIZED, *WEIGHT_FORMATS), "weights")
@@ -51,11 +55,19 @@ class Scheme:
                 hint=f"use {' or '.join(fmt.rules)}",
             )
         object.__setattr__(self, "rule", str(self.rule or fmt.default_rule))
+        size = self.rotation
+        if size is not None and not (2 <= size <= _MOST_ROTATED and size & (size - 1) == 0):
+            raise FormatError(
+                f"blocks of {size} are not rotated", where="rotation",
+                hint=f"use a power of two up to {_MOST_ROTATED}",
+            )  # fmt: skip
         if self.weights in _FP8_WEIGHTS and self.activations == "same":
             object.__setattr__(self, "activations", "fp8")
 
     def _check_unquantized(self) -> None:
-        for field, value in (("activations", self.activations), ("rule", self.rule)):
+        for field, value in (
+            ("activations", self.activations), ("rule", self.rule), ("rotation", self.rotation),
+        ):  # fmt: skip
             if value not in ("bf16", None):
                 raise FormatError(
                     f"{value} needs quantized weights",
@@ -74,10 +86,23 @@ class Scheme:
         return {"bf16": None, "fp8": "fp8"}.get(self.activations, self.weights)
 
     @property
+    def activation_bits(self) -> float:
+        """Return the bits of an activation with its share of a block's scale."""
+        name = self.activation_format
+        if name is None:
+            return 16.0
+        if name == "fp8":
+            return 8.0
+        fmt = block(name)
+        size = fmt.granularity if isinstance(fmt.granularity, int) else 0
+        return fmt.element.bits + (fmt.scale.bits / size if size else 0)
+
+    @property
     def name(self) -> str:
-        """Return the scheme as `scheme` reads it, without the rule: `mxfp4`, `mxfp4/fp8`."""
+        """Return the scheme as `scheme` reads it, without the rule: `mxfp4`, `mxfp4/fp8+h32`."""
         activations = self.activation_format
-        return self.weights if activations is None else f"{self.weights}/{activations}"
+        name = self.weights if activations is None else f"{self.weights}/{activations}"
+        return name if self.rotation is None else f"{name}+h{self.rotation}"
 
     def describe(self) -> str:
         """Return the scheme in words, with the rule where it is not the default."""
@@ -85,7 +110,9 @@ class Scheme:
             return "unquantized"
         default = self.rule == self.format.default_rule
         rule = "" if default else f" (scale rule {self.rule})"
-        return f"{self.weights} weights{rule}, {self.activation_format or 'bf16'} activations"
+        rotation = "" if self.rotation is None else f", rotated in blocks of {self.rotation}"
+        activations = self.activation_format or "bf16"
+        return f"{self.weights} weights{rule}, {activations} activations{rotation}"
 
     def check_shape(self, shape: Sequence[int], name: str) -> None:
         """Check that a weight of that shape has two axes and is made of whole blocks along K.
@@ -97,6 +124,13 @@ class Scheme:
                 f"shape {list(shape)} is not that of a linear layer's weight",
                 where=name,
                 hint="weights are [out, in]",
+            )
+        if self.rotation is not None and shape[1] % self.rotation:
+            raise ShapeError(
+                f"rotated blocks of {self.rotation} do not divide K = {shape[1]} of shape "
+                f"{list(shape)}",
+                where=name,
+                hint="rotate smaller ones, such as +h16, or none",
             )
         size = self.format.granularity if self.format else None
         if not isinstance(size, int) or shape[1] % size == 0:
@@ -114,10 +148,12 @@ def scheme(text: str, *, activations: str | None = None, rule: str | None = None
 
     `mxfp4` is weights alone; `mxfp4/fp8` says the activations too, as do `mxfp4/same` and the
     suffix of `nvfp4a16`, weights alone. `fp8` means fp8_row, `bf16` and `none` mean unquantized.
+    `+h` at the end rotates in blocks of the format's own size, `+h64` in blocks of 64.
 
     Raises: FormatError with the nearest name, if there is none, or two that contradict.
     """
-    weights, slash, said = text.strip().lower().replace("-", "_").partition("/")
+    named, plus, turned = text.strip().lower().replace("-", "_").partition("+")
+    weights, slash, said = named.partition("/")
     if not slash and weights.endswith("a16"):
         weights, said = weights.removesuffix("a16").rstrip("_"), "bf16"
     weights = _ALIASES.get(weights, weights)
@@ -137,6 +173,19 @@ def scheme(text: str, *, activations: str | None = None, rule: str | None = None
         weights=weights,
         activations=readings[0] if readings else "bf16",
         rule=None if rule is None else rule.strip().lower(),
+        rotation=_rotation(turned, weights) if plus else None,
+    )
+
+
+def _rotation(text: str, weights: str) -> int:
+    """Return the size of rotated blocks, from what is after the plus."""
+    if text == "h":
+        size = block(weights).granularity if weights in WEIGHT_FORMATS else None
+        return size if isinstance(size, int) else _PLAIN_ROTATION
+    if text.startswith("h") and text[1:].isdecimal():
+        return int(text[1:])
+    raise FormatError(
+        f"{text!r} is no rotation", where="rotation", hint="write +h, or +h64 for blocks of 64"
     )
 
 

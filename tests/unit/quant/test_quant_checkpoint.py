@@ -258,7 +258,12 @@ PARTS = "config_groups.group_0.weights"
         ("quant_method", "gptq", f"{ROOT}.quant_method", "'gptq' cannot be read; compressed-"),
         ("quantization_status", "initialized", f"{ROOT}.quantization_status", "compressed or froz"),
         ("kv_cache_scheme", {"num_bits": 8}, f"{ROOT}.kv_cache_scheme", "null can"),
-        ("transform_config", {"R1": {}}, f"{ROOT}.transform_config", "null can"),
+        (
+            "transform_config",
+            {"config_groups": {}},
+            f"{ROOT}.transform_config.config_groups",
+            "one Hadamard rotation can",
+        ),
         ("sparsity_config", {"format": "24"}, f"{ROOT}.sparsity_config", "null can"),
         ("config_groups.group_1", {}, f"{ROOT}.config_groups", "2 groups"),
         ("config_groups.group_0.targets", ["re:.*q"], f"{GROUP}.targets", "['re:.*q'] cannot"),

@@ -1,0 +1,82 @@
+"""Quantized layers on disk, so that a run that was killed goes on behind those that were done."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from asterope.errors import OutputError
+from asterope.llm.layers import Layer, Linear
+from asterope.native import write_atomically
+from asterope.quant import QuantizedLinear, Scheme
+
+__all__ = ["KeptLayers"]
+
+_NORMS = ("attention_norm", "mlp_norm")
+_KEY = "made_from"
+
+
+class KeptLayers:
+    """One file for each layer that is done, in a directory of its own.
+
+    `made_from` says all that layers depend on: files that say something else are written anew.
+    """
+
+    def __init__(self, directory: Path, made_from: str) -> None:
+        self.directory = directory
+        self._made_from = made_from
+
+    def load(self, index: int, plain: Layer, scheme: Scheme) -> Layer | None:
+        """Return a layer that was kept, None if there is none; `plain` has what does not change."""
+        path = self._path(index)
+        try:
+            with safe_open(path, "pt") as file:
+                if (file.metadata() or {}).get(_KEY) != self._made_from:
+                    return None
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):
+            return None
+
+        def linear(place: str, _: Linear) -> QuantizedLinear:
+            own = {n: t for n, t in found.items() if n.startswith(f"{place}.")}
+            return QuantizedLinear(
+                scheme=scheme, **{name.partition(".")[2]: tensor for name, tensor in own.items()}
+            )
+
+        norms = {name: found[name] for name in _NORMS}
+        return dataclasses.replace(plain.with_linears(linear), **norms)
+
+    def keep(self, index: int, layer: Layer) -> None:
+        """Write a layer, whole or not at all.
+
+        Raises: OutputError if it cannot be written.
+        """
+        tensors = {name: getattr(layer, name).contiguous() for name in _NORMS}
+
+        def add(place: str, linear: Linear) -> Linear:
+            assert isinstance(linear, QuantizedLinear)
+            for field, tensor in linear.tensors.items():
+                tensors[f"{place}.{field}"] = tensor.contiguous()
+            return linear
+
+        layer.with_linears(add)
+        path = self._path(index)
+        try:
+            write_atomically(path, save(tensors, {_KEY: self._made_from}))
+        except OSError as error:
+            raise OutputError(f"cannot write: {error.strerror}", where=str(path)) from None
+
+    @staticmethod
+    def remove(directory: Path) -> None:
+        """Delete the layers that are kept in a directory, and it, if nothing else is there."""
+        for path in directory.glob("*layer-*.safetensors*"):  # half-written ones too
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+    def _path(self, index: int) -> Path:
+        return self.directory / f"layer-{index:05}.safetensors"

@@ -1,0 +1,211 @@
+"""Post-training quantization: one layer after another, each on what the quantized ones before give.
+
+Shapes: S windows of T tokens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from asterope.errors import ConfigError
+from asterope.llm.kept_layers import KeptLayers
+from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
+from asterope.llm.load import projections
+from asterope.llm.model import Model
+from asterope.quant import (
+    Algorithm,
+    Calibrated,
+    InputSums,
+    Scheme,
+    common_amax,
+    concatenate,
+    equalizing_scale,
+    quantize_calibrated,
+)
+from asterope.quant import algorithm as named_algorithm
+
+__all__ = ["quantize_layers"]
+
+_MAX_BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Watched:
+    """A linear layer that adds its inputs up."""
+
+    inner: Linear
+    sums: InputSums
+
+    @property
+    def num_bytes(self) -> int:
+        return self.inner.num_bytes
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        self.sums.add(x)
+        return self.inner.apply(x)
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Where some windows are: what the layers so far gave, and one layer's cache."""
+
+    residual: torch.Tensor
+    branch: torch.Tensor | None
+    cache: KVCache
+
+    def through(self, model: Model, index: int, layer: Layer) -> torch.Tensor:
+        """Run a layer, which adds what came before to the residual; return what it adds."""
+        keys, values = self.cache.keys[0], self.cache.values[0]
+        return model.run_layer(index, layer, self.residual, self.branch, keys, values, past=0)
+
+    def watch(self, model: Model, index: int, layer: Layer) -> None:
+        """Run a layer for its inputs alone."""
+        kept = self.residual
+        self.residual = kept.clone()
+        self.through(model, index, layer)
+        self.residual = kept
+
+
+@torch.inference_mode()
+def quantize_layers(
+    model: Model,
+    scheme: Scheme,
+    algorithm: Algorithm,
+    windows: torch.Tensor,
+    *,
+    kept: KeptLayers | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Model:
+    """Return a model whose layers are quantized to a scheme by an algorithm.
+
+    With `kept` each layer is written there when it is done, and those that are there are not done
+    again.
+
+    Shapes: windows [S, T] of tokens to calibrate on.
+    Cost: each window passes each layer twice; the states of all windows and the curvature of one
+    layer's inputs are held.
+
+    Raises: CheckpointError for inputs or weights that are not finite, naming the layer; ShapeError
+    if the format's block does not divide a layer; ConfigError for tokens the model does not have.
+    """
+    if any(not isinstance(layer.qkv, PlainLinear) for layer in model.layers):
+        raise ConfigError(
+            "is quantized already", where=model.name or "model",
+            hint="quantize the original checkpoint",
+        )  # fmt: skip
+    model.check_tokens(windows.flatten().tolist(), where="calibration text")
+    one_layer = dataclasses.replace(model.config, num_layers=1, windows=model.config.windows[:1])
+    length = windows.shape[1]
+    batches = [
+        _Batch(
+            model.embed(part.reshape(-1)), None,
+            KVCache(one_layer, len(part), length, model.dtype, model.device),
+        )
+        for part in windows.split(max(1, _MAX_BATCH_TOKENS // length))  # type: ignore[no-untyped-call]
+    ]  # fmt: skip
+    layers = []
+    for index, layer in enumerate(model.layers):
+        quantized = kept.load(index, layer, scheme) if kept else None
+        if quantized is None:
+            quantized = _quantized(model, index, layer, scheme, algorithm, batches)
+            if kept:
+                kept.keep(index, quantized)
+        layers.append(quantized)
+        if len(layers) < len(model.layers):  # nothing asks what the last one gives
+            for batch in batches:
+                batch.branch = batch.through(model, index, quantized)
+        if progress:
+            progress(index + 1, len(model.layers))
+    described = f"{scheme.describe()}, {algorithm.name}"
+    return dataclasses.replace(model, layers=layers, scheme=described)
+
+
+def _quantized(
+    model: Model, index: int, layer: Layer, scheme: Scheme, algorithm: Algorithm,
+    batches: Sequence[_Batch],
+) -> Layer:  # fmt: skip
+    """Run a layer on all batches for its inputs; return it quantized."""
+    pieces = {
+        place: [(f"model.layers.{index}.{name}", n, k) for name, n, k, _ in parts]
+        for place, parts in projections(model.config).items()
+    }
+    sums = {place: InputSums(k, name=name) for place, ((name, _, k), *_) in pieces.items()}
+    watched = layer.with_linears(lambda place, inner: _Watched(inner, sums[place]))
+    for batch in batches:
+        batch.watch(model, index, watched)
+
+    sizes = {place: {name: n for name, n, _ in parts} for place, parts in pieces.items()}
+    if algorithm.equalizes:
+        layer = _equalized(layer, scheme, sizes, sums)
+
+    def rounded(place: str, inner: Linear) -> Linear:
+        return _rounded(inner, sizes[place], scheme, Calibrated(algorithm, sums[place], scheme))
+
+    return layer.with_linears(rounded)
+
+
+def _equalized(
+    layer: Layer, scheme: Scheme, sizes: Mapping[str, Mapping[str, int]], sums: dict[str, InputSums]
+) -> Layer:
+    """Return a layer that computes the same from inputs that round better; put their sums right.
+
+    The attention's outputs stay as they are: their scales would have to be one for several heads.
+    """
+
+    def scale_of(place: str, linear: PlainLinear) -> torch.Tensor:
+        known = Calibrated(named_algorithm("rtn"), sums[place], scheme)
+
+        def made(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+            return _rounded(PlainLinear(weight), sizes[place], scheme, known).apply
+
+        scale = equalizing_scale(linear.weight, sums[place], made)
+        sums[place] = sums[place].divided(scale)
+        return scale
+
+    down, gate_up, qkv = _plain(layer.down), _plain(layer.gate_up), _plain(layer.qkv)
+    scale = scale_of("down", down)
+    down = _columns_times(down, scale)
+    gate_up = _rows_divided(gate_up, torch.cat([torch.ones_like(scale), scale]))
+    scale = scale_of("gate_up", gate_up)
+    gate_up, mlp_norm = _columns_times(gate_up, scale), layer.mlp_norm / scale
+    scale = scale_of("qkv", qkv)
+    qkv, attention_norm = _columns_times(qkv, scale), layer.attention_norm / scale
+    return dataclasses.replace(
+        layer, down=down, gate_up=gate_up, qkv=qkv,
+        mlp_norm=mlp_norm.to(layer.mlp_norm.dtype),
+        attention_norm=attention_norm.to(layer.attention_norm.dtype),
+    )  # fmt: skip
+
+
+def _columns_times(linear: PlainLinear, scale: torch.Tensor) -> PlainLinear:
+    return PlainLinear((linear.weight * scale).to(linear.weight.dtype), linear.bias)
+
+
+def _rows_divided(linear: PlainLinear, scale: torch.Tensor) -> PlainLinear:
+    bias = None if linear.bias is None else (linear.bias / scale).to(linear.bias.dtype)
+    return PlainLinear((linear.weight / scale[:, None]).to(linear.weight.dtype), bias)
+
+
+def _plain(linear: Linear) -> PlainLinear:
+    assert isinstance(linear, PlainLinear)
+    return linear
+
+
+def _rounded(
+    linear: Linear, sizes: Mapping[str, int], scheme: Scheme, calibrated: Calibrated
+) -> Linear:
+    """Quantize each of the projections that a linear layer is made of."""
+    assert isinstance(linear, PlainLinear)
+    rows = list(sizes.values())
+    weights = torch.split(linear.weight, rows)
+    biases = [None] * len(rows) if linear.bias is None else torch.split(linear.bias, rows)
+    # Engines that fuse projections keep one global scale for them.
+    amax = common_amax([linear.weight], scheme) if len(rows) > 1 else None
+    return concatenate([
+        quantize_calibrated(weight, scheme, calibrated, name=name, bias=bias, amax=amax)
+        for name, weight, bias in zip(sizes, weights, biases, strict=True)
+    ])  # fmt: skip

@@ -8,6 +8,7 @@ __all__ = [
     "CheckpointError",
     "ChipError",
     "ConfigError",
+    "DeadlockError",
     "DeviceAssertError",
     "FormatError",
     "IRError",
@@ -70,6 +71,10 @@ class IRError(AsteropeError):
 
 class KernelError(AsteropeError):
     """A kernel was launched with arguments it cannot take."""
+
+
+class DeadlockError(KernelError):
+    """Parts of a launch wait for each other, and none of them can go on."""
 
 
 class DeviceAssertError(KernelError, RuntimeError):

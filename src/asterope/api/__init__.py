@@ -11,63 +11,128 @@ from typing import TYPE_CHECKING, Any
 from asterope.api.pricing import Pricing
 
 if TYPE_CHECKING:
+    from asterope.api.attention import (
+        AttentionMapping,
+        AttentionTime,
+        HeadShape,
+        attention_launches,
+        attention_mappings,
+        time_attention,
+    )
+    from asterope.api.calibration import Calibration, read_calibration
     from asterope.api.estimation import EstimateOptions, estimate
     from asterope.api.language_model import LanguageModel, from_config, load, with_scheme
+    from asterope.api.launched import PAGE_EVENTS, launch_report
+    from asterope.api.mapping import MappingTime, product_mappings
+    from asterope.api.operation import MappedTime, OperationTime
     from asterope.api.options import COMPARED_CHIPS, COMPARED_FORMATS, RunOptions
+    from asterope.api.product import ProductTime, product_launches, time_product
     from asterope.api.progress import Progress
     from asterope.api.run import run_checkpoint
     from asterope.api.save import check_target
     from asterope.api.score import Scored, score_formats
+    from asterope.api.sensitivity import Sensitivity, vary_figures
     from asterope.api.source import (
         SHIPPED_NAME,
         Source,
         find_source,
+        read_scheme,
         resolve_scheme,
         shipped_model,
     )
+    from asterope.api.sweep import read_sweep, run_sweep, time_point
     from asterope.api.text import HELD_OUT_MODULES, ScoredText, text_of
     from asterope.api.timed import Run
+    from asterope.api.workers import on_processes, on_ray
 
 __all__ = [
     "COMPARED_CHIPS",
     "COMPARED_FORMATS",
     "HELD_OUT_MODULES",
+    "PAGE_EVENTS",
     "SHIPPED_NAME",
+    "AttentionMapping",
+    "AttentionTime",
+    "Calibration",
     "EstimateOptions",
+    "HeadShape",
     "LanguageModel",
+    "MappedTime",
+    "MappingTime",
+    "OperationTime",
     "Pricing",
+    "ProductTime",
     "Progress",
     "Run",
     "RunOptions",
     "Scored",
     "ScoredText",
+    "Sensitivity",
     "Source",
+    "attention_launches",
+    "attention_mappings",
     "check_target",
     "estimate",
     "find_source",
     "from_config",
+    "launch_report",
     "load",
+    "on_processes",
+    "on_ray",
+    "product_launches",
+    "product_mappings",
+    "read_calibration",
+    "read_scheme",
+    "read_sweep",
     "resolve_scheme",
     "run_checkpoint",
+    "run_sweep",
     "score_formats",
     "shipped_model",
     "text_of",
+    "time_attention",
+    "time_point",
+    "time_product",
+    "vary_figures",
     "with_scheme",
 ]
 
 _MODULE_OF = {
     name: module
     for module, names in {
+        "attention": (
+            "AttentionMapping",
+            "AttentionTime",
+            "HeadShape",
+            "attention_launches",
+            "attention_mappings",
+            "time_attention",
+        ),
+        "calibration": ("Calibration", "read_calibration"),
         "estimation": ("EstimateOptions", "estimate"),
         "language_model": ("LanguageModel", "from_config", "load", "with_scheme"),
+        "launched": ("PAGE_EVENTS", "launch_report"),
+        "mapping": ("MappingTime", "product_mappings"),
+        "operation": ("MappedTime", "OperationTime"),
         "options": ("COMPARED_CHIPS", "COMPARED_FORMATS", "RunOptions"),
+        "product": ("ProductTime", "product_launches", "time_product"),
         "progress": ("Progress",),
         "run": ("run_checkpoint",),
         "save": ("check_target",),
+        "sensitivity": ("Sensitivity", "vary_figures"),
         "score": ("Scored", "score_formats"),
-        "source": ("SHIPPED_NAME", "Source", "find_source", "resolve_scheme", "shipped_model"),
+        "source": (
+            "SHIPPED_NAME",
+            "Source",
+            "find_source",
+            "read_scheme",
+            "resolve_scheme",
+            "shipped_model",
+        ),
+        "sweep": ("read_sweep", "run_sweep", "time_point"),
         "text": ("HELD_OUT_MODULES", "ScoredText", "text_of"),
         "timed": ("Run",),
+        "workers": ("on_processes", "on_ray"),
     }.items()
     for name in names
 }

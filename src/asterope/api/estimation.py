@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from asterope import chips
+from asterope import chips, operators
 from asterope.api.language_model import LanguageModel
 from asterope.api.pricing import Pricing
 from asterope.api.progress import Progress, silent
@@ -24,12 +24,11 @@ from asterope.api.rows import (
     step_row,
 )
 from asterope.api.timed import counted_energy_j, events_per_launch
-from asterope.chips import Chip
+from asterope.chips import FIDELITIES, Chip, Fidelity
 from asterope.cost import Assumptions, Cost, cost_of_step
 from asterope.errors import ConfigError
 from asterope.report import BreakEven, CostRow, Estimate, MemoryFit, Step
 from asterope.runtime import TimedLaunch, write_trace
-from asterope.sim import Fidelity
 from asterope.twin import Phase, StepTime, time_step
 
 __all__ = ["EstimateOptions", "estimate"]
@@ -66,12 +65,14 @@ class EstimateOptions:
     def chips(self) -> tuple[Chip, ...]:
         """Return the chosen chip and those to compare it with, each once.
 
-        Raises: ChipError for a chip that does not exist, or a chosen one whose inside is asked for
-        and not public.
+        Raises: ChipError for a chip that does not exist, or a chosen one that is not described for
+        the fidelity asked for.
         """
         found = [chips.get(self.chip)]
         if self.fidelity == "tile":
             found[0].inside()
+        elif self.fidelity == "operator":
+            operators.achieved(found[0])
         for name in self.compare:
             chip = chips.get(name)
             if chip not in found:
@@ -166,7 +167,11 @@ class _Timer:
     progress: Progress
 
     def times(
-        self, model: LanguageModel, chip: Chip, fidelities: Sequence[Fidelity], max_events: int = 0
+        self,
+        model: LanguageModel,
+        chip: Chip,
+        fidelities: Sequence[Fidelity],
+        max_events: int = 0,
     ) -> Iterator[_Timed]:
         """Time each phase at each fidelity, the closed form first: it counts the launches.
 
@@ -191,13 +196,15 @@ class _Timer:
 
 
 def _fidelities(chip: Chip, asked: Fidelity | None, *, chosen: bool) -> tuple[Fidelity, ...]:
-    """Return the fidelities to time a chip at: what is asked for, where it is described for that.
+    """Return the fidelities to time a chip at, the coarsest first.
 
-    The chosen chip gets what is asked for in any case, and with it the error that says why not.
+    The chosen chip gets what is asked for in any case, and with it the error that says why not; a
+    chip beside it that is not described for that gets its finest.
     """
-    if asked is not None and (chip.tile is not None or chosen):
-        return (asked,)
-    return ("roofline", "tile") if chip.tile is not None else ("roofline",)
+    described = chip.fidelities
+    if asked is None:
+        return described
+    return (asked,) if chosen or asked in described else described[-1:]
 
 
 def _listener(report: Callable[[int, int], None], total: int) -> Callable[[TimedLaunch], None]:
@@ -226,8 +233,12 @@ def _write_trace(path: Path, chip: Chip, timed: Sequence[_Timed]) -> None:
 
 
 def _in_order(rows: Iterable[_Row]) -> tuple[_Row, ...]:
-    """Put decode before prefill, and tile-level before closed form."""
-    return tuple(sorted(rows, key=lambda row: (row.phase, row.fidelity != "tile")))
+    """Put decode before prefill, and the finest time of each before coarser ones."""
+
+    def place(row: _Row) -> tuple[str, int]:
+        return row.phase, -FIDELITIES.index(row.fidelity)
+
+    return tuple(sorted(rows, key=place))
 
 
 def _decode_costs(timed: Sequence[_Timed]) -> dict[str, Cost]:
@@ -240,13 +251,21 @@ def _decode_costs(timed: Sequence[_Timed]) -> dict[str, Cost]:
 
 
 def _break_even(chip: Chip, timed: Sequence[_Timed]) -> tuple[BreakEven, ...]:
+    """Set the chosen chip against each other one: roofline by roofline, finest by finest."""
+    finest = {t.row.chip: t.row.fidelity for t in timed}  # the last of each is the finest
     own = [(t.row, t.cost) for t in timed if t.chip is chip]
     others = [(t.row, t.cost) for t in timed if t.chip is not chip]
+
+    def is_pair(mine: Step, other: Step) -> bool:
+        both = (mine.fidelity, other.fidelity)
+        alike = both in (("roofline", "roofline"), (finest[mine.chip], finest[other.chip]))
+        return alike and mine.phase == other.phase
+
     return tuple(
         break_even_row(mine, cost, other, other_cost)
         for mine, cost in own
         for other, other_cost in others
-        if cost is not None and other_cost is not None and mine.phase == other.phase
+        if cost is not None and other_cost is not None and is_pair(mine, other)
     )
 
 
@@ -261,10 +280,24 @@ def _notes(
                 " and costs are those of one chip with enough memory, as if the work split over"
                 " more chips for nothing."
             )
-    if found[0].tile is not None and any(chip.tile is None for chip in found):
+    for step in steps:
+        if step.throttled_s:
+            yield (
+                f"{step.chip} would draw more than its TDP in a {step.phase} step: a lower clock"
+                f" makes it {step.throttled_s / step.time_s:.1%} of its time longer."
+            )
+    calibrated = [chip.name for chip in found if chip.tile is None and chip.achieved is not None]
+    if calibrated:
         yield (
-            "Chips whose inside is not public are timed by the roofline: the least time that their"
-            " maker's peaks allow, which no kernel beats and few come near. Compare them with the"
+            f"{' and '.join(calibrated)}: times of operators in closed form, calibrated on measured"
+            " A100 and H100 (docs/explanation/fidelity.md has the errors). Energy beside them is"
+            " that of the TDP, an upper bound."
+        )
+    if found[0].tile is not None and any(c.tile is None and c.achieved is None for c in found):
+        yield (
+            "Chips without a described inside or calibrated operators are timed by the roofline:"
+            " the least time that their maker's peaks allow, which no kernel beats and few come"
+            " near. Compare them with the"
             f" roofline of {chip_label(found[0])}, not with its tile-level time. Energy beside a"
             " roofline is that of the TDP, an upper bound."
         )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asterope import chips, llm, twin
+from asterope import __version__, chips, llm, twin
+from asterope.api.calibration import Calibration, read_calibration
 from asterope.api.save import save_checkpoint
 from asterope.api.source import Source, checkpoint_directory, find_source, resolve_scheme
 from asterope.api.timed import Run, events_per_launch
@@ -16,7 +18,6 @@ from asterope.chips import Chip
 from asterope.cost import Assumptions
 from asterope.errors import CheckpointError, ConfigError, ShapeError, UnsupportedError
 from asterope.quant import Scheme
-from asterope.sim import Fidelity
 
 __all__ = ["LanguageModel", "from_config", "load"]
 
@@ -27,8 +28,8 @@ Progress = Callable[[int, int], None]
 class LanguageModel:
     """A language model with its tokenizer; methods return new ones and change none.
 
-    `scheme` says how it is quantized, None if it is not. A model made by `from_config` has shapes
-    but no weights: it can be simulated and priced, not run.
+    `scheme` says how it is quantized, None if it is not, and `algorithm` by what. A model made by
+    `from_config` has shapes but no weights: it can be simulated and priced, not run.
     """
 
     model: llm.Model
@@ -36,6 +37,7 @@ class LanguageModel:
     tokenizer: llm.Tokenizer | None
     scheme: Scheme | None
     dtype: str | None
+    algorithm: str = "rtn"
 
     @property
     def name(self) -> str:
@@ -58,20 +60,26 @@ class LanguageModel:
         *,
         activations: str = "bf16",
         rule: str | None = None,
+        algorithm: str | None = None,
+        calibrate: str | Path | None = None,
+        calibration_windows: int = 64,
         progress: Progress | None = None,
     ) -> LanguageModel:
         """Return the original with its linear layers rounded to a format, `bf16` for unquantized.
 
         Embedding, norms and output head stay as they are. `activations` are bf16, fp8 or same;
-        `mxfp4/fp8` says both. The weights are read from the checkpoint again, so quantizing a
-        quantized model does not round twice.
+        `mxfp4/fp8` says both. By `rtn` the weights are read from the checkpoint again, so
+        quantizing a quantized model does not round twice. Other algorithms look at windows of the
+        text that `calibrate` names: `read_calibration` says what it may be.
 
         Raises: FormatError for a format that does not exist; ShapeError if its block does not
         divide a layer; CheckpointError naming the tensor that is not finite; ConfigError if the
-        checkpoint itself is quantized.
+        checkpoint itself is quantized, or the text cannot be used.
         """
         scheme = resolve_scheme(fmt, activations=activations, rule=rule)
-        return with_scheme(self, scheme, progress)
+        text = None if calibrate is None else Path(calibrate)
+        calibration = read_calibration(self, algorithm, text, num_windows=calibration_windows)
+        return with_scheme(self, scheme, progress, calibration)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, with those that the tokenizer opens a document with.
@@ -140,12 +148,13 @@ class LanguageModel:
 
     def simulate(
         self, chip: Chip | str = "maia200", *, batch: int = 1, context: int = 1024,
-        phase: twin.Phase = "decode", fidelity: Fidelity | None = None,
+        phase: twin.Phase = "decode", fidelity: chips.Fidelity | None = None,
         assumptions: Assumptions | None = None,
     ) -> Run:  # fmt: skip
         """Time one step on a chip: a token for each of `batch` sequences, or their prefill.
 
-        `fidelity` left out is `tile` for a chip whose inside is described, else `roofline`.
+        `fidelity` left out is the finest that the chip is described for: `tile`, `operator` or
+        `roofline`.
 
         Raises: ChipError for a chip that does not exist; ConfigError for a batch or context
         outside its limits.
@@ -153,21 +162,29 @@ class LanguageModel:
         described = chips.get(chip) if isinstance(chip, str) else chip
         step = twin.time_step(
             self.model, described, phase=phase, batch=batch, context=context,
-            fidelity=fidelity or ("tile" if described.tile else "roofline"),
+            fidelity=fidelity or described.fidelities[-1],
             max_events=events_per_launch(self.config.num_layers, num_steps=1),
         )  # fmt: skip
         return Run(step=step, chip=described, assumptions=assumptions or Assumptions())
 
-    def save(self, directory: str | Path, *, progress: Progress | None = None) -> Path:
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        progress: Progress | None = None,
+        kept_in: Path | None = None,
+    ) -> Path:
         """Write a checkpoint that Transformers and vLLM read: compressed-tensors if quantized.
 
-        It is written beside its place, read back, compared, and only then given its name.
+        It is written beside its place, read back, compared, and only then given its name; layers
+        that `with_scheme` kept in `kept_in` are deleted before.
 
         Raises: OutputError if the directory holds something or cannot be written, or what was read
         back differs; UnsupportedError without weights.
         """
         self._needs_weights("saved")
-        return save_checkpoint(self.model, self.source, self.scheme, Path(directory), progress)
+        place = Path(directory)
+        return save_checkpoint(self.model, self.source, self.scheme, place, progress, kept_in)
 
     def _needs_weights(self, done: str) -> None:
         if not self.has_weights:
@@ -224,27 +241,53 @@ def from_config(
 
 
 def with_scheme(
-    original: LanguageModel, scheme: Scheme | None, progress: Progress | None = None
-) -> LanguageModel:
+    original: LanguageModel, scheme: Scheme | None, progress: Progress | None = None,
+    calibration: Calibration | None = None, kept_in: Path | None = None,
+) -> LanguageModel:  # fmt: skip
     """Return the original's weights under another scheme, None for unquantized.
+
+    With a calibration they are quantized by its algorithm, layer by layer. Layers that are done are
+    kept in a directory `kept_in`: a run of the same that was killed goes on behind them.
 
     Raises: as `LanguageModel.quantize`.
     """
-    if scheme == original.scheme:
+    source, how = original.source, "rtn" if calibration is None else calibration.algorithm.name
+    stored = source.stored_scheme
+    if scheme == original.scheme and (scheme is None or stored or how == original.algorithm):
         return original
-    source = original.source
-    if source.stored_scheme is not None:
+    if stored is not None:
         raise ConfigError(
-            f"the checkpoint is already quantized ({source.stored_scheme.describe()})",
+            f"the checkpoint is already quantized ({stored.describe()})",
             where=source.where,
             hint="quantize the original, or leave the format out",
         )
     try:
-        model = _build(source, scheme, original.dtype, progress)
+        if calibration is None or scheme is None:
+            model = _build(source, scheme, original.dtype, progress)
+        else:
+            plain = with_scheme(original, None)
+            plain._needs_weights("calibrated")
+            kept = None
+            if kept_in is not None:
+                kept = llm.KeptLayers(kept_in, _made_from(plain, scheme, calibration))
+            model = llm.quantize_layers(
+                plain.model, scheme, calibration.algorithm, calibration.windows, kept=kept,
+                progress=progress,
+            )  # fmt: skip
     except ShapeError as error:
         where = f"{source.where}: {error.where}"
         raise ShapeError(error.what, where=where, hint=error.hint) from None
-    return dataclasses.replace(original, model=model, scheme=scheme)
+    return dataclasses.replace(original, model=model, scheme=scheme, algorithm=how)
+
+
+def _made_from(plain: LanguageModel, scheme: Scheme, calibration: Calibration) -> str:
+    """Return a digest of what quantized layers depend on; weights by their files' size and age."""
+    directory = plain.source.directory
+    files = [] if directory is None else sorted(directory.glob("*.safetensors"))
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    terms = (__version__, plain.source.config, stats, str(plain.model.dtype), scheme,
+             calibration.algorithm, calibration.windows.tolist())  # fmt: skip
+    return hashlib.sha256(repr(terms).encode()).hexdigest()
 
 
 def _build(

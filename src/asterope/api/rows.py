@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from asterope.chips import Chip, Confidence, figures
+from asterope.api.activity import activity_of_resources
+from asterope.chips import Chip, Confidence, figures, peak_power
 from asterope.cost import Cost, break_even_usd_per_chip_hour
 from asterope.llm import Linear, Model, ModelConfig, PlainLinear, Quality, count_parameters
 from asterope.quant import QuantizedLinear, Scheme
@@ -17,6 +18,7 @@ from asterope.report import (
     LaunchGroup,
     MemoryFit,
     ModelFacts,
+    PowerRoof,
     Step,
 )
 from asterope.runtime import TimedLaunch
@@ -30,6 +32,8 @@ __all__ = [
     "chip_facts",
     "chip_label",
     "cost_row",
+    "largest_first",
+    "launch_groups",
     "memory_fit",
     "model_facts",
     "step_row",
@@ -58,7 +62,25 @@ def chip_facts(chip: Chip) -> ChipFacts:
         hbm_effective_bytes_per_s=chip.hbm_effective_bytes_per_s,
         hbm_bytes=chip.hbm.capacity_bytes,
         tdp_w=chip.power.tdp_w,
+        power_roofs=_power_roofs(chip),
     )
+
+
+def _power_roofs(chip: Chip) -> dict[str, PowerRoof]:
+    """Return what flop and bytes of HBM cost at the peaks; bytes go over the NoC into TSRAM."""
+    pj = chip.power.energy_pj
+    if chip.tile is None or pj is None or chip.idle_w is None:
+        return {}
+    byte_j = (pj.hbm_byte + pj.noc_byte + pj.tsram_byte) * 1e-12
+    streaming_w = chip.hbm_effective_bytes_per_s * byte_j
+    return {
+        peak.format: PowerRoof(
+            static_w=chip.idle_w,
+            flop_j=(peak.power_w - chip.idle_w - streaming_w) / (2 * chip.macs_per_s(peak.format)),
+            hbm_byte_j=byte_j,
+        )
+        for peak in peak_power(chip)
+    }
 
 
 def model_facts(model: Model, config: Mapping[str, object], source: str) -> ModelFacts:
@@ -132,7 +154,9 @@ def step_row(step: StepTime, chip: Chip) -> Step:
         energy_j=step.energy_j, joules_per_token=step.joules_per_token, bound_by=step.bound_by,
         breakdown_s=_seconds(step.breakdown_ps), flop=step.flop, hbm_bytes=step.hbm_bytes,
         peak_share=step.peak_share, bandwidth_share=step.bandwidth_share,
-        groups=_groups(step.launches),
+        groups=launch_groups(step.launches), energy_parts_j=largest_first(step.energy_parts_j),
+        throttled_s=step.throttled_ps / PS_PER_S,
+        activity=activity_of_resources(step.launches) if step.fidelity == "tile" else None,
     )  # fmt: skip
 
 
@@ -140,7 +164,13 @@ def _seconds(picoseconds: Mapping[str, int]) -> dict[str, float]:
     return {name: ps / PS_PER_S for name, ps in sorted(picoseconds.items(), key=lambda x: -x[1])}
 
 
-def _groups(launches: Iterable[TimedLaunch]) -> tuple[LaunchGroup, ...]:
+def largest_first(joules: Mapping[str, float]) -> dict[str, float]:
+    """Return parts from the largest down."""
+    return dict(sorted(joules.items(), key=lambda part: -part[1]))
+
+
+def launch_groups(launches: Iterable[TimedLaunch]) -> tuple[LaunchGroup, ...]:
+    """Return launches grouped by kernel and place, the longest group first."""
     together: dict[tuple[str, str], list[TimedLaunch]] = {}
     for timed in launches:
         together.setdefault((timed.tag, timed.name), []).append(timed)
@@ -162,7 +192,13 @@ def _group(place: str, kernel: str, members: Sequence[TimedLaunch]) -> LaunchGro
         bound_s=_seconds(bound_ps),
         flop=flop,
         hbm_bytes=sum(timed.result.hbm_bytes for timed in members),
+        energy_j=_energy_j(members),
     )
+
+
+def _energy_j(members: Sequence[TimedLaunch]) -> float | None:
+    joules = [timed.result.energy_j for timed in members]
+    return None if None in joules else sum(j for j in joules if j is not None)
 
 
 def _add(total: dict[str, int], more: Mapping[str, int]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from asterope.api.source import Source
+from asterope.api.staging import staged
 from asterope.errors import OutputError
-from asterope.llm import Linear, Model, PlainLinear, load_model, projections
+from asterope.llm import KeptLayers, Linear, Model, PlainLinear, load_model, projections
 from asterope.quant import (
     QuantizedLinear,
     Scheme,
@@ -48,28 +48,26 @@ def save_checkpoint(
     scheme: Scheme | None,
     directory: Path,
     progress: Callable[[int, int], None] | None = None,
+    kept_in: Path | None = None,
 ) -> Path:
     """Write config.json, model.safetensors and the tokenizer's files; return the directory.
+
+    Layers that were kept in `kept_in` while they were made are deleted before it gets its name.
 
     Raises: OutputError if the directory holds something or cannot be written, or what was read
     back is not what was written; then nothing is left behind.
     """
     check_target(directory)
     directory = directory.expanduser().absolute()
-    staging: Path | None = None
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
-        staging.chmod(0o755)
-        _write(staging, model, source, scheme)
-        _compare(staging, model, scheme, progress)
-        staging.rename(directory)
+        with staged(directory) as staging:
+            _write(staging, model, source, scheme)
+            _compare(staging, model, scheme, progress)
+            if kept_in is not None:
+                KeptLayers.remove(kept_in)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise OutputError(f"cannot write: {reason}", where=str(directory)) from None
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
     return directory
 
 

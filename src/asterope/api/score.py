@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from asterope import llm
+from asterope.api.calibration import Calibration
 from asterope.api.language_model import LanguageModel, with_scheme
 from asterope.api.progress import Progress, silent
 from asterope.api.rows import accuracy_row
@@ -31,9 +32,12 @@ class Scored:
 
 def score_formats(
     original: LanguageModel, schemes: Mapping[str, Scheme | None], text: ScoredText, *,
-    chosen: str = "", context: int = _CONTEXT, progress: Progress = silent,
+    chosen: str = "", context: int = _CONTEXT, calibration: Calibration | None = None,
+    progress: Progress = silent,
 ) -> Scored:  # fmt: skip
     """Quantize an original to each scheme, and score all on the same windows of a text.
+
+    With a calibration each is quantized by its algorithm.
 
     A scheme whose block does not divide a layer is left out, unless it is the chosen one.
 
@@ -45,7 +49,7 @@ def score_formats(
     for name, scheme in schemes.items():
         report = functools.partial(progress, f"quantize to {name}")
         try:
-            models[name] = with_scheme(original, scheme, report)
+            models[name] = with_scheme(original, scheme, report, calibration)
         except (ShapeError, FormatError) as error:
             if name == chosen:
                 raise

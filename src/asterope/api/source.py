@@ -20,6 +20,7 @@ __all__ = [
     "Source",
     "checkpoint_directory",
     "find_source",
+    "read_scheme",
     "resolve_scheme",
     "shipped_model",
 ]
@@ -113,17 +114,24 @@ def _config_file(path: Path) -> Source:
     return Source(name=name, where=str(path), config=raw)
 
 
-def resolve_scheme(
+def read_scheme(
     fmt: str | None, *, activations: str | None = None, rule: str | None = None
-) -> Scheme | None:
-    """Read a format as people write it; None for unquantized.
+) -> Scheme:
+    """Read a format as people write it, the default where none is given.
 
     Raises: FormatError with the nearest name.
     """
     text = fmt or DEFAULT_FORMAT
     try:
-        found = parse_scheme(text, activations=None if "/" in text else activations, rule=rule)
+        return parse_scheme(text, activations=None if "/" in text else activations, rule=rule)
     except FormatError as error:
         field = {"weights": "format"}.get(error.where, error.where)
         raise FormatError(error.what, where=field, hint=error.hint) from None
+
+
+def resolve_scheme(
+    fmt: str | None, *, activations: str | None = None, rule: str | None = None
+) -> Scheme | None:
+    """Read a format as `read_scheme` does; None for unquantized."""
+    found = read_scheme(fmt, activations=activations, rule=rule)
     return None if found.weights == UNQUANTIZED else found

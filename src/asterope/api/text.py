@@ -7,9 +7,12 @@ import random
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from asterope.api.language_model import LanguageModel
 from asterope.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from asterope.api.language_model import LanguageModel
 
 __all__ = ["DEFAULT_PROMPT", "HELD_OUT_MODULES", "ScoredText", "default_text", "text_of"]
 

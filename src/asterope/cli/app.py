@@ -13,6 +13,7 @@ from asterope.cli import chips, estimates, models, models_in_hand
 from asterope.cli.check import check
 from asterope.cli.errors import WRONG_INPUT, explain
 from asterope.cli.output import say, write
+from asterope.cli.power import show_power
 from asterope.cli.run import run
 from asterope.cli.script import PASS_ON
 from asterope.cli.trace import trace
@@ -42,6 +43,7 @@ app.command("simulate")(estimates.simulate)
 app.command("cost")(estimates.cost)
 app.command("check", context_settings=PASS_ON)(check)
 app.command("trace", context_settings=PASS_ON)(trace)
+chips.app.command("power")(show_power)
 app.add_typer(chips.app, name="chips")
 app.command("models")(models.list_models)
 

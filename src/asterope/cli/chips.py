@@ -1,4 +1,4 @@
-"""`asterope chips` and `asterope chips show`."""
+"""`asterope chips`, `asterope chips show` and `asterope chips sensitivity`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import typer
 
 from asterope import chips
 from asterope.chips import Chip, FigureRow
+from asterope.cli.errors import need_torch
 from asterope.cli.options import AsJson
-from asterope.cli.output import is_terminal, show, write, write_json
+from asterope.cli.output import is_terminal, progress_bars, show, write, write_json
 from asterope.report import new_table, plain
 from asterope.units import GB, si
 
@@ -51,7 +52,7 @@ def _cells(chip: Chip) -> list[str]:
         f"{chip.hbm.capacity_bytes / GB:.0f} GB",
         si(chip.hbm.bandwidth_bytes_per_s, "").strip(),
         "" if tdp_w is None else f"{tdp_w:.0f} W",
-        "tile, roofline" if chip.tile is not None else "roofline",
+        ", ".join(reversed(chip.fidelities)),
     ]
 
 
@@ -97,6 +98,50 @@ def show_chip(
         for row in chips.figures(chip):
             table.add_row(row.path, _value(row), row.unit, str(row.confidence), _origin(row))
         show([table])
+
+
+@app.command("sensitivity")
+def show_sensitivity(
+    name: Annotated[str, typer.Argument(help="Name, name:profile, or a TOML file.")] = "maia200",
+    factor: Annotated[
+        float, typer.Option(metavar="F", help="Vary each figure to its F-th part and its F-fold.")
+    ] = 2.0,
+    as_json: AsJson = False,
+) -> None:
+    """Vary each figure that is not public, and show how much predicted times change.
+
+    The figures are those that are assumed or calibrated and that the tile simulation uses; the
+    times are of large products in three formats, one of few rows, attention of a decode step, and
+    an elementwise kernel. The most telling figure comes first.
+
+    Example: `asterope chips sensitivity maia200 --factor 1.5`
+    """
+    need_torch("chips sensitivity")
+    from asterope import api
+
+    chip = chips.get(name)
+    with progress_bars() as progress:
+        found = api.vary_figures(chip, factor=factor, progress=progress)
+    if as_json:
+        write_json([{**plain(one), "effect": one.effect} for one in found])
+        return
+    predictions = list(found[0].changes) if found else []
+    table = new_table(
+        f"{chip.name}, profile {chip.profile}: change of time with less / with more of a figure",
+        "figure", ">less", ">value", ">more", "unit", *(f">{p}" for p in predictions),
+    )  # fmt: skip
+    for one in found:
+        values = (f"{value:,.6g}" for value in (one.low, one.value, one.high))
+        changes = (" / ".join(map(_percent, one.changes[p])) for p in predictions)
+        table.add_row(one.figure, *values, one.unit, *changes)
+    show([table])
+
+
+def _percent(change: float | None) -> str:
+    """Write a relative change; nothing below a thousandth, a dash where it is not possible."""
+    if change is None:
+        return "-"
+    return "0" if abs(change) < 0.001 else f"{100 * change:+.1f}%"
 
 
 def _value(row: FigureRow) -> str:

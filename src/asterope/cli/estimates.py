@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,17 +10,23 @@ import typer
 
 from asterope import chips
 from asterope.cli import options as opt
+from asterope.cli.attention import simulate_attention
 from asterope.cli.errors import need_torch
+from asterope.cli.gemm import simulate_gemm
+from asterope.cli.operation import Wanted
 from asterope.cli.output import progress_bars, say, show, write_json
+from asterope.cli.sweep import simulate_sweep
 from asterope.cost import cost_of_step, explain
 from asterope.errors import ConfigError, OutputError
 from asterope.report import (
     assumption_table,
     check_directory,
+    estimate_page,
     estimate_tables,
     new_table,
     notes_text,
     plain,
+    write_page,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["cost", "simulate"]
 
 Model = Annotated[
-    str,
+    str | None,
     typer.Argument(
         help="Checkpoint directory, config.json, or published name (`asterope models`)."
     ),
@@ -36,7 +43,14 @@ Model = Annotated[
 
 
 def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it takes
-    model: Model,
+    model: Model = None,
+    sizes: Annotated[
+        list[int] | None,
+        typer.Argument(
+            help="M, N and K, where the model is the word `gemm`; query heads, key heads and the "
+            "size of a head, where it is `attention`."
+        ),
+    ] = None,
     fmt: opt.Format = None,
     activations: opt.Activations = "bf16",
     rule: opt.Rule = None,
@@ -51,28 +65,90 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     prefill_batch: opt.PrefillBatch = 1,
     context: opt.Context = None,
     fidelity: opt.Fidelity = None,
+    is_explained: Annotated[
+        bool,
+        typer.Option(
+            "--explain", help="With gemm and attention: how it was cut, where time and energy go."
+        ),
+    ] = False,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Time all combinations of what a TOML file lists."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="With --sweep: one line of JSON a row; goes on there."),
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="With --sweep: processes; all cores.")
+    ] = None,
+    on_ray: Annotated[
+        bool, typer.Option("--ray", help="With --sweep: on Ray, at RAY_ADDRESS or this machine.")
+    ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write an HTML page with pictures."),
+    ] = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Time one decode step and one prefill of a model on a chip; no weights are needed.
 
+    `simulate gemm M N K` times one matrix product: simulated where the inside of the chip is
+    described, from calibrated operators on GPUs. `simulate attention HEADS KV_HEADS SIZE` times
+    the attention of one layer in the same way, for --batch, --context and --phase. `simulate
+    --sweep FILE` times many products and steps: the file has tables [[gemm]] (m, n, k, chip,
+    format) and [[step]] (model, chip, format, phase, batch, context, fidelity), in which a list
+    stands for each of its values.
+
     Example: `asterope simulate llama-3.1-8b --format mxfp4/fp8 --batch 64 --trace decode.json`
+
+    Example: `asterope simulate gemm 8192 8192 8192 --format mxfp4 --compare h100,b200 --explain`
+
+    Example: `asterope simulate gemm 4096 4096 4096 --format mxfp8/same --report gemm.html`
+
+    Example: `asterope simulate attention 32 8 128 --phase decode --batch 1 --explain`
     """
     need_torch("simulate")
-    if trace is not None:
-        _check_trace(trace)
+    if sweep is not None:
+        alone = [option for option in (model, trace, report) if option is not None]
+        if alone:
+            raise ConfigError("is for one model or product, not for a sweep", where=str(alone[0]))
+        ray = os.environ.get("RAY_ADDRESS", "") if on_ray else None
+        simulate_sweep(sweep, out=out, jobs=jobs, ray=ray, as_json=as_json)
+        return
+    _check_single(model, is_for_sweep=out is not None or jobs is not None or on_ray)
+    assert model is not None
+    for file in (trace, report):
+        _check_file(file)
+    wanted = Wanted(is_explained=is_explained, as_json=as_json, trace=trace, report=report)
+    chip_names = [chip, *opt.listed(compare)]
+    if model == "gemm":
+        simulate_gemm(sizes or [], fmt, activations, rule, chip_names, wanted)
+        return
+    if model == "attention":
+        simulate_attention(
+            sizes or [], fmt, phase, batch, prefill_batch, context, chip_names, wanted
+        )
+        return
+    if sizes or is_explained:
+        raise ConfigError("sizes and --explain are for gemm and attention", where=model,
+                          hint="asterope simulate gemm 8192 8192 8192 --explain")  # fmt: skip
     with progress_bars() as progress:
         from asterope import api
 
-        wanted = opt.estimate_options(
+        options = opt.estimate_options(
             opt.CostOptions(), chip=chip, compare=compare, batch=batch,
             prefill_batch=prefill_batch, context=context, fidelity=fidelity, phase=phase,
         )  # fmt: skip
         shapes = _shapes(model, fmt, activations, rule)
-        found = api.estimate(shapes, wanted, trace=trace, priced=False, progress=progress)
+        found = api.estimate(shapes, options, trace=trace, priced=False, progress=progress)
     if as_json:
         write_json(plain(found))
     else:
         show([*estimate_tables(found), *notes_text(found.notes)])
+    if report is not None:
+        write_page(estimate_page(found, opt.command_line()), report)
+        say(f"report: {report.absolute()}")
     if trace is not None:
         say(f"trace: {trace.absolute()} (open it at ui.perfetto.dev)")
 
@@ -148,13 +224,21 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
     show([*estimate_tables(found), assumption_table(stated), *notes_text(found.notes)])
 
 
-def _check_trace(file: Path) -> None:
-    """Check before anything slow begins that a trace can be written."""
+def _check_single(model: str | None, *, is_for_sweep: bool) -> None:
+    """Refuse what only a sweep can do without or with."""
+    if model is None:
+        raise ConfigError("no model given", where="MODEL", hint="asterope simulate llama-3.1-8b")
+    if is_for_sweep:
+        raise ConfigError("are for --sweep", where="--out, --jobs and --ray")
+
+
+def _check_file(file: Path | None) -> None:
+    """Check before anything slow begins that a file, if one is asked for, can be written."""
+    if file is None:
+        return
     check_directory(file.absolute().parent)
     if file.is_dir():
-        raise OutputError(
-            "is a directory", where=str(file), hint=f"name a file: {file / 'trace.json'}"
-        )
+        raise OutputError("is a directory", where=str(file), hint=f"name a file: {file / 'out'}")
 
 
 def _shapes(model: str, fmt: str | None, activations: str, rule: str | None) -> LanguageModel:

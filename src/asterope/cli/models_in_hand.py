@@ -22,7 +22,7 @@ Checkpoint = Annotated[
 ]
 
 
-def quantize(
+def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it takes
     checkpoint: Checkpoint,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="DIR", help="Directory to write; empty or new.")
@@ -30,13 +30,21 @@ def quantize(
     fmt: opt.Format = None,
     activations: opt.Activations = "bf16",
     rule: opt.Rule = None,
+    algorithm: opt.Algorithm = None,
+    calibrate: opt.Calibrate = None,
+    calibration_windows: opt.CalibrationWindows = 64,
+    dtype: opt.Dtype = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Round a checkpoint's linear layers to a format and save it as compressed-tensors.
 
-    It is read back and compared bit for bit before it gets its name.
+    With a text to look at, less is lost; if that is broken off, the same command goes on behind the
+    layers that are done. What is saved is read back and compared bit for bit
+    before it gets its name.
 
     Example: `asterope quantize stdlib-llama -o stdlib-llama-mxfp4 --format mxfp4`
+
+    Example: `asterope quantize stdlib-llama -o by-gptq --format nvfp4/same --algorithm gptq`
     """
     need_torch("quantize")
     with progress_bars() as progress:
@@ -44,21 +52,32 @@ def quantize(
 
         api.check_target(out)
         scheme = api.resolve_scheme(fmt, activations=activations, rule=rule)
-        original = api.load(checkpoint, progress=functools.partial(progress, "load"))
-        model = api.with_scheme(original, scheme, functools.partial(progress, "quantize"))
-        directory = model.save(out, progress=functools.partial(progress, "read back"))
+        original = api.load(checkpoint, dtype=dtype, progress=functools.partial(progress, "load"))
+        calibration = api.read_calibration(
+            original, algorithm, calibrate, num_windows=calibration_windows
+        )
+        kept_in = out.absolute().with_name(f".{out.absolute().name}.layers")
+        model = api.with_scheme(
+            original, scheme, functools.partial(progress, "quantize"), calibration, kept_in
+        )
+        directory = model.save(
+            out, progress=functools.partial(progress, "read back"), kept_in=kept_in
+        )
     before, after = original.model.weight_bytes, model.model.weight_bytes
     if as_json:
         write_json({
             "directory": str(directory), "scheme": model.model.scheme or "unquantized",
             "weight_bytes": after, "original_weight_bytes": before,
+            "calibrated_on": calibration.what if calibration else None,
         })  # fmt: skip
         return
     write(f"{directory}\n")
     say(f"{model.model.scheme or 'unquantized'}: {before:,} to {after:,} bytes of weights")
+    if calibration:
+        say(f"calibrated on {calibration.what}")
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it takes
     checkpoint: Checkpoint,
     formats: Annotated[
         str | None,
@@ -71,12 +90,17 @@ def evaluate(
     text: opt.TextFile = None,
     max_text_tokens: opt.MaxTextTokens = 4096,
     context: Annotated[int, typer.Option(metavar="N", help="Tokens of a window.")] = 512,
+    algorithm: opt.Algorithm = None,
+    calibrate: opt.Calibrate = None,
+    calibration_windows: opt.CalibrationWindows = 64,
     dtype: opt.Dtype = None,
     as_json: opt.AsJson = False,
 ) -> None:  # fmt: skip
     """Score a checkpoint on a text, and what formats do to it: perplexity, KL, agreement.
 
     Example: `asterope eval stdlib-llama --format mxfp4,nvfp4,fp8`
+
+    Example: `asterope eval stdlib-llama --format mxfp4,mxfp4/same --algorithm gptq`
     """
     need_torch("eval")
     with progress_bars() as progress:
@@ -85,18 +109,28 @@ def evaluate(
         names = opt.listed(formats)
         schemes = [api.resolve_scheme(name, activations=activations) for name in names]
         original = api.load(checkpoint, dtype=dtype, progress=functools.partial(progress, "load"))
+        calibration = api.read_calibration(
+            original, algorithm, calibrate, num_windows=calibration_windows
+        )
         scored = api.score_formats(
             original,
             {scheme.name: scheme for scheme in schemes if scheme is not None},
             api.text_of(original, text, max_tokens=max_text_tokens),
             context=context,
+            calibration=calibration,
             progress=progress,
         )
     if as_json:
-        write_json({**plain(scored.accuracy), "left_out": list(scored.left_out)})
+        write_json({
+            **plain(scored.accuracy), "left_out": list(scored.left_out),
+            "algorithm": calibration.algorithm.name if calibration else "rtn",
+            "calibrated_on": calibration.what if calibration else None,
+        })  # fmt: skip
         return
     show([accuracy_table(scored.accuracy.rows), *notes_text(scored.left_out)])
     say(f"on {scored.accuracy.text}")
+    if calibration:
+        say(f"by {calibration.algorithm.name}, calibrated on {calibration.what}")
 
 
 def generate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it takes

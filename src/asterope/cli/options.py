@@ -23,9 +23,12 @@ if TYPE_CHECKING:
 __all__ = [
     "OPTION_OF",
     "Activations",
+    "Algorithm",
     "AsJson",
     "Basis",
     "Batch",
+    "Calibrate",
+    "CalibrationWindows",
     "Chip",
     "Compare",
     "Context",
@@ -50,8 +53,9 @@ __all__ = [
     "listed",
 ]
 
-FIDELITIES = ("tile", "roofline")
+FIDELITIES = ("tile", "operator", "roofline")
 _CHIP, _COST, _SCORE = "Chip and workload", "Cost", "Accuracy"
+_CALIBRATE = "Calibration"
 _FIELDS = (
     "activations", "basis", "batch", "context", "dtype", "fidelity", "format",
     "idle_power_fraction", "max_new_tokens", "max_text_tokens", "overhead_power_ratio", "phase",
@@ -73,8 +77,8 @@ Format = Annotated[
     typer.Option(
         "--format", metavar="NAME",
         help="Weight format: fp8, fp8_tensor, mxfp8, mxfp6, mxfp4, mxfp4_e1m2, nvfp4, or bf16 for"
-        " unquantized; `mxfp4/fp8` says the activations too. Default: mxfp4, or what the"
-        " checkpoint is quantized to.",
+        " unquantized; `mxfp4/fp8` says the activations too, `+h` rotates in blocks. Default:"
+        " mxfp4, or what the checkpoint is quantized to.",
     ),
 ]  # fmt: skip
 Activations = Annotated[
@@ -84,6 +88,30 @@ Rule = Annotated[
     str | None,
     typer.Option(metavar="RULE", help="Scale rule: floor, even, rceil, amax, two_level."),
 ]
+Algorithm = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", rich_help_panel=_CALIBRATE,
+        help="rtn: round to nearest. mse: the block scales that lose least on the text. gptq:"
+        " these, and columns make up for each other's errors. awq, awq_gptq: the same after"
+        " inputs are equalized. Default: gptq with --calibrate, else rtn.",
+    ),
+]  # fmt: skip
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", rich_help_panel=_CALIBRATE,
+        help="Text to look at: plain, or the field `text` of JSON lines or Parquet. Default:"
+        " sources of Python's standard library that the shipped model is not scored on.",
+    ),
+]  # fmt: skip
+CalibrationWindows = Annotated[
+    int,
+    typer.Option(
+        metavar="N", min=1, rich_help_panel=_CALIBRATE,
+        help="Windows of 512 tokens to look at.",
+    ),
+]  # fmt: skip
 Dtype = Annotated[
     str | None,
     typer.Option(
@@ -144,8 +172,9 @@ Fidelity = Annotated[
     str | None,
     typer.Option(
         metavar="NAME", rich_help_panel=_CHIP,
-        help="`tile` plays every macro-instruction, `roofline` is the least time that peaks allow."
-        " Default: both where the chip's inside is described.",
+        help="`tile` plays every macro-instruction, `operator` is calibrated on measured GPUs,"
+        " `roofline` is the least time that peaks allow. Default: all that the chip is described"
+        " for.",
     ),
 ]  # fmt: skip
 

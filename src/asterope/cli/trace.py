@@ -13,7 +13,7 @@ from asterope.cli import options as opt
 from asterope.cli.errors import need_torch
 from asterope.cli.output import say, show, write_json
 from asterope.cli.script import Arguments, Script, run_script
-from asterope.report import LineShare, TracedLaunch, launch_tables, plain
+from asterope.report import LineShare, TracedLaunch, launch_page, launch_tables, plain, write_page
 from asterope.units import PS_PER_S
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["trace"]
 
-_TRACED_EVENTS = 1 << 12
+_TRACED_EVENTS, _DRAWN_EVENTS = 1 << 12, 1 << 15
 
 
 def trace(
@@ -36,6 +36,9 @@ def trace(
     perfetto: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write a trace that ui.perfetto.dev opens."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write an HTML page with pictures.")
     ] = None,
     as_json: opt.AsJson = False,
 ) -> None:
@@ -52,6 +55,7 @@ def trace(
 
     described = chips.get(chip)
     events = _TRACED_EVENTS if perfetto is not None else 0
+    events = _DRAWN_EVENTS if report is not None else events
     fidelity: Fidelity = "roofline" if described.tile is None else "tile"
     with simulate(
         described, values=values, fidelity=fidelity, max_events=events, lines=True
@@ -60,6 +64,12 @@ def trace(
     if perfetto is not None:
         timeline.to_perfetto(perfetto)
         say(f"trace: {perfetto.absolute()} (open it at ui.perfetto.dev)")
+    if report is not None and timeline.launches:
+        from asterope.api import launch_report
+
+        page = launch_report(timeline, script.name, phase="script", command=opt.command_line())
+        write_page(launch_page(page), report)
+        say(f"report: {report.absolute()}")
     launches = [_traced(launch) for launch in timeline.launches]
     if launches or as_json:
         _show(launches, timeline, as_json=as_json)
@@ -89,6 +99,8 @@ def _traced(launch: TimedLaunch) -> TracedLaunch:
         flop=result.total_flop,
         energy_j=result.energy_j,
         occupancy=dict(result.occupancy),
+        clock_hz=result.clock_hz,
+        throttled_s=result.throttled_ps / PS_PER_S,
         lines=tuple(
             LineShare(loc=x.loc, engine=x.engine, work=x.work, time_s=x.time_ps / PS_PER_S)
             for x in result.lines

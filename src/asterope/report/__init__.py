@@ -5,21 +5,26 @@ from __future__ import annotations
 from asterope.report.data import (
     Accuracy,
     AccuracyRow,
+    Activity,
     Assumption,
     BreakEven,
     ChipFacts,
     CostRow,
     Estimate,
     LaunchGroup,
+    LaunchReport,
     LineShare,
     MemoryFit,
     ModelFacts,
+    PowerRoof,
     RunReport,
     Sample,
     Step,
     TracedLaunch,
     plain,
 )
+from asterope.report.estimate_page import estimate_page
+from asterope.report.launch_page import launch_page
 from asterope.report.launches import launch_tables
 from asterope.report.numbers import parameters
 from asterope.report.page import html_page
@@ -37,21 +42,24 @@ from asterope.report.terminal import (
     step_table,
 )
 from asterope.report.verdict import report_dict, verdict
-from asterope.report.write import REPORT_BYTES, check_directory, write_report
+from asterope.report.write import REPORT_BYTES, check_directory, write_page, write_report
 
 __all__ = [
     "REPORT_BYTES",
     "Accuracy",
     "AccuracyRow",
+    "Activity",
     "Assumption",
     "BreakEven",
     "ChipFacts",
     "CostRow",
     "Estimate",
     "LaunchGroup",
+    "LaunchReport",
     "LineShare",
     "MemoryFit",
     "ModelFacts",
+    "PowerRoof",
     "RunReport",
     "Sample",
     "Step",
@@ -61,9 +69,11 @@ __all__ = [
     "break_even_table",
     "check_directory",
     "cost_table",
+    "estimate_page",
     "estimate_tables",
     "html_page",
     "kernel_table",
+    "launch_page",
     "launch_tables",
     "memory_lines",
     "new_table",
@@ -74,5 +84,6 @@ __all__ = [
     "run_tables",
     "step_table",
     "verdict",
+    "write_page",
     "write_report",
 ]

@@ -8,27 +8,35 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 __all__ = [
     "Accuracy",
     "AccuracyRow",
+    "Activity",
     "Assumption",
     "BreakEven",
     "ChipFacts",
     "CostRow",
     "Estimate",
     "LaunchGroup",
+    "LaunchReport",
     "LineShare",
     "MemoryFit",
     "ModelFacts",
+    "PowerRoof",
     "RunReport",
     "Sample",
     "Step",
+    "Timed",
     "TracedLaunch",
     "plain",
 ]
+
+
+# Thousands of numbers that a picture shows and nobody reads.
+_DRAWN = {"drawn": True}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +115,10 @@ class LineShare:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TracedLaunch:
-    """One kernel launch of a script; `lines` covers its first macro-instructions."""
+    """One kernel launch of a script; `lines` covers its first macro-instructions.
+
+    `clock_hz` is the clock it ran at; the power limit made it `throttled_s` longer.
+    """
 
     kernel: str
     grid: tuple[int, int, int]
@@ -119,6 +130,8 @@ class TracedLaunch:
     energy_j: float | None
     occupancy: Mapping[str, float]
     lines: tuple[LineShare, ...]
+    clock_hz: float | None = None
+    throttled_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +139,7 @@ class LaunchGroup:
     """The launches of one kernel at one place of the model in one step.
 
     `bound_s` splits `time_s` by what bound it. `flop` is that of the tensor engines, by the format
-    whose rate they run at.
+    whose rate they run at. `energy_j` is None where nothing is known of the chip's power.
     """
 
     place: str
@@ -136,6 +149,7 @@ class LaunchGroup:
     bound_s: Mapping[str, float]
     flop: Mapping[str, int]
     hbm_bytes: int
+    energy_j: float | None = None
 
     @property
     def label(self) -> str:
@@ -149,8 +163,23 @@ class LaunchGroup:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Activity:
+    """How busy each resource is, in equal slices of `time_s`: a share of one.
+
+    A slice of which nothing is known is None.
+    """
+
+    time_s: float
+    busy: Mapping[str, tuple[float | None, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """One step of a batch on one chip; `energy_j` is the chip's alone, without host or site."""
+    """One step of a batch on one chip; `energy_j` is the chip's alone, without host or site.
+
+    `energy_parts_j` splits it by what it is spent on; the power limit made the step `throttled_s`
+    longer.
+    """
 
     phase: str
     chip: str
@@ -170,6 +199,9 @@ class Step:
     peak_share: float
     bandwidth_share: float
     groups: tuple[LaunchGroup, ...]
+    energy_parts_j: Mapping[str, float] = field(default_factory=dict)
+    throttled_s: float = 0.0
+    activity: Activity | None = field(default=None, metadata=_DRAWN)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -236,8 +268,20 @@ class Assumption:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PowerRoof:
+    """What work at a roof draws: watts that are always drawn, joules a flop and a byte of HBM."""
+
+    static_w: float
+    flop_j: float
+    hbm_byte_j: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ChipFacts:
-    """The roofs of a chip: peaks by format, HBM as its maker says and as kernels reach it."""
+    """The roofs of a chip: peaks by format, HBM as its maker says and as kernels reach it.
+
+    `power_roofs` are by format, none where the energy of events is not described.
+    """
 
     name: str
     vendor: str
@@ -246,6 +290,7 @@ class ChipFacts:
     hbm_effective_bytes_per_s: float
     hbm_bytes: int
     tdp_w: float | None
+    power_roofs: Mapping[str, PowerRoof] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -290,6 +335,38 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LaunchReport:
+    """Launches on one chip, one after the other: a product, or what a script launched.
+
+    `phase` says which of the two. `clock_hz` is the lowest clock that one of them ran at.
+    """
+
+    title: str
+    chip: ChipFacts
+    phase: str
+    fidelity: str
+    time_s: float
+    roofline_s: float
+    energy_j: float | None
+    breakdown_s: Mapping[str, float]
+    energy_parts_j: Mapping[str, float]
+    groups: tuple[LaunchGroup, ...]
+    activity: Activity | None = field(metadata=_DRAWN)
+    clock_hz: float | None
+    throttled_s: float
+    command: str
+
+    @property
+    def bound_by(self) -> str:
+        """What most of the time went into."""
+        return max(self.breakdown_s, key=lambda name: self.breakdown_s[name], default="nothing")
+
+
+Timed = Step | LaunchReport
+"""A time on a chip and where it went: what charts are drawn of."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunReport:
     """Everything one run found."""
 
@@ -305,10 +382,12 @@ class RunReport:
 def plain(value: Any) -> Any:
     """Return dataclasses, tuples and mappings as what `json.dumps` writes.
 
-    A number that is not finite becomes None: JSON has no word for it.
+    A number that is not finite becomes None: JSON has no word for it. What only a picture shows is
+    left out.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        shown = (f for f in dataclasses.fields(value) if "drawn" not in f.metadata)
+        return {f.name: plain(getattr(value, f.name)) for f in shown}
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

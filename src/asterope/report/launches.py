@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import RenderableType
+from rich.text import Text
 
 from asterope.report.data import LineShare, TracedLaunch
 from asterope.report.numbers import count, percent, seconds, size
 from asterope.report.terminal import new_table
+from asterope.units import si
 
 __all__ = ["launch_tables"]
 
@@ -22,20 +24,20 @@ def launch_tables(launches: Sequence[TracedLaunch], chip: str) -> list[Renderabl
     total_s = sum(launch.time_s for launch in launches)
     title = f"{count(len(launches))} launches, {seconds(total_s)} on {chip}"
     table = new_table(
-        title, "kernel", "grid", ">time", ">share", ">HBM", ">above roofline", "bound by"
+        title, "kernel", "grid", ">time", ">share", ">HBM", ">above roofline", ">power", "bound by"
     )
     for launch in launches[:_MOST_LAUNCHES]:
         above = launch.time_s / launch.roofline_s if launch.roofline_s else 0.0
         table.add_row(
             launch.kernel, "x".join(map(str, launch.grid)), seconds(launch.time_s),
             percent(launch.time_s / total_s), size(launch.hbm_bytes),
-            f"{above:,.1f}x" if above else "", launch.bound_by,
+            f"{above:,.1f}x" if above else "", _power(launch), launch.bound_by,
         )  # fmt: skip
     rest = launches[_MOST_LAUNCHES:]
     if rest:
         took = sum(launch.time_s for launch in rest)
         share = percent(took / total_s)
-        table.add_row(f"{count(len(rest))} more", "", seconds(took), share, "", "", "")
+        table.add_row(f"{count(len(rest))} more", "", seconds(took), share, "", "", "", "")
     tables: list[RenderableType] = [table]
     for kernel in dict.fromkeys(launch.kernel for launch in launches):
         lines = _added_up([launch for launch in launches if launch.kernel == kernel])
@@ -44,12 +46,20 @@ def launch_tables(launches: Sequence[TracedLaunch], chip: str) -> list[Renderabl
     return tables
 
 
+def _power(launch: TracedLaunch) -> str:
+    """Write the mean power, and the clock where the power limit lowered it."""
+    if launch.energy_j is None or not launch.time_s:
+        return ""
+    clock = f" at {si(launch.clock_hz, 'Hz')}" if launch.throttled_s and launch.clock_hz else ""
+    return f"{count(launch.energy_j / launch.time_s)} W{clock}"
+
+
 def _added_up(launches: Sequence[TracedLaunch]) -> list[LineShare]:
-    """Add up the lines of several launches of one kernel, the longest first."""
+    """Add up equal work on one line, of several launches of one kernel, the longest first."""
     found: dict[tuple[str, str, str], float] = {}
     for launch in launches:
         for line in launch.lines:
-            key = (line.loc, line.engine, line.work)
+            key = (line.loc.rpartition(":")[0], line.engine, line.work)
             found[key] = found.get(key, 0.0) + line.time_s
     lines = [LineShare(loc=k[0], engine=k[1], work=k[2], time_s=s) for k, s in found.items()]
     return sorted(lines, key=lambda line: -line.time_s)
@@ -64,7 +74,8 @@ def _line_table(kernel: str, lines: Sequence[LineShare]) -> RenderableType:
         file, number = _place(line.loc)
         source = linecache.getline(file, number).strip() if file else ""
         place = f"{Path(file).name}:{number}" if file else ""
-        table.add_row(percent(line.time_s / total_s), place, line.engine, line.work, source)
+        share = percent(line.time_s / total_s)
+        table.add_row(share, place, line.engine, line.work, Text(source))
     if len(lines) > _MOST_LINES:
         rest = sum(line.time_s for line in lines[_MOST_LINES:])
         table.add_row(percent(rest / total_s), "other lines", "", "", "")
@@ -72,6 +83,6 @@ def _line_table(kernel: str, lines: Sequence[LineShare]) -> RenderableType:
 
 
 def _place(loc: str) -> tuple[str, int]:
-    """Split `file:line:column`."""
-    file, _, line = loc.rpartition(":")[0].rpartition(":")
+    """Split `file:line`."""
+    file, _, line = loc.rpartition(":")
     return (file, int(line)) if line.isdigit() else ("", 0)

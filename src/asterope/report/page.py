@@ -1,4 +1,4 @@
-"""One HTML file that opens anywhere, offline: the sections of the page and what is around them."""
+"""The page of a run: its sections, in order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from asterope.report import charts
 from asterope.report.data import Assumption, RunReport
-from asterope.report.markup import data, element, escape, figures, paragraph, section, table
+from asterope.report.document import document, tile
+from asterope.report.markup import element, escape, figures, paragraph, section, table
 from asterope.report.numbers import (
     amount,
     bits,
@@ -21,16 +22,10 @@ from asterope.report.numbers import (
     usd,
 )
 from asterope.report.sections import cost_section, memory_section, memory_share, speed_section
-from asterope.report.style import CSS, SCRIPT
 from asterope.report.terminal import short_scheme
 from asterope.report.verdict import chosen_row, original_row, report_dict, verdict
 
 __all__ = ["html_page"]
-
-# Nothing may be fetched: the page works, and says nothing to anybody, wherever it is opened.
-_POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-)
 
 
 def html_page(report: RunReport) -> str:
@@ -38,8 +33,6 @@ def html_page(report: RunReport) -> str:
 
     Raises: ModuleNotFoundError without plotly, which the extra `torch` brings.
     """
-    from plotly.offline import get_plotlyjs
-
     found = report.estimate
     body = element(
         "main",
@@ -51,20 +44,7 @@ def html_page(report: RunReport) -> str:
         _assumptions(report),
         _reproduce(report),
     )
-    return "\n".join([
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(_POLICY)}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        element("title", escape(_title(report))),
-        element("style", CSS),
-        "</head><body>",
-        body,
-        data("report", report_dict(report)),
-        element("script", get_plotlyjs(), id="plotly"),
-        element("script", SCRIPT),
-        "</body></html>\n",
-    ])  # fmt: skip
+    return document(_title(report), body, report_dict(report))
 
 
 def _title(report: RunReport) -> str:
@@ -95,39 +75,29 @@ def _moment(created: str) -> str:
     return f"{created[:16].replace('T', ' ')} UTC"
 
 
-def _tile(name: str, value: str, more: str) -> str:
-    return element(
-        "div",
-        element("div", escape(name), class_="name"),
-        element("div", escape(value), class_="value"),
-        element("div", escape(more), class_="more"),
-        class_="tile",
-    )
-
-
 def _tiles(report: RunReport) -> Iterator[str]:
     row, original = chosen_row(report), original_row(report)
     change = ratio_change(row.perplexity_ratio)
-    yield _tile(
+    yield tile(
         "Perplexity", change, f"{amount(original.perplexity, 4)} to {amount(row.perplexity, 4)}"
     )
-    yield _tile(
+    yield tile(
         "Bits a weight", bits(row.bits_per_weight),
         f"{size(original.weight_bytes)} of weights to {size(row.weight_bytes)}",
     )  # fmt: skip
     found = report.estimate
     for step in found.finest_steps():
         what = f"{speed(step.tokens_per_s)} tokens/s, {step.batch} x {count(step.context)}"
-        yield _tile(f"{step.phase.capitalize()} step", seconds(step.time_s), what)
+        yield tile(f"{step.phase.capitalize()} step", seconds(step.time_s), what)
     decode = found.finest("decode")
     cost = found.cost(decode) if decode else None
     if cost is not None:
         assumed = ", assumed" if cost.price_is_assumed else ""
         more = f"a million output tokens, {usd(cost.usd_per_chip_hour)} a chip-hour{assumed}"
-        yield _tile("Cost", usd(cost.usd_per_mtok), more)
+        yield tile("Cost", usd(cost.usd_per_mtok), more)
     fit = found.memory[0]
     taken = size(fit.weight_bytes + fit.kv_bytes)
-    yield _tile("Memory", taken, f"{memory_share(fit)} of {size(fit.capacity_bytes)} on {fit.chip}")
+    yield tile("Memory", taken, f"{memory_share(fit)} of {size(fit.capacity_bytes)} on {fit.chip}")
 
 
 def _accuracy(report: RunReport) -> str:

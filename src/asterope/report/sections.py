@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asterope.report import charts
 from asterope.report.data import Estimate, MemoryFit, Step
-from asterope.report.markup import element, escape, figure, figures, key, paragraph, section, table
+from asterope.report.markup import element, escape, figures, key, paragraph, section, table
 from asterope.report.numbers import (
     amount,
     count,
@@ -16,83 +16,46 @@ from asterope.report.numbers import (
     speed,
     usd,
 )
+from asterope.report.pictures import bound_words, under_the_roofs, where_it_goes
 from asterope.report.terminal import break_even_rows, price_basis, short_scheme
 
 __all__ = ["cost_section", "memory_section", "memory_share", "speed_section"]
-
-_BOUNDS = (
-    ("tensor, vector", "the engine was computing"),
-    ("hbm, csram, noc, tile port", "bytes were on their way at that resource's rate"),
-    ("latency", "the first byte of a transfer, or an engine's start, was awaited"),
-    ("issue", "control processors were queueing instructions"),
-    ("launch", "the fixed time from one kernel's end to the next one's start"),
-)
 
 
 def speed_section(found: Estimate) -> str:
     """Show each step's time, where it goes, and its launches under the roofline."""
     chosen = found.finest_steps()
     charted = [
-        element(
-            "h3",
-            escape(
-                f"Where a {step.phase} step goes: {_workload(step)} on {step.chip}, {step.fidelity}"
-            ),
+        where_it_goes(
+            step,
+            f"Where a {step.phase} step goes: {_workload(step)} on {step.chip}, {step.fidelity}",
+            step.phase,
         )
-        + _bound_keys(step)
-        + figure(f"{step.phase}-chart", charts.time_figure(step))
         for step in chosen
     ]
     about = (
         "A decode step makes one token for each sequence of its batch; a prefill reads prompts of"
         " the given context. Timed by tile, every macro-instruction is played on a model of the"
-        " chip's inside; the roofline is the least time that the maker's peaks allow. Energy is the"
-        " chip's alone; at a roofline it is that of the TDP."
+        " chip's inside; operators are closed forms, calibrated on measured GPUs; the roofline is"
+        " the least time that the maker's peaks allow. Energy is the chip's alone; but for the tile"
+        " it is that of the TDP."
     )
-    roofline = paragraph(
+    roofline = (
         f"Launches of the tensor engines on {found.chip.name}, by place in the model; the size of"
         " a mark is its share of the step. Norms, rotations and activations do no tensor work and"
-        " are not shown. The launch overhead is within their time.",
-        "soft",
+        " are not shown. The launch overhead is within their time."
     )
     return section(
         "speed", "Time of a step",
-        paragraph(about, "soft"), _steps_table(found), *charted, _bounds(),
-        element("h3", "Roofline"), roofline, _roofline_keys(found),
-        figure("roofline-chart", charts.roofline_figure(found.chip, chosen)),
+        paragraph(about, "soft"), _steps_table(found), *charted, bound_words(),
+        under_the_roofs(found.chip, chosen, roofline),
     )  # fmt: skip
-
-
-def _bound_keys(step: Step) -> str:
-    found = {bound for group in step.groups for bound in group.bound_s}
-    return element("div", *(
-        key(bound, "block", colour)
-        for bound, colour in charts.BOUND_COLOURS.items() if bound in found
-    ), class_="keys")  # fmt: skip
-
-
-def _roofline_keys(found: Estimate) -> str:
-    lines = (
-        key(name, "line" if dash == "solid" else "dots", charts.MUTED)
-        for name, (_, dash) in charts.roofs(found.chip).items()
-    )
-    marks = (
-        key(f"{step.phase}, {step.fidelity}", *charts.PHASE_MARKS[step.phase])
-        for step in found.finest_steps()
-    )
-    return element("div", *lines, *marks, class_="keys")
 
 
 def _workload(step: Step) -> str:
     unit = "sequences" if step.phase == "decode" else "prompts"
     unit = unit.removesuffix("s") if step.batch == 1 else unit
     return f"{step.batch} {unit} of {count(step.context)} tokens"
-
-
-def _bounds() -> str:
-    items = (element("dt", escape(k)) + element("dd", escape(v)) for k, v in _BOUNDS)
-    summary = element("summary", "What bound it: the words of the legend")
-    return element("details", summary, element("dl", *items))
 
 
 def _steps_table(found: Estimate) -> str:
@@ -130,7 +93,7 @@ def cost_section(found: Estimate) -> str:
     about = (
         f"Dollars a million tokens (Mtok) at these speeds, with {percent(utilisation, 0)}"
         f" of the paid hours serving. Hatched bars: nobody has published the price."
-        " Energy is the site's: chip, host, network and facility; beside a roofline it rests on the"
+        " Energy is the site's: chip, host, network and facility; but for the tile it rests on the"
         " chip's TDP, an upper bound."
     )
     compared = [
@@ -152,8 +115,8 @@ def _break_even(found: Estimate) -> str:
     head, rows = break_even_rows(found.break_even)
     about = (
         f"The price of a chip-hour of {found.chip.name} at which a million tokens cost the same as"
-        " on the other chip. Roofline beside roofline compares like with like; the tile-level row"
-        " sets what this chip's kernels reach against what the other's peaks allow."
+        " on the other chip. Roofline beside roofline compares like with like; the finest row sets"
+        " what this chip's kernels reach against the finest time of the other."
     )
     star = "* The two prices are of different bases." if "*" in str(rows) else ""
     return (

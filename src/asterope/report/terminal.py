@@ -154,14 +154,14 @@ def break_even_rows(ties: Sequence[BreakEven]) -> tuple[tuple[str, ...], list[tu
     others = list(dict.fromkeys((t.other, t.other_fidelity) for t in ties))
     own = list(dict.fromkeys((t.phase, t.chip, t.fidelity) for t in ties))
     prices = {
-        (t.phase, t.chip, t.fidelity, t.other): (
+        (t.phase, t.chip, t.fidelity, t.other, t.other_fidelity): (
             "never" if t.usd_per_chip_hour is None else usd(t.usd_per_chip_hour)
         )
         + ("" if t.same_basis else " *")
         for t in ties
     }
     head = ("phase", "chip", "timed by", *(f">as {name}, {how}" for name, how in others))
-    return head, [(*key, *(prices.get((*key, name), "") for name, _ in others)) for key in own]
+    return head, [(*key, *(prices.get((*key, *other), "") for other in others)) for key in own]
 
 
 def break_even_table(ties: Sequence[BreakEven]) -> Table:

@@ -66,12 +66,17 @@ def _speed(step: Step, cost: CostRow | None) -> str:
 
 
 def _compared(found: Estimate, step: Step) -> Iterator[str]:
-    """Set the price beside that on other chips, each timed by the roofline: like with like."""
-    prices = {
-        row.chip: usd(row.usd_per_mtok)
-        for row in found.costs
-        if (row.phase, row.fidelity, row.scheme) == (step.phase, "roofline", step.scheme)
-    }
+    """Set the price beside that on other chips: calibrated ones, or like with like by roofline."""
+    rows = [row for row in found.costs if (row.phase, row.scheme) == (step.phase, step.scheme)]
+    finest: dict[str, CostRow] = {}
+    for row in rows:  # the finest of each chip comes first
+        if row.chip != step.chip:
+            finest.setdefault(row.chip, row)
+    if finest and all(row.fidelity == "operator" for row in finest.values()):
+        others = " and ".join(f"{usd(r.usd_per_mtok)} on {chip}" for chip, r in finest.items())
+        yield f"They cost {others}, timed by calibrated operators."
+        return
+    prices = {row.chip: usd(row.usd_per_mtok) for row in rows if row.fidelity == "roofline"}
     own = prices.pop(step.chip, None)
     if own is None or not prices:
         return

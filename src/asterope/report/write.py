@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from asterope.errors import OutputError
+from asterope.native import write_atomically
 from asterope.report.data import RunReport
 from asterope.report.page import html_page
 from asterope.report.verdict import report_dict
 
-__all__ = ["REPORT_BYTES", "check_directory", "write_report"]
+__all__ = ["REPORT_BYTES", "check_directory", "write_page", "write_report"]
 
 REPORT_BYTES = 6_000_000
 """What a page takes, most of it the library that draws its charts."""
@@ -35,6 +36,17 @@ def check_directory(directory: Path, *, file_bytes: int = 1) -> None:
         raise OutputError(
             f"cannot write: {error.strerror}", where=str(directory), hint="choose another directory"
         ) from None
+
+
+def write_page(page: str, path: Path) -> None:
+    """Write a page whole or not at all.
+
+    Raises: OutputError naming the file if it cannot be written.
+    """
+    try:
+        write_atomically(path, page.encode())
+    except OSError as error:
+        raise OutputError(f"cannot write: {error.strerror}", where=str(path)) from None
 
 
 def write_report(report: RunReport, directory: Path) -> tuple[Path, Path]:

@@ -14,7 +14,7 @@ NONSENSE = [
     (["--chip", "maia300"], "'maia300' is not a built-in chip", "did you mean 'maia200'?"),
     (["--compare", "h200,b201"], "'b201' is not a built-in chip", "did you mean 'b200'?"),
     (["--chip", "h200", "--fidelity", "tile"], "the inside of h200 is not public", "roofline"),
-    (["--fidelity", "cycle"], "--fidelity: there is no 'cycle'", "tile or roofline"),
+    (["--fidelity", "cycle"], "--fidelity: there is no 'cycle'", "tile or operator or roofline"),
     (["--batch", "0"], "--batch: 0 is outside 1..", "--help"),
     (["--batch", "-3"], "--batch: -3 is outside 1..", "--help"),
     (["--batch", "many"], "'--batch'", "--help"),

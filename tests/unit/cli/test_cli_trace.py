@@ -80,6 +80,15 @@ def test_perfetto_trace_is_written(asterope, script, tmp_path):
     assert any(event.get("name") == "load x_ptr" for event in events)
 
 
+def test_a_page_with_pictures_is_written(asterope, script, tmp_path):
+    ended = asterope("trace", "--report", tmp_path / "t.html", script, "2")
+    assert ended.code == 0
+    text = (tmp_path / "t.html").read_text()
+    assert "kernels.py on maia200:bench" in text
+    assert 'id="script-occupancy"' in text
+    assert "roofline-chart" not in text
+
+
 def test_a_script_that_fails_still_shows_what_it_launched(asterope, script):
     ended = asterope("trace", script, "1", "--fail")
     assert ended.code == 2

@@ -7,6 +7,7 @@ import pytest
 from asterope.report import (
     Accuracy,
     AccuracyRow,
+    Activity,
     Assumption,
     BreakEven,
     ChipFacts,
@@ -15,6 +16,7 @@ from asterope.report import (
     LaunchGroup,
     MemoryFit,
     ModelFacts,
+    PowerRoof,
     RunReport,
     Sample,
     Step,
@@ -39,6 +41,7 @@ def step(phase, index, chip, fidelity, scheme):
         LaunchGroup(
             place=place, kernel=kernel, launches=2, time_s=4e-3 / 2**n,
             bound_s={"hbm": 3e-3 / 2**n, "launch": 1e-3 / 2**n}, flop=flop, hbm_bytes=10**9,
+            energy_j=0.8 / 2**n,
         )
         for n, (place, kernel, flop) in enumerate(
             [("down", "scaled_linear", {"bf16": 10**11}), ("", "rms_norm", {}),
@@ -52,6 +55,8 @@ def step(phase, index, chip, fidelity, scheme):
         joules_per_token=0.0469 + index, bound_by="hbm",
         breakdown_s={"hbm": 5.25e-3, "launch": 1.75e-3}, flop=11 * 10**10, hbm_bytes=3 * 10**9,
         peak_share=0.123, bandwidth_share=0.456, groups=groups,
+        energy_parts_j={"leakage": 0.9, "hbm": 0.5, "tensor": 0.1},
+        activity=Activity(time_s=time_s, busy={"hbm": (0.5, 0.9, None), "tensor": (0.0, 0.2, 1.0)}),
     )  # fmt: skip
 
 
@@ -69,6 +74,10 @@ def chip(name, peak):
         name=name, vendor="A vendor", peak_flop_per_s={"bf16": peak, "fp8": 2 * peak},
         hbm_bytes_per_s=7e12, hbm_effective_bytes_per_s=4e12 if name == MAIA else 7e12,
         hbm_bytes=216 * 10**9, tdp_w=750.0,
+        power_roofs={
+            name: PowerRoof(static_w=145.0, flop_j=joules, hbm_byte_j=35e-12)
+            for name, joules in (("bf16", 3e-13), ("fp8", 2e-13))
+        } if name == MAIA else {},
     )  # fmt: skip
 
 

@@ -74,7 +74,8 @@ def test_verdict_comes_before_everything_else(page, report):
 
 def test_every_chart_has_its_place_and_its_data(page):
     places = [name for name in page.ids if f"{name}-data" in page.data]
-    assert len(places) == 2 + 2 + 1 + 6
+    in_steps, under_roofs = 2 * (1 + 2 + 1), 1 + 2
+    assert len(places) == 2 + in_steps + under_roofs + 6
     for name in places:
         figure = json.loads(page.data[f"{name}-data"])
         assert figure["data"]

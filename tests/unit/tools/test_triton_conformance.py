@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 TOOLS = Path(__file__).parents[3] / "tools"
 PAGE = TOOLS.parent / "docs" / "reference" / "triton_conformance.md"
@@ -98,6 +99,50 @@ def test_every_test_has_a_result_whatever_it_does_and_none_runs_twice(tmp_path):
     lines = log.read_text()
     assert run() == first
     assert log.read_text() == lines, "a test has run again"
+
+
+def weight_gradient(x):
+    weight = torch.ones(4, dtype=x.dtype, requires_grad=True)
+    torch.nn.functional.layer_norm(x, (4,), weight).backward(x.flip(0))
+    return weight.grad.double()
+
+
+@pytest.mark.slow
+def test_exact_references_are_float64_rounded_once():
+    from conformance.exact import ExactTorch
+
+    x = torch.randn(4096, 4, generator=torch.Generator().manual_seed(0)).half()
+    true = weight_gradient(x.double())
+    with ExactTorch():
+        exact = weight_gradient(x)
+        y, total = x.clone().mul_(0.1).add_(x, alpha=3), torch.empty(4, dtype=torch.float16)
+        torch.sum(x, 0, out=total)
+        mean = x.mean(0, dtype=torch.float32)
+    assert torch.equal(exact, true.half().double())
+    assert not torch.allclose(weight_gradient(x), true, rtol=1e-3), "torch has learnt to add"
+    assert torch.equal(y, ((x.double() * 0.1).half().double() + 3 * x.double()).half())
+    assert torch.equal(total, x.double().sum(0).half())
+    assert mean.dtype == torch.float32
+    assert torch.equal(mean, x.double().mean(0).float())
+
+
+def test_a_kernel_file_is_loaded_without_the_package_around_it(tmp_path, monkeypatch):
+    from conformance.kernel_file import load_kernels
+
+    folder = tmp_path / "serving" / "layers"
+    folder.mkdir(parents=True)
+    (tmp_path / "serving" / "__init__.py").write_text("")
+    (tmp_path / "serving" / "sizes.py").write_text("BLOCK = 16\n")
+    (folder / "__init__.py").write_text("import a_package_that_is_not_there\n")
+    (folder / "moe.py").write_text(
+        "from serving import _custom_ops as ops\n"
+        "from serving.layers.all_of_it import Config, register\n"
+        "from serving.sizes import BLOCK\n"
+        "register('moe', ops.moe)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert load_kernels("serving.layers.moe", first=["serving.sizes"]).BLOCK == 16
+    assert "serving.layers" not in sys.modules
 
 
 def test_a_last_line_cut_off_by_a_kill_is_as_if_it_was_not_there(tmp_path):

@@ -1,0 +1,105 @@
+"""`asterope simulate attention HEADS KV_HEADS SIZE`: attention of one layer, on some chips."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+
+from asterope import chips
+from asterope.cli.operation import Wanted, draw, mappings_of, parts_of, times
+from asterope.cli.output import show, write_json
+from asterope.errors import ConfigError
+from asterope.report import plain
+
+if TYPE_CHECKING:
+    from asterope.api import AttentionMapping, HeadShape, MappedTime
+    from asterope.runtime import Timeline
+
+__all__ = ["simulate_attention"]
+
+_CONTEXT = 4096
+
+
+def simulate_attention(
+    sizes: Sequence[int], fmt: str | None, phase: str, batch: int, prefill_batch: int,
+    context: int | None, chip_names: Sequence[str], wanted: Wanted,
+) -> None:  # fmt: skip
+    """Time attention in one phase or both and show it; trace and page are of the first.
+
+    Raises: ConfigError if there are not three sizes, for another format than bf16, and if there is
+    nothing to trace or draw.
+    """
+    if len(sizes) != 3:
+        raise ConfigError(
+            f"{len(sizes)} sizes given, attention has three", where="SIZES",
+            hint="query heads, key heads, size of a head: asterope simulate attention 32 8 128",
+        )  # fmt: skip
+    if fmt not in {None, "bf16"}:
+        raise ConfigError("attention is computed in bf16", where="--format")
+    from asterope import api
+
+    shapes = _shapes(sizes, phase, batch, prefill_batch, _CONTEXT if context is None else context)
+    rows = []
+    tables: list[RenderableType] = []
+    for shape in shapes:
+        found = [api.time_attention(chips.get(name), shape) for name in chip_names]
+        mappings: list[list[AttentionMapping]] = [[] for _ in found]
+        if wanted.is_explained:
+            mappings = [api.attention_mappings(chips.get(name), shape) for name in chip_names]
+            rows += [
+                {**plain(time), "mappings": plain(each)}
+                for time, each in zip(found, mappings, strict=True)
+            ]
+        else:
+            rows += [plain(time) for time in found]
+        tables.append(times(_title(shape), found))
+        tables += [
+            part
+            for time, each in zip(found, mappings, strict=True)
+            if wanted.is_explained
+            for part in (*parts_of(time), *mappings_of("rows x keys", _named(each)))
+        ]
+    first, chip = shapes[0], chips.get(chip_names[0])
+
+    def launches(max_events: int) -> Timeline:
+        return api.attention_launches(chip, first, max_events=max_events)
+
+    draw(chip, launches, _title(first), first.phase, wanted)
+    if wanted.as_json:
+        write_json(rows)
+    else:
+        show(tables)
+
+
+def _shapes(
+    sizes: Sequence[int], phase: str, batch: int, prefill_batch: int, context: int
+) -> list[HeadShape]:
+    from asterope.api import HeadShape
+
+    if phase not in {"decode", "prefill", "both"}:
+        raise ConfigError(
+            f"there is no phase {phase!r}", where="phase", hint="use decode, prefill or both"
+        )
+    heads, kv_heads, size = sizes
+    shapes = [
+        HeadShape(
+            heads=heads, kv_heads=kv_heads, size=size, batch=batch, context=context, phase="decode"
+        ),
+        HeadShape(
+            heads=heads, kv_heads=kv_heads, size=size, batch=prefill_batch, context=context,
+            phase="prefill",
+        ),
+    ]  # fmt: skip
+    return [shape for shape in shapes if phase in {shape.phase, "both"}]
+
+
+def _title(shape: HeadShape) -> str:
+    sequences = f"{shape.batch} sequence{'s' * (shape.batch > 1)} of {shape.context:,}"
+    heads = f"{shape.heads} heads on {shape.kv_heads} of {shape.size}"
+    return f"attention, {shape.phase}, {heads}, {sequences}"
+
+
+def _named(found: Sequence[AttentionMapping]) -> list[tuple[str, MappedTime]]:
+    return [(f"{each.block_rows} x {each.block_keys}", each) for each in found]

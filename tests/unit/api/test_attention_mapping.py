@@ -1,0 +1,82 @@
+"""Attention on a chip: its time, and that the closed form chooses nearly the best blocks."""
+
+from __future__ import annotations
+
+import pytest
+
+from asterope import api, chips
+from asterope.errors import ConfigError
+from asterope.kernels import KeyBlocks
+
+MAIA = chips.maia200()
+
+
+def shape(heads=32, kv_heads=8, size=128, batch=1, context=4096, phase="decode"):
+    return api.HeadShape(
+        heads=heads, kv_heads=kv_heads, size=size, batch=batch, context=context, phase=phase
+    )
+
+
+SHAPES = {
+    "decode": shape(),
+    "decode of many": shape(batch=8, context=1024),
+    "one key head": shape(heads=8, kv_heads=1, context=32768),
+    "two key heads": shape(heads=8, kv_heads=2, size=64, context=16384),
+    "prefill": shape(context=512, phase="prefill"),
+    "prefill of small heads": shape(12, 12, 64, context=384, phase="prefill"),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_closed_form_chooses_nearly_the_best_of_what_it_considers(name):
+    found = api.attention_mappings(MAIA, SHAPES[name], most=6)
+    assert [each.time_s for each in found] == sorted(each.time_s for each in found)
+    (chosen,) = [each for each in found if each.is_chosen]
+    assert chosen.time_s <= 1.05 * found[0].time_s
+    assert chosen.time_s == api.time_attention(MAIA, SHAPES[name]).time_s
+    launched = MAIA.launch_overhead_s
+    assert chosen.estimated_s == pytest.approx(chosen.time_s - launched, rel=0.25)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_it_is_not_slower_than_with_the_blocks_that_serve_all_shapes(name):
+    rows = min(128, SHAPES[name].tokens * SHAPES[name].heads // SHAPES[name].kv_heads)
+    usual = KeyBlocks(1 << (rows - 1).bit_length(), 64, 4)
+    time_s = api.attention_launches(MAIA, SHAPES[name], blocks=usual).time_s
+    assert api.time_attention(MAIA, SHAPES[name]).time_s <= time_s
+
+
+def test_keys_of_one_head_go_to_many_tiles():
+    (best, *_) = api.attention_mappings(MAIA, SHAPES["one key head"])
+    assert best.split > 1
+    assert best.programs == best.split
+    time = api.time_attention(MAIA, SHAPES["one key head"])
+    assert "_merge_parts_kernel" in time.mapping
+    whole = api.attention_launches(MAIA, SHAPES["one key head"], blocks=KeyBlocks(8, 128, 4))
+    assert time.time_s < whole.time_s / 2
+
+
+@pytest.mark.parametrize("phase", ["decode", "prefill"])
+@pytest.mark.parametrize("name", ["maia200", "h100", "maia100"])
+def test_each_chip_is_timed_by_the_best_it_has(name, phase):
+    chip, asked = chips.get(name), shape(context=256, phase=phase)
+    time = api.time_attention(chip, asked)
+    assert time.timed_by == chip.fidelities[-1]
+    assert sum(time.parts.values()) == pytest.approx(time.time_s)
+    assert time.bound_by in time.parts
+    assert 0 < time.peak_share < 1
+    keys = [256] if phase == "decode" else range(1, 257)
+    assert time.flop == 4 * 32 * 128 * sum(keys)
+
+
+def test_there_are_no_mappings_where_nothing_is_known_of_the_inside():
+    assert api.attention_mappings(chips.get("h100"), shape()) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [({"kv_heads": 5}, "do not share 5 key heads"), ({"batch": 0}, "0 is not a size")],
+)
+def test_wrong_heads_and_sizes_are_named(wrong, words):
+    with pytest.raises(ConfigError, match=words):
+        shape(**wrong)

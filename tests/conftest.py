@@ -5,6 +5,15 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+from hypothesis.internal.conjecture import providers
+
+# Examples are to be the same on every machine and whatever ran before. Hypothesis also tries the
+# constants of those modules of ours that happen to be loaded, even where it is derandomized: each
+# edit of a constant anywhere gave every law other examples.
+settings.register_profile("fixed", derandomize=True, database=None)
+settings.load_profile("fixed")
+providers._get_local_constants = lambda: providers._local_constants
 
 
 def pytest_addoption(parser):

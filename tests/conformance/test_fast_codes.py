@@ -28,6 +28,7 @@ from asterope.formats import (
     unpack,
 )
 from asterope.native import Library, Module, available_isas, compile_object, isa_named
+from isas import EACH_ISA
 
 LANES = 16
 SEED = 11
@@ -110,7 +111,7 @@ class Native:
         return out
 
 
-@pytest.fixture(scope="module", params=available_isas())
+@pytest.fixture(scope="module", params=EACH_ISA)
 def native(request):
     return Native(isa_named(request.param))
 

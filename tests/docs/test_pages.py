@@ -17,7 +17,7 @@ PAGES = [
 BLOCKS = [
     pytest.param(code, id=f"{page.relative_to(ROOT)}:{number}")
     for page in PAGES
-    if page.name == "README.md" or (page.parent == ROOT / "docs")
+    if page.name == "README.md" or page.parent in (ROOT / "docs", ROOT / "docs" / "how-to")
     for number, code in enumerate(
         re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asterope import chips
 from asterope.kernels import (
@@ -22,11 +25,29 @@ from asterope.kernels import (
 from asterope.runtime import simulate
 from asterope.sim import simulate_launch
 from library_kernels import CALLS, as_bytes, random, scaled_weight
-from sim_programs import FIXED, PLACES, fixed_digest, fixed_results
+from sim_programs import (
+    FIXED,
+    PLACES,
+    changed,
+    fixed_digest,
+    fixed_results,
+    programs,
+    simulated,
+    what_ifs,
+)
 
 
 def test_the_same_launch_gives_the_same_result_every_time():
     assert fixed_results() == fixed_results()
+
+
+@settings(deadline=None, derandomize=True, database=None, max_examples=6)
+@given(programs(), what_ifs(), st.integers(0, 80), st.integers(0, 12), st.booleans())
+def test_a_random_launch_gives_the_same_bytes_again(program, chip, grid, steps, is_cool):
+    chip = changed(chip, power__tdp_w=100.0) if is_cool else chip
+    first = simulated(program, chip, grid, steps)
+    again = simulated(dataclasses.replace(program), changed(chip), grid, steps)
+    assert repr(first) == repr(again)
 
 
 def test_another_process_with_other_hashes_gives_the_same_result():

@@ -10,6 +10,7 @@ from asterope.ir import COMBINERS, FLOATS, INTEGERS, OPS, OPS_INTERPRETED, Type,
 from asterope.native import available_isas
 from by_element_examples import by_block, by_name, mapped, places
 from ir_builder import assert_same_bits, differing, interpreted, launched
+from isas import EACH_ISA
 from kernel_vocabulary import (
     BINARY_FUNCTIONS,
     FLOAT_BINARY,
@@ -318,7 +319,7 @@ def test_every_op_of_values_has_an_example_here():
     assert {name for names in NAMES for name in names.split()} == set(OPS) - OF_TIME
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", EACH_ISA)
 @pytest.mark.parametrize(("names", "build", "elements", "shapes_"), EXAMPLES, ids=NAMES)
 def test_native_code_gives_the_interpreters_bits(names, build, elements, shapes_, isa):
     """Every op runs on every level, each time on another element and shape."""
@@ -327,7 +328,7 @@ def test_native_code_gives_the_interpreters_bits(names, build, elements, shapes_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", EACH_ISA)
 @pytest.mark.parametrize(("names", "build", "elements", "shapes_"), EXAMPLES, ids=NAMES)
 def test_every_op_runs_on_every_element_and_level(names, build, elements, shapes_, isa):
     for turn, elem in enumerate(elements, start=available_isas().index(isa)):

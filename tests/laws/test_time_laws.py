@@ -31,14 +31,17 @@ GRIDS, STEPS = st.integers(0, 80), st.integers(0, 12)
 
 # Figures that only add speed, each with how much slower a launch may get by having more of it.
 # First come, first served is not optimal: a request that comes earlier may delay a more urgent one,
-# and a tile that is in CSRAM comes from there even where HBM would be sooner. Over 700 random
-# launches on random chips the worst was 1.092 (four times the CSRAM); what only makes a shared
-# resource faster was never slower.
-NEVER, RARELY = 1.0, 1.15
+# which over 700 random launches on random chips cost 1.0001 at most of those that only make HBM
+# faster. More tiles share out the programs anew, which may part those that passed tiles of memory
+# on: up to 1.6 was seen; Graham's bound for lists of jobs, 2, is kept.
+HARDLY, RARELY, SHARED_OUT = 1.01, 1.15, 2.0
 FASTER = {
-    "hbm.bandwidth_bytes_per_s": (1.5, NEVER),
-    "hbm.efficiency": (1.3, NEVER),
+    "hbm.bandwidth_bytes_per_s": (1.5, HARDLY),
+    "hbm.efficiency": (1.3, HARDLY),
     "hbm.latency_cycles": (0.6, RARELY),
+    "hbm.access.activate_s": (0.5, RARELY),
+    "hbm.access.turnaround_s": (0.5, RARELY),
+    "hbm.access.reads_in_flight_bytes": (2, RARELY),
     "cluster.csram_bytes": (4, RARELY),
     "cluster.csram_latency_cycles": (0.6, RARELY),
     "noc.global_bytes_per_cycle": (2, RARELY),
@@ -48,6 +51,14 @@ FASTER = {
     "tile.control.issue_cycles": (0.6, RARELY),
     "tile.control.queue_depth": (2, RARELY),
     "clock_hz": (1.5, RARELY),
+    "cluster.csram_bytes_per_cycle": (2, RARELY),
+    "tile.dma.egress_bytes_per_cycle": (2, RARELY),
+    "tile.vector.ops_per_lane_cycle": (2.0, RARELY),
+    "tile.vector.transcendental_ops_per_lane_cycle": (2.0, RARELY),
+    "tile.tensor.depth_per_cycle.bf16": (2, RARELY),
+    "tile.tsram.capacity_bytes": (2, RARELY),
+    "tiles_per_cluster": (2, SHARED_OUT),
+    "clusters": (2, SHARED_OUT),
 }
 
 
@@ -71,12 +82,29 @@ def assert_adds_up(result, chip):
     assert all(ps > 0 for ps in result.breakdown_ps.values())
     assert all(0 <= share <= 1 for share in result.occupancy.values()), result.occupancy
     assert result.energy_j == pytest.approx(sum(result.energy_parts_j.values()), rel=1e-12)
-    idle_j = chip.idle_w * result.time_s
-    assert result.energy_parts_j["idle"] == pytest.approx(idle_j, rel=1e-12)
+    assert_draws(result, chip)
     assert all(joules >= 0 for joules in result.energy_parts_j.values())
     moved = result.bytes
     assert moved["hbm"] == moved["hbm_read"] + moved["hbm_written"] == result.hbm_bytes
     assert moved["tsram"] >= moved["tsram_dma_written"] + moved["tsram_dma_read"]
+
+
+def assert_draws(result, chip):
+    """The clock and leakage are paid for as long as it took, and the TDP is kept."""
+    share, power = result.clock_share, chip.power
+    voltage = power.voltage(share)
+    cycles = share * chip.clock_hz * result.time_s
+    clock_j = cycles * power.energy_pj.clock_cycle * 1e-12 * voltage**2
+    assert result.energy_parts_j["clock"] == pytest.approx(clock_j, rel=1e-12)
+    leaked_j = power.leakage_w * voltage * result.time_s
+    assert result.energy_parts_j["leakage"] == pytest.approx(leaked_j, rel=1e-12)
+    assert result.clock_hz == pytest.approx(share * chip.clock_hz, rel=1e-12)
+    assert result.time_ps == 0 or result.power_w <= power.tdp_w
+
+
+def at_clock_of(result, chip):
+    """Return the chip as it was when the launch ran."""
+    return chips.replace(chip, {"clock_hz": result.clock_hz}) if result.clock_share < 1 else chip
 
 
 def assert_asked(result, counts, chip):
@@ -115,7 +143,7 @@ def check_launch(program, chip, grid, steps):
     time_program = program.tile_kernel.time_program
     args = [*PLACES.values(), steps]
     streams = streams_of(time_program, (grid, 1, 1), args, chip.num_tiles)
-    replay(result, chip, streams, time_program)
+    replay(result, at_clock_of(result, chip), streams, time_program)
 
 
 @QUICK
@@ -131,13 +159,34 @@ def test_many_random_launches_keep_the_laws_of_time(program, chip, grid, steps):
     check_launch(program, chip, grid, steps)
 
 
+def csram_distance(chip):
+    """How much further CSRAM is than HBM: a tile in it is read there, even if HBM were sooner."""
+    hops = (chip.clusters - 1) * chip.noc.hop_cycles
+    csram = chip.cluster.csram_latency_cycles + hops
+    return max(1.0, csram / max(1, chip.hbm.latency_cycles))
+
+
+def check_faster(program, chip, grid, steps):
+    """Give a chip more of each thing in turn; the power limit is lifted, for speed takes power."""
+    chip = changed(chip, power__tdp_w=1e9)
+    before = simulated(program, chip, grid, steps, max_events=0).time_ps
+    for path, (_, bound) in FASTER.items():
+        further = csram_distance(chip) if path == "cluster.csram_bytes" else 1.0
+        after = simulated(program, faster(chip, path), grid, steps, max_events=0).time_ps
+        assert after <= bound * further * before, f"{path}: {before} ps became {after} ps"
+
+
 @settings(QUICK, max_examples=5)
 @given(programs(), what_ifs(), st.integers(1, 80), st.integers(1, 12))
 def test_a_chip_with_more_of_anything_is_not_slower(program, chip, grid, steps):
-    before = simulated(program, chip, grid, steps, max_events=0).time_ps
-    for path, (_, bound) in FASTER.items():
-        after = simulated(program, faster(chip, path), grid, steps, max_events=0).time_ps
-        assert after <= bound * before, f"{path}: {before} ps became {after} ps"
+    check_faster(program, chip, grid, steps)
+
+
+@pytest.mark.slow
+@settings(THOROUGH, max_examples=200, phases=[Phase.generate])
+@given(programs(), what_ifs(), st.integers(1, 80), st.integers(1, 12))
+def test_many_chips_with_more_of_anything_are_not_slower(program, chip, grid, steps):
+    check_faster(program, chip, grid, steps)
 
 
 def test_the_roofline_is_what_the_makers_figures_allow():
@@ -161,7 +210,8 @@ def free_of_overheads(chip, **figures):
     return changed(
         chip, launch_overhead_s=0.0, tile__tensor__startup_cycles=0,
         tile__vector__startup_cycles=0, tile__control__issue_cycles=0,
-        tile__dma__latency_cycles=0, hbm__latency_cycles=0, cluster__csram_latency_cycles=0,
+        tile__control__kernel_cycles=0, tile__dma__latency_cycles=0, hbm__latency_cycles=0,
+        cluster__csram_latency_cycles=0,
         **figures,
     )  # fmt: skip
 

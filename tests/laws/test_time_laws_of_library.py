@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from test_time_laws import assert_adds_up, assert_rungs_agree
+from test_time_laws import assert_adds_up, assert_rungs_agree, at_clock_of
 
 from asterope import chips
 from asterope.errors import CapacityError
@@ -52,7 +52,7 @@ def check(name, chip):
         )  # fmt: skip
         assert_rungs_agree(roofline, tile)
         streams = streams_of(program, grid, args, chip.num_tiles)
-        replay(tile, chip, streams, program)
+        replay(tile, at_clock_of(tile, chip), streams, program)
 
 
 @QUICK

@@ -117,6 +117,62 @@ def attention_kernel(
 
 
 @triton.jit
+def flash_part(
+    acc, l_i, m_i, q, k_desc, v_desc, first, scale, rows, start, end,
+    BLOCK_N: tl.constexpr, MASKED: tl.constexpr,
+):  # fmt: skip
+    for start_n in range(start, end, BLOCK_N):
+        k = k_desc.load([first + start_n, 0]).T
+        qk = tl.dot(q, k)
+        if MASKED:
+            mask = rows[:, None] >= start_n + tl.arange(0, BLOCK_N)[None, :]
+            qk = qk * scale + tl.where(mask, 0, -1.0e6)
+            m_ij = tl.maximum(m_i, tl.max(qk, 1))
+            qk -= m_ij[:, None]
+        else:
+            m_ij = tl.maximum(m_i, tl.max(qk, 1) * scale)
+            qk = qk * scale - m_ij[:, None]
+        p = tl.math.exp2(qk)
+        alpha = tl.math.exp2(m_i - m_ij)
+        l_ij = tl.sum(p, 1)
+        acc = acc * alpha[:, None]
+        v = v_desc.load([first + start_n, 0])
+        acc = tl.dot(p.to(v.dtype), v, acc)
+        l_i = l_i * alpha + l_ij
+        m_i = m_ij
+    return acc, l_i, m_i
+
+
+@triton.jit
+def flash_kernel(
+    Q, K, V, Out, M, n_heads, n_context, scale,
+    HEAD: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    size = n_heads * n_context
+    q_desc = tl.make_tensor_descriptor(Q, [size, HEAD], [HEAD, 1], [BLOCK_M, HEAD])
+    k_desc = tl.make_tensor_descriptor(K, [size, HEAD], [HEAD, 1], [BLOCK_N, HEAD])
+    v_desc = tl.make_tensor_descriptor(V, [size, HEAD], [HEAD, 1], [BLOCK_N, HEAD])
+    o_desc = tl.make_tensor_descriptor(Out, [size, HEAD], [HEAD, 1], [BLOCK_M, HEAD])
+    start_m = tl.program_id(0) * BLOCK_M
+    first = tl.program_id(1) * n_context
+    rows = start_m + tl.arange(0, BLOCK_M)
+    m_i = tl.zeros([BLOCK_M], dtype=tl.float32) - float("inf")
+    l_i = tl.zeros([BLOCK_M], dtype=tl.float32) + 1.0
+    acc = tl.zeros([BLOCK_M, HEAD], dtype=tl.float32)
+    q = q_desc.load([first + start_m, 0])
+    acc, l_i, m_i = flash_part(
+        acc, l_i, m_i, q, k_desc, v_desc, first, scale, rows, 0, start_m, BLOCK_N, False
+    )
+    acc, l_i, m_i = flash_part(
+        acc, l_i, m_i, q, k_desc, v_desc, first, scale, rows, start_m, start_m + BLOCK_M, BLOCK_N,
+        True,
+    )  # fmt: skip
+    m_i += tl.math.log2(l_i)
+    tl.store(M + first + rows, m_i)
+    o_desc.store([first + start_m, 0], (acc / l_i[:, None]).to(Out.dtype.element_ty))
+
+
+@triton.jit
 def matmul_kernel(
     a_ptr, b_ptr, c_ptr, M, N, K, stride_am, stride_ak, stride_bk, stride_bn, stride_cm, stride_cn,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
@@ -177,6 +233,7 @@ def make(problem: Problem) -> list[torch.Tensor]:
         "softmax": [shape],
         "layer_norm": [shape, vector, vector],
         "attention": [shape] * 3,
+        "flash": [shape] * 3,
         "matmul": [shape] * 2,
     }[problem.kernel]
     dtype = getattr(torch, problem.dtype)
@@ -193,6 +250,7 @@ def run(problem: Problem, tensors: list[torch.Tensor]) -> None:
         "softmax": softmax,
         "layer_norm": layer_norm,
         "attention": attention,
+        "flash": flash,
         "matmul": matmul,
     }[problem.kernel](*tensors, problem.block)
 
@@ -232,6 +290,17 @@ def attention(q, k, v, out, block):
     grid = (triton.cdiv(context, block), heads)
     attention_kernel[grid](
         q, k, v, out, context, scale, HEAD=size, BLOCK_M=block, BLOCK_N=min(block, 64)
+    )
+
+
+def flash(q, k, v, out, block):
+    """Attend as the tutorial does: each query to the keys up to its own, through descriptors."""
+    heads, context, size = q.shape
+    scale = size**-0.5 * math.log2(math.e)
+    grid = (triton.cdiv(context, block), heads)
+    sums = q.new_empty((heads, context), dtype=torch.float32)
+    flash_kernel[grid](
+        q, k, v, out, sums, heads, context, scale, HEAD=size, BLOCK_M=block, BLOCK_N=min(block, 64)
     )
 
 

@@ -188,7 +188,7 @@ def chips_page() -> str:
         [code(c.name), code(c.profile), _rate(c, "fp4"), _rate(c, "fp8"), _rate(c, "bf16"),
          si(c.hbm.capacity_bytes, "B"), si(c.hbm.bandwidth_bytes_per_s, "B/s"),
          f"{c.power.tdp_w:.0f} W" if c.power.tdp_w else "",
-         "tile, roofline" if c.tile else "roofline"]
+         ", ".join(reversed(c.fidelities))]
         for c in found
     ]  # fmt: skip
     header = ["chip", "profile", "fp4", "fp8", "bf16", "HBM", "bandwidth", "TDP", "fidelities"]

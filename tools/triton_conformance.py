@@ -34,6 +34,7 @@ from conformance.suites import (
     TUTORIAL_TESTS,
     Suite,
 )
+from conformance.tutorial import EXACT
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reference" / "triton_conformance.md"
@@ -112,7 +113,7 @@ def tests(
 def run_script(script: Path, timeout_s: int) -> dict[str, Any]:
     """Run a tutorial; return its result, as that of a test."""
     path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
-    begun = time.perf_counter()
+    begun, reference = time.perf_counter(), ""
     try:
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "conformance.tutorial", str(script)],
@@ -125,7 +126,11 @@ def run_script(script: Path, timeout_s: int) -> dict[str, Any]:
         lines = done.stderr.strip().splitlines()[-30:]
         outcome = "failed" if done.returncode else "passed"
         message = "\n".join([*lines[-1:], *lines])
-    return {"outcome": outcome, "message": message, "seconds": time.perf_counter() - begun}
+        reference = "float64" if done.stdout.rstrip().endswith(EXACT) else ""
+    return {
+        "outcome": outcome, "message": message, "seconds": time.perf_counter() - begun,
+        "reference": reference,
+    }  # fmt: skip
 
 
 def tutorials(checkout: Path, state: Path, options: Options) -> dict[str, page.Data]:
@@ -177,10 +182,11 @@ def main(
     if keyword:
         return
     data = page.load(out.with_suffix(".json"))
-    description = {
+    description: dict[str, Any] = {
         "title": "The tutorials" if only_tutorials else suite.title,
         "about": about(command, commit_of(checkout)),
         "not_run": {} if only_tutorials else dict(suite.not_run),
+        "needs": [] if only_tutorials else list(suite.needs),
     }
     page.add_files(data, name, description, found)
     page.save(out.with_suffix(".json"), data)

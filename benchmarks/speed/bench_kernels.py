@@ -29,6 +29,7 @@ COMMAND = "python -m benchmarks.speed.bench_kernels"
 NOTES = """\
 - Ratios are of times in the same round, how many times faster Asterope is; median
   (smallest-largest).
+- `attention` goes over all keys; `flash` is causal and as tutorial 06 writes it, with descriptors.
 - torch's fp8 path on CPUs is `torch._scaled_mm`; it has none for FP4, so mxfp4 stands beside fp8.
 - The floor is the arithmetic at the rate that torch reaches in a 1536^3 fp32 or bf16 product
   (narrower numbers are multiplied in fp32 or bf16 here, so they take the faster of the two), or a
@@ -40,6 +41,23 @@ MATMUL_SIZE = 512
 
 def _layer_norm(x, weight, bias, _out):
     return torch.nn.functional.layer_norm(x, x.shape[1:], weight, bias, 1e-5)
+
+
+def _attend(q, k, v, _out, *, is_causal):
+    """Attend to 8 heads in each of 2 sequences."""
+    q, k, v = (x.view(2, -1, *x.shape[1:]) for x in (q, k, v))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
+
+
+def _flop(problem: Problem) -> float:
+    """Return the multiplications and additions that a problem takes."""
+    if problem.kernel == "matmul":
+        return 2.0 * problem.shape[0] ** 2 * problem.shape[1]
+    if problem.kernel not in ("attention", "flash"):
+        return 0.0
+    heads, context, size = problem.shape
+    products = 4.0 * heads * context**2 * size
+    return products / 2 if problem.kernel == "flash" else products
 
 
 PROBLEMS = (
@@ -54,6 +72,12 @@ PROBLEMS = (
     *(
         (Problem("matmul", dtype, block, (MATMUL_SIZE, MATMUL_SIZE)), lambda a, b, _: a @ b)
         for dtype, block in (("float32", 128), ("float32", 32), ("bfloat16", 128), ("float16", 128))
+    ),
+    (Problem("matmul", "bfloat16", 128, (2048, 2048)), lambda a, b, _: a @ b),
+    *(
+        (Problem(kernel, dtype, 128, (16, 1024, 64)), partial(_attend, is_causal=kernel == "flash"))
+        for kernel in ("attention", "flash")
+        for dtype in ("bfloat16", "float16", "float32")
     ),
 )
 
@@ -95,7 +119,7 @@ def tutorial_cases() -> list[Case]:
                 peer="torch",
                 ours=partial(tutorial_kernels.run, problem, tensors),
                 theirs=partial(operation, *tensors),
-                flop=2.0 * MATMUL_SIZE**3 if problem.kernel == "matmul" else 0.0,
+                flop=_flop(problem),
                 bytes=float(sum(t.nbytes for t in tensors)),
                 arithmetic="fp32" if problem.dtype == "float32" else "best",
             )

@@ -17,11 +17,14 @@ from typing import Any
 
 import pytest
 
+from conformance.exact import EXACT_IS_SLOWER, ExactTorch, same_seeds
 from conformance.shims import SHIMS
 
 __all__ = ["read_log"]
 
 _MAX_TEXT = 2000
+# Where it failed: the file, the line of source, and what it points at.
+_PLACE_LINES = 3
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -59,11 +62,13 @@ _stack = contextlib.ExitStack()
 _log: _Log | None = None
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Open the log and enter the shims, before any test file is imported."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Open the log and enter the shims, before any file of the suite is imported."""
     global _log  # noqa: PLW0603  pytest's hooks are functions of a module
-    _log = _Log(config.getoption("--conformance-log"))
-    for name in filter(None, config.getoption("--conformance-shims").split(",")):
+    options = early_config.known_args_namespace
+    _log = _Log(options.conformance_log)
+    for name in filter(None, options.conformance_shims.split(",")):
         _stack.enter_context(SHIMS[name]())
 
 
@@ -113,10 +118,9 @@ def pytest_runtest_logstart(nodeid: str) -> None:
     _log.write(test=nodeid)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Interrupt a test that takes too long."""
-    seconds = item.config.getoption("--conformance-timeout")
+@contextlib.contextmanager
+def _limit(seconds: int) -> Iterator[None]:
+    """Interrupt what takes too long."""
 
     def give_up(number: int, frame: FrameType | None) -> None:
         pytest.fail(f"took longer than {seconds} s")
@@ -124,10 +128,32 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     before = signal.signal(signal.SIGALRM, give_up)
     signal.alarm(seconds)
     try:
-        return (yield)
+        yield
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Limit the time of a test; give one that fails by its assertion exact references."""
+    seconds = item.config.getoption("--conformance-timeout")
+    restore = same_seeds()
+    try:
+        with _limit(seconds):
+            return (yield)
+    except AssertionError:
+        restore()
+        try:
+            with _limit(EXACT_IS_SLOWER * seconds), ExactTorch():
+                item.runtest()
+        except BaseException as error:  # whatever it is, the first failure is the one to tell
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        else:
+            item.user_properties.append(("reference", "float64"))
+            return None
+        raise
 
 
 def _text(report: pytest.TestReport) -> str:
@@ -138,8 +164,9 @@ def _text(report: pytest.TestReport) -> str:
     crash = getattr(longrepr, "reprcrash", None)
     if crash is None:
         return str(longrepr)[-_MAX_TEXT:]
-    lines = [line for line in str(longrepr).splitlines() if line.startswith(">")]
-    return "\n".join([str(crash.message)[:_MAX_TEXT], *lines])
+    lines = str(longrepr).splitlines()
+    end = next((i for i, line in enumerate(lines) if line.startswith("E ")), len(lines))
+    return "\n".join([str(crash.message)[:_MAX_TEXT], *lines[max(0, end - _PLACE_LINES) : end]])
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -149,4 +176,5 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         return
     outcome = "xfailed" if hasattr(report, "wasxfail") else report.outcome
     text = "" if outcome == "passed" else _text(report)
-    _log.write(test=report.nodeid, outcome=outcome, message=text, seconds=report.duration)
+    how = dict(report.user_properties)
+    _log.write(test=report.nodeid, outcome=outcome, message=text, seconds=report.duration, **how)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conformance.exact import EXACT_IS_SLOWER
 from conformance.plugin import read_log
 from conformance.suites import Suite
 
@@ -84,7 +85,7 @@ def _finish(task: _Task, options: Options) -> None:
         output = task.log.with_suffix(".out")
         with output.open("w") as out:
             process = subprocess.Popen(
-                task.command(options), cwd=task.checkout / task.suite.root, stdout=out,
+                task.command(options), cwd=task.suite.folder(task.checkout), stdout=out,
                 stderr=subprocess.STDOUT, env=task.environment(options), start_new_session=True,
             )  # fmt: skip
             try:
@@ -118,7 +119,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path, options: Options) -> str:
     while process.poll() is None:
         time.sleep(0.2)
         written = log.stat().st_mtime if log.exists() else 0
-        limit = options.timeout_s + _GRACE_S if written > started else _IMPORT_S
+        limit = EXACT_IS_SLOWER * options.timeout_s + _GRACE_S if written > started else _IMPORT_S
         if time.time() - max(started, written) > limit:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -131,7 +132,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path, options: Options) -> str:
 
 
 def _tasks(suite: Suite, checkout: Path, file: str, state: Path, options: Options) -> list[_Task]:
-    size = (checkout / suite.root / file).stat().st_size
+    size = (suite.folder(checkout) / file).stat().st_size
     count = options.jobs if size > _LARGE_BYTES else 1
     stem = file.replace("/", ".").removesuffix(".py")
     return [

@@ -1,7 +1,8 @@
 """Run one of Triton's tutorials as it is, with its benchmarks cut to sizes fit for a CPU.
 
 Run it as `python -m conformance.tutorial PATH`. The tutorial's own assertions decide. Its
-benchmarks call every provider at their first sizes, once each, without plotting.
+benchmarks call every provider at their first sizes, once each, without plotting. One that fails by
+an assertion is run again with exact references, which it then says.
 """
 
 from __future__ import annotations
@@ -17,8 +18,13 @@ from typing import Any
 
 import triton.testing
 
+from conformance.exact import ExactTorch, same_seeds
 from conformance.shims import SHIMS
-from conformance.suites import TUTORIAL_TESTS
+from conformance.suites import TUTORIAL_SHIMS, TUTORIAL_TESTS
+
+__all__ = ["EXACT"]
+
+EXACT = "passes with exact references"
 
 _SIZES = 2
 
@@ -48,11 +54,19 @@ def main(path: str) -> None:
     script = str(Path(path).resolve())
     triton.testing.Mark.run = _run
     triton.testing.do_bench = _bench_briefly
+    shims = (*TUTORIAL_TESTS.shims, *TUTORIAL_SHIMS.get(Path(path).name, ()))
     with contextlib.ExitStack() as stack:
-        for name in TUTORIAL_TESTS.shims:
+        for name in shims:
             stack.enter_context(SHIMS[name]())
         os.chdir(stack.enter_context(tempfile.TemporaryDirectory()))
-        runpy.run_path(script, run_name="__main__")
+        restore = same_seeds()
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except AssertionError:
+            restore()
+            with ExactTorch():
+                runpy.run_path(script, run_name="__main__")
+            print(EXACT)
 
 
 if __name__ == "__main__":

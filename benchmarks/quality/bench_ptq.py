@@ -1,0 +1,113 @@
+"""What formats do to a model, and how much of it each algorithm takes back.
+
+Run it as `python -m benchmarks.quality.bench_ptq`. Every format and algorithm quantizes the same
+checkpoint on the same calibration text; all are scored on the same held-out windows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from benchmarks.harness import Report, Section, publish
+from rich.console import Console
+from rich.progress import track
+
+from asterope import api, llm
+from asterope.quant import ALGORITHMS
+
+COMMAND = "python -m benchmarks.quality.bench_ptq"
+FORMATS = (
+    "fp8,mxfp8,nvfp4,mxfp4,nvfp4/fp8,mxfp4/fp8,nvfp4/same,mxfp4/same,nvfp4/same+h,mxfp4/same+h"
+)
+_LEAST_LOSS = 0.005
+HEADER = (
+    "weights/activations", "algorithm", "perplexity, of bf16's", "of rounding's loss taken back",
+    "KL", "top-1 agreement", "seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """One format by one algorithm.
+
+    `recovered` is the share of the perplexity that rounding to nearest, without rotation, loses and
+    this does not; None where that is less than half a percent, within the noise of a text.
+    """
+
+    format: str
+    algorithm: str
+    perplexity_ratio: float
+    recovered: float | None
+    kl: float
+    top1_agreement: float
+    seconds: float
+
+
+def measure(checkpoint: Path, formats: list[str], windows: int, tokens: int) -> list[Result]:
+    """Quantize a checkpoint in every way and score all at once."""
+    original = api.load(checkpoint)
+    text = api.text_of(original, None, max_tokens=tokens)
+    calibrations = {
+        name: api.read_calibration(original, name, num_windows=windows) for name in ALGORITHMS
+    }
+    models, took = {}, {}
+    cases = [(fmt, name) for fmt in formats for name in ALGORITHMS]
+    for case in track(cases, "quantizing", console=Console(stderr=True)):
+        start = time.perf_counter()
+        made = api.with_scheme(original, api.read_scheme(case[0]), None, calibrations[case[1]])
+        models[case], took[case] = made.model, time.perf_counter() - start
+    reference, found = llm.evaluate(
+        original.model, {"|".join(case): model for case, model in models.items()}, text.tokens
+    )
+    results = []
+    for fmt, name in cases:
+        quality = found[f"{fmt}|{name}"]
+        nearest = found.get(f"{fmt.partition('+')[0]}|rtn", found[f"{fmt}|rtn"])
+        lost = nearest.perplexity - reference.perplexity
+        is_felt = lost > _LEAST_LOSS * reference.perplexity
+        results.append(Result(
+            format=fmt, algorithm=name, kl=quality.kl, top1_agreement=quality.top1_agreement,
+            perplexity_ratio=quality.perplexity / reference.perplexity,
+            recovered=(nearest.perplexity - quality.perplexity) / lost if is_felt else None,
+            seconds=took[fmt, name],
+        ))  # fmt: skip
+    return results
+
+
+def cells(result: Result) -> list[str]:
+    """Return a row of the table."""
+    recovered = "" if result.recovered is None else f"{result.recovered:.0%}"
+    return [
+        result.format, result.algorithm, f"{result.perplexity_ratio:.4f}", recovered,
+        f"{result.kl:.4f}", f"{result.top1_agreement:.1%}", f"{result.seconds:.1f}",
+    ]  # fmt: skip
+
+
+def main(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint.")] = Path(api.SHIPPED_NAME),
+    formats: Annotated[str, typer.Option(metavar="NAMES", help="Formats.")] = FORMATS,
+    windows: Annotated[int, typer.Option(min=1, help="Calibration windows of 512 tokens.")] = 64,
+    tokens: Annotated[int, typer.Option(min=2, help="Held-out tokens to score.")] = 16384,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,
+    write: Annotated[bool, typer.Option(help="Write benchmarks/results/ptq_*.md.")] = False,
+) -> None:
+    """Compare quantization algorithms on a checkpoint."""
+    results = measure(checkpoint, formats.split(","), windows, tokens)
+    how = f"{checkpoint}: {windows} windows of text to calibrate on, {tokens:,} held-out tokens"
+    notes = [f"- {row.name}: {row.describe}." for row in ALGORITHMS.values()]
+    report = Report(
+        theme="ptq", title="Post-training quantization", notes="\n".join(notes),
+        sections=[Section(title=how, header=HEADER, rows=[cells(r) for r in results])],
+        data=[dataclasses.asdict(r) for r in results],
+        packages=["torch"], command=COMMAND,
+    )  # fmt: skip
+    publish(report, as_json=as_json, write=write)
+
+
+if __name__ == "__main__":
+    typer.run(main)

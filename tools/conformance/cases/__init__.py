@@ -1,0 +1,1 @@
+"""Tests of ours on kernels of others."""

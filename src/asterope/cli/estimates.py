@@ -64,6 +64,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     batch: opt.Batch = 32,
     prefill_batch: opt.PrefillBatch = 1,
     context: opt.Context = None,
+    tensor_parallel: opt.TensorParallel = 1,
     fidelity: opt.Fidelity = None,
     is_explained: Annotated[
         bool,
@@ -102,6 +103,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
 
     Example: `asterope simulate llama-3.1-8b --format mxfp4/fp8 --batch 64 --trace decode.json`
 
+    Example: `asterope simulate llama-3.1-405b --format mxfp4 --tensor-parallel 4`
+
     Example: `asterope simulate gemm 8192 8192 8192 --format mxfp4 --compare h100,b200 --explain`
 
     Example: `asterope simulate gemm 4096 4096 4096 --format mxfp8/same --report gemm.html`
@@ -139,6 +142,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         options = opt.estimate_options(
             opt.CostOptions(), chip=chip, compare=compare, batch=batch,
             prefill_batch=prefill_batch, context=context, fidelity=fidelity, phase=phase,
+            tensor_parallel=tensor_parallel,
         )  # fmt: skip
         shapes = _shapes(model, fmt, activations, rule)
         found = api.estimate(shapes, options, trace=trace, priced=False, progress=progress)
@@ -177,6 +181,7 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
     batch: opt.Batch = 32,
     prefill_batch: opt.PrefillBatch = 1,
     context: opt.Context = None,
+    tensor_parallel: opt.TensorParallel = 1,
     fidelity: opt.Fidelity = None,
     price: opt.Price = None,
     basis: opt.Basis = None,
@@ -214,7 +219,7 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
 
         wanted = opt.estimate_options(
             given, chip=chip, compare=compare, batch=batch, prefill_batch=prefill_batch,
-            context=context, fidelity=fidelity,
+            context=context, fidelity=fidelity, tensor_parallel=tensor_parallel,
         )  # fmt: skip
         found = api.estimate(_shapes(model, fmt, activations, rule), wanted, progress=progress)
     if as_json:

@@ -45,6 +45,7 @@ __all__ = [
     "Price",
     "Pue",
     "Rule",
+    "TensorParallel",
     "TextFile",
     "UsdPerKwh",
     "Utilisation",
@@ -168,6 +169,14 @@ Context = Annotated[
         help="Tokens of each sequence. Default: the model's own limit, 4096 at most.",
     ),
 ]
+TensorParallel = Annotated[
+    int,
+    typer.Option(
+        metavar="N", rich_help_panel=_CHIP,
+        help="Chips that share each layer and exchange their sums: 2 or 4 of a tray, or whole"
+        " trays.",
+    ),
+]  # fmt: skip
 Fidelity = Annotated[
     str | None,
     typer.Option(
@@ -273,9 +282,9 @@ def _price(text: str, chip: str) -> tuple[str, float]:
         ) from None
 
 
-def estimate_options(
+def estimate_options(  # noqa: PLR0913 - it passes on what commands take
     cost: CostOptions, *, chip: str, compare: str, batch: int, prefill_batch: int,
-    context: int | None, fidelity: str | None, phase: str = "both",
+    context: int | None, fidelity: str | None, phase: str = "both", tensor_parallel: int = 1,
 ) -> EstimateOptions:  # fmt: skip
     """Return what to time and how to price it.
 
@@ -293,6 +302,7 @@ def estimate_options(
         context=context,
         fidelity=None if fidelity is None else one_of(fidelity, FIDELITIES, "--fidelity"),
         phases=phases[one_of(phase, tuple(phases), "--phase")],
+        tensor_parallel=tensor_parallel,
         pricing=cost.pricing(chip),
     )  # fmt: skip
 

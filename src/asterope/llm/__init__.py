@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from asterope.llm.ptq import quantize_layers
     from asterope.llm.quality import Quality, evaluate
     from asterope.llm.sampling import Sampling, generate, sample
+    from asterope.llm.shard import shard
     from asterope.llm.tensors import TensorFiles, open_tensors
     from asterope.llm.tokenizer import Tokenizer, load_tokenizer
 
@@ -58,6 +59,7 @@ __all__ = [
     "quantize_layers",
     "read_config",
     "sample",
+    "shard",
 ]
 
 _MODULE_OF = {
@@ -70,6 +72,7 @@ _MODULE_OF = {
         "ptq": ("quantize_layers",),
         "quality": ("Quality", "evaluate"),
         "sampling": ("Sampling", "generate", "sample"),
+        "shard": ("shard",),
         "tensors": ("TensorFiles", "open_tensors"),
         "tokenizer": ("Tokenizer", "load_tokenizer"),
     }.items()

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from asterope.kernels import linear
+from asterope.kernels.linear import linear
 from asterope.llm.config import ModelConfig
 
 __all__ = ["KVCache", "Layer", "Linear", "PlainLinear", "rope_tables"]

@@ -48,6 +48,10 @@ def timed_by_operators(
     start_ps, timed = 0, []
     for launch in launches:
         result = launch.result
+        if launch.name in operators.COLLECTIVES:
+            timed.append(dataclasses.replace(launch, start_ps=start_ps))
+            start_ps += result.time_ps
+            continue
         if launch.name == _ATTENTION:
             found = _attention(model, chip, shape, next(windows))
         elif launch.tag in placed and result.flop:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asterope import __version__, chips, llm, twin
-from asterope.api.calibration import Calibration, read_calibration
+from asterope.api.calibration import Calibration, read_calibration, read_windows
 from asterope.api.save import save_checkpoint
 from asterope.api.source import Source, checkpoint_directory, find_source, resolve_scheme
 from asterope.api.timed import Run, events_per_launch
@@ -80,6 +80,26 @@ class LanguageModel:
         text = None if calibrate is None else Path(calibrate)
         calibration = read_calibration(self, algorithm, text, num_windows=calibration_windows)
         return with_scheme(self, scheme, progress, calibration)
+
+    def with_cache(
+        self, fmt: str = "fp8", *, calibrate: str | Path | None = None,
+        calibration_windows: int = 16, progress: Progress | None = None,
+    ) -> LanguageModel:  # fmt: skip
+        """Return the model with a KV cache in a format: `fp8`, or `auto` for that of activations.
+
+        With weights each layer's scales are those of the largest key and value in windows of the
+        text that `calibrate` names, as `read_windows` reads it.
+
+        Raises: ConfigError for a format that does not exist, or a text that cannot be used;
+        CheckpointError for keys or values that are not finite, or without a tokenizer.
+        """
+        windows = None
+        if self.has_weights and fmt != "auto":
+            file = None if calibrate is None else Path(calibrate)
+            windows, _ = read_windows(self, file, num_windows=calibration_windows)
+        return dataclasses.replace(
+            self, model=llm.with_cache(self.model, fmt, windows, progress=progress)
+        )
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, with those that the tokenizer opens a document with.

@@ -64,6 +64,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     batch: opt.Batch = 32,
     prefill_batch: opt.PrefillBatch = 1,
     context: opt.Context = None,
+    kv: opt.KvCache = "auto",
     tensor_parallel: opt.TensorParallel = 1,
     fidelity: opt.Fidelity = None,
     is_explained: Annotated[
@@ -144,7 +145,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
             prefill_batch=prefill_batch, context=context, fidelity=fidelity, phase=phase,
             tensor_parallel=tensor_parallel,
         )  # fmt: skip
-        shapes = _shapes(model, fmt, activations, rule)
+        shapes = _shapes(model, fmt, activations, rule, kv)
         found = api.estimate(shapes, options, trace=trace, priced=False, progress=progress)
     if as_json:
         write_json(plain(found))
@@ -181,6 +182,7 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
     batch: opt.Batch = 32,
     prefill_batch: opt.PrefillBatch = 1,
     context: opt.Context = None,
+    kv: opt.KvCache = "auto",
     tensor_parallel: opt.TensorParallel = 1,
     fidelity: opt.Fidelity = None,
     price: opt.Price = None,
@@ -221,7 +223,7 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
             given, chip=chip, compare=compare, batch=batch, prefill_batch=prefill_batch,
             context=context, fidelity=fidelity, tensor_parallel=tensor_parallel,
         )  # fmt: skip
-        found = api.estimate(_shapes(model, fmt, activations, rule), wanted, progress=progress)
+        found = api.estimate(_shapes(model, fmt, activations, rule, kv), wanted, progress=progress)
     if as_json:
         write_json(plain(found))
         return
@@ -246,14 +248,17 @@ def _check_file(file: Path | None) -> None:
         raise OutputError("is a directory", where=str(file), hint=f"name a file: {file / 'out'}")
 
 
-def _shapes(model: str, fmt: str | None, activations: str, rule: str | None) -> LanguageModel:
+def _shapes(
+    model: str, fmt: str | None, activations: str, rule: str | None, kv: str
+) -> LanguageModel:
     """Return the model that a user's words mean, quantized, without weights."""
     from asterope import api
 
     shapes = api.from_config(model)
-    if fmt is None and shapes.scheme is not None:
-        return shapes
-    return api.with_scheme(shapes, api.resolve_scheme(fmt, activations=activations, rule=rule))
+    if fmt is not None or shapes.scheme is None:
+        scheme = api.resolve_scheme(fmt, activations=activations, rule=rule)
+        shapes = api.with_scheme(shapes, scheme)
+    return shapes if kv == "auto" else shapes.with_cache(kv)
 
 
 def _cost_of_speed(

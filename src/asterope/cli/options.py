@@ -39,6 +39,7 @@ __all__ = [
     "Format",
     "Formats",
     "IdlePower",
+    "KvCache",
     "MaxTextTokens",
     "OverheadPower",
     "PrefillBatch",
@@ -175,6 +176,13 @@ TensorParallel = Annotated[
         metavar="N", rich_help_panel=_CHIP,
         help="Chips that share each layer and exchange their sums: 2 or 4 of a tray, or whole"
         " trays.",
+    ),
+]  # fmt: skip
+KvCache = Annotated[
+    str,
+    typer.Option(
+        "--kv", metavar="NAME", rich_help_panel=_CHIP,
+        help="Format of the KV cache: `auto` is that of the activations, `fp8` half of it.",
     ),
 ]  # fmt: skip
 Fidelity = Annotated[

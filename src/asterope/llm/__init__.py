@@ -18,6 +18,7 @@ from asterope.llm.published import (
 )
 
 if TYPE_CHECKING:
+    from asterope.llm.cache import CACHE_FORMATS, with_cache
     from asterope.llm.kept_layers import KeptLayers
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
     from asterope.llm.load import load_model, model_from_config, projections
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from asterope.llm.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = [
+    "CACHE_FORMATS",
     "FAMILIES",
     "KVCache",
     "KeptLayers",
@@ -60,11 +62,13 @@ __all__ = [
     "read_config",
     "sample",
     "shard",
+    "with_cache",
 ]
 
 _MODULE_OF = {
     name: module
     for module, names in {
+        "cache": ("CACHE_FORMATS", "with_cache"),
         "kept_layers": ("KeptLayers",),
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),
         "load": ("load_model", "model_from_config", "projections"),

@@ -135,7 +135,7 @@ class _Checkpoint:
             for name in norms:
                 shape = (self.config.head_dim,)
                 norms[name] = self.files.get(f"{prefix}.self_attn.{name}.weight", shape, self.dtype)
-        parts = {
+        parts: dict[str, Any] = {
             name: self._projection(prefix, pieces)
             for name, pieces in projections(self.config).items()
         }
@@ -219,10 +219,10 @@ def model_from_config(
 
     def layer() -> Layer:
         head = meta(config.head_dim) if config.head_norms else None
+        parts: dict[str, Any] = {key: projection(p) for key, p in projections(config).items()}
         return Layer(
             attention_norm=meta(config.hidden_size), mlp_norm=meta(config.hidden_size),
-            q_norm=head, k_norm=head,
-            **{key: projection(pieces) for key, pieces in projections(config).items()},
+            q_norm=head, k_norm=head, **parts,
         )  # fmt: skip
 
     embedding = meta(config.vocab_size, config.hidden_size)

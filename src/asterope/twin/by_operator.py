@@ -70,7 +70,7 @@ def _attention(model: Model, chip: Chip, shape: StepShape, window: int | None) -
     config = model.config
     heads = operators.Heads(
         query=config.num_heads, key_value=config.num_kv_heads, dim=config.head_dim,
-        cache_bits=8 * model.dtype.itemsize,
+        cache_bits=8 * model.kv_dtype.itemsize,
     )  # fmt: skip
     if shape.new_tokens == 1:
         keys = min(shape.context, window or shape.context)

@@ -115,7 +115,7 @@ class StepTime:
 
 def memory_of(model: Model, chip: Chip, *, batch: int, context: int) -> Memory:
     """Return what the weights and a KV cache of batch x context tokens take."""
-    per_token = model.config.kv_bytes_per_token(model.dtype.itemsize)
+    per_token = model.config.kv_bytes_per_token(model.kv_dtype.itemsize)
     return Memory(
         weight_bytes=model.weight_bytes,
         kv_bytes=per_token * batch * context,
@@ -188,7 +188,7 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
     time_s, energy_j = timeline.time_s, timeline.energy_j
     return StepTime(
         phase=phase, chip=f"{chip.name}:{chip.profile}", fidelity=fidelity, model=model.name,
-        scheme=model.scheme, chips=tensor_parallel,
+        scheme=model.described, chips=tensor_parallel,
         batch=batch, context=context, new_tokens=new_tokens,
         time_s=time_s, energy_j=None if energy_j is None else tensor_parallel * energy_j,
         energy_parts_j={k: tensor_parallel * v for k, v in timeline.energy_parts_j().items()},

@@ -21,7 +21,7 @@ from asterope.quant import Algorithm, algorithm
 if TYPE_CHECKING:
     from asterope.api.language_model import LanguageModel
 
-__all__ = ["Calibration", "read_calibration", "read_windows"]
+__all__ = ["Calibration", "read_calibration", "text_windows"]
 
 _FIELD = "text"
 _CHARACTERS_PER_TOKEN = 16
@@ -45,11 +45,13 @@ def read_calibration(
 ) -> Calibration | None:  # fmt: skip
     """Return how to calibrate an algorithm: None for one that needs no text.
 
-    The algorithm is `gptq` where none is named but a file is, else `rtn`. The text is that of
-    `read_windows`.
+    The algorithm is `gptq` where none is named but a file is, else `rtn`. A file is plain text,
+    JSON lines or Parquet with a field `text`; its documents are taken in order until there are
+    `num_windows` of `length` tokens, or of the model's context. Without a file, library sources
+    that the shipped model is not scored on are taken in an order drawn by `seed`.
 
-    Raises: ConfigError for an algorithm that does not exist, or one that needs no text and has a
-    file; else as `read_windows`.
+    Raises: ConfigError for an algorithm that does not exist, a file that cannot be read, or one
+    with fewer tokens than a window; CheckpointError if there is no tokenizer.
     """
     chosen = algorithm(name or ("rtn" if file is None else "gptq"))
     if not chosen.needs_text:
@@ -59,23 +61,17 @@ def read_calibration(
                 hint="leave --calibrate out, or use --algorithm gptq",
             )  # fmt: skip
         return None
-    windows, what = read_windows(model, file, num_windows=num_windows, length=length, seed=seed)
+    windows, what = text_windows(model, file, num_windows=num_windows, length=length, seed=seed)
     return Calibration(algorithm=chosen, windows=windows, what=what)
 
 
-def read_windows(
-    model: LanguageModel, file: Path | None, *, num_windows: int, length: int = 512, seed: int = 0
+def text_windows(
+    model: LanguageModel, file: Path | None, *, num_windows: int, length: int, seed: int = 0
 ) -> tuple[torch.Tensor, str]:
-    """Return windows of a text's tokens, and what they are in words.
+    """Return windows of a text that is as in `read_calibration`, and what they are in words.
 
-    A file is plain text, JSON lines or Parquet with a field `text`; its documents are taken in
-    order until there are `num_windows` of `length` tokens, or of the model's context. Without a
-    file, library sources that the shipped model is not scored on are taken in an order drawn by
-    `seed`.
-
-    Shapes: result [S, T].
-    Raises: ConfigError for a file that cannot be read, or one with fewer tokens than a window;
-    CheckpointError if there is no tokenizer.
+    Shapes: result [S, T], at most `num_windows` of `length`.
+    Raises: as `read_calibration`.
     """
     length = min(length, model.config.max_context)
     documents = _library(seed) if file is None else _documents(file, num_windows * length)

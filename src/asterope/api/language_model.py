@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asterope import __version__, chips, llm, twin
-from asterope.api.calibration import Calibration, read_calibration, read_windows
+from asterope.api.calibration import Calibration, read_calibration, text_windows
 from asterope.api.save import save_checkpoint
 from asterope.api.source import Source, checkpoint_directory, find_source, resolve_scheme
 from asterope.api.timed import Run, events_per_launch
@@ -22,6 +22,7 @@ from asterope.quant import Scheme
 __all__ = ["LanguageModel", "from_config", "load"]
 
 Progress = Callable[[int, int], None]
+_WINDOW = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -88,7 +89,7 @@ class LanguageModel:
         """Return the model with a KV cache in a format: `fp8`, or `auto` for that of activations.
 
         With weights each layer's scales are those of the largest key and value in windows of the
-        text that `calibrate` names, as `read_windows` reads it.
+        text that `calibrate` names, as `text_windows` reads it.
 
         Raises: ConfigError for a format that does not exist, or a text that cannot be used;
         CheckpointError for keys or values that are not finite, or without a tokenizer.
@@ -96,7 +97,7 @@ class LanguageModel:
         windows = None
         if self.has_weights and fmt != "auto":
             file = None if calibrate is None else Path(calibrate)
-            windows, _ = read_windows(self, file, num_windows=calibration_windows)
+            windows, _ = text_windows(self, file, num_windows=calibration_windows, length=_WINDOW)
         return dataclasses.replace(
             self, model=llm.with_cache(self.model, fmt, windows, progress=progress)
         )

@@ -14,18 +14,21 @@ from asterope.quant.config import parse_quantization_config, quantization_config
 from asterope.quant.equalize import equalizing_scale
 from asterope.quant.inputs import InputSums
 from asterope.quant.linear import QuantizedLinear, concatenate, from_quantized, split
+from asterope.quant.recipes import RECIPES, Recipe, recipe
 from asterope.quant.rtn import common_amax, quantize_weight
 from asterope.quant.scheme import ACTIVATIONS, UNQUANTIZED, WEIGHT_FORMATS, Scheme, scheme
 
 __all__ = [
     "ACTIVATIONS",
     "ALGORITHMS",
+    "RECIPES",
     "UNQUANTIZED",
     "WEIGHT_FORMATS",
     "Algorithm",
     "Calibrated",
     "InputSums",
     "QuantizedLinear",
+    "Recipe",
     "Scheme",
     "algorithm",
     "common_amax",
@@ -37,6 +40,7 @@ __all__ = [
     "quantization_config",
     "quantize_calibrated",
     "quantize_weight",
+    "recipe",
     "scheme",
     "split",
     "to_tensors",

@@ -14,6 +14,7 @@ from asterope.quant.config import parse_quantization_config, quantization_config
 from asterope.quant.equalize import equalizing_scale
 from asterope.quant.inputs import InputSums
 from asterope.quant.linear import QuantizedLinear, concatenate, from_quantized, split
+from asterope.quant.readers import Layout, quantization_of, read_layout
 from asterope.quant.rtn import common_amax, quantize_weight
 from asterope.quant.scheme import ACTIVATIONS, UNQUANTIZED, WEIGHT_FORMATS, Scheme, scheme
 
@@ -25,6 +26,7 @@ __all__ = [
     "Algorithm",
     "Calibrated",
     "InputSums",
+    "Layout",
     "QuantizedLinear",
     "Scheme",
     "algorithm",
@@ -35,8 +37,10 @@ __all__ = [
     "from_tensors",
     "parse_quantization_config",
     "quantization_config",
+    "quantization_of",
     "quantize_calibrated",
     "quantize_weight",
+    "read_layout",
     "scheme",
     "split",
     "to_tensors",

@@ -19,20 +19,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 
-from asterope.errors import CheckpointError, FormatError
-from asterope.formats import BlockFormat, QuantizedTensor, ScaleRule, pack
-from asterope.quant.linear import QuantizedLinear, from_quantized, reciprocal
+from asterope.errors import FormatError
+from asterope.formats import BlockFormat, pack
+from asterope.quant.linear import QuantizedLinear, reciprocal
 from asterope.quant.recode import from_e4m3
 from asterope.quant.scheme import Scheme
+from asterope.quant.stored import REAL_DTYPES, Places, stored_layer, take
 
 __all__ = ["from_tensors", "to_tensors"]
-
-_REAL_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_E4M3_NAN = 0x7F
-_SMALLEST_DIVISOR = 2.0**-126
 
 
 def to_tensors(name: str, layer: QuantizedLinear) -> dict[str, torch.Tensor]:
@@ -93,91 +89,17 @@ def from_tensors(name: str, tensors: Mapping[str, torch.Tensor], scheme: Scheme)
     Raises: CheckpointError for a tensor that is missing, of another type or shape, or holds NaN or
     a negative scale; ShapeError if the block does not divide K. Each names the tensor.
     """
-    fmt = scheme.format
-    if fmt is None:
-        codes = _take(tensors, f"{name}.weight", _REAL_DTYPES)
-        scheme.check_shape(codes.shape, f"{name}.weight")
-        return QuantizedLinear(scheme=scheme, codes=codes, bias=_bias(tensors, name, len(codes)))
-    packed = fmt.element.bits < 8
-    key = f"{name}.weight_packed" if packed else f"{name}.weight"
-    codes = _take(tensors, key, (torch.uint8 if packed else torch.float8_e4m3fn,))
-    n, width = codes.shape if codes.dim() == 2 else (0, 0)
-    k = width * 8 // fmt.element.bits
-    scheme.check_shape((n, k), key)
-    codes = codes.view(torch.uint8)
-    if not packed:
-        _check_codes(codes & _E4M3_NAN, _E4M3_NAN - 1, key)
-    q = QuantizedTensor(
-        codes=codes.numpy(),
-        scales=_scales(tensors, name, fmt, (n, k)).numpy(),
-        global_scale=_global_scale(tensors, name) if fmt.two_level else None,
-        format=fmt,
-        rule=ScaleRule(str(scheme.rule)),
-        rounding="nearest_even",
-        axis=1,
-        seed=None,
-        packed=packed,
-    )
-    return from_quantized(q, scheme, bias=_bias(tensors, name, n))
-
-
-def _take(
-    tensors: Mapping[str, torch.Tensor],
-    key: str,
-    dtypes: tuple[torch.dtype, ...],
-    shapes: tuple[tuple[int, ...], ...] = (),
-) -> torch.Tensor:
-    """Return a tensor of one of the types and, if any are given, shapes."""
-    tensor = tensors.get(key)
-    if tensor is None:
-        raise CheckpointError("is missing from the checkpoint", where=key)
-    if tensor.dtype not in dtypes:
-        wanted = " or ".join(str(dtype) for dtype in dtypes)
-        raise CheckpointError(f"is {tensor.dtype}, not {wanted}", where=key)
-    if shapes and tuple(tensor.shape) not in shapes:
-        wanted = " or ".join(str(list(shape)) for shape in shapes)
-        raise CheckpointError(f"has shape {list(tensor.shape)}, not {wanted}", where=key)
-    return tensor
-
-
-def _bias(tensors: Mapping[str, torch.Tensor], name: str, n: int) -> torch.Tensor | None:
-    key = f"{name}.bias"
-    return _take(tensors, key, _REAL_DTYPES, ((n,),)) if key in tensors else None
-
-
-def _scales(
-    tensors: Mapping[str, torch.Tensor], name: str, fmt: BlockFormat, shape: tuple[int, int]
-) -> torch.Tensor:
-    """Return codes of block scales, or float32 scales of rows or the tensor with two axes."""
-    key, (n, k) = f"{name}.weight_scale", shape
-    if isinstance(fmt.granularity, int):
-        dtype = torch.uint8 if fmt.scale.name == "e8m0" else torch.float8_e4m3fn
-        codes = _take(tensors, key, (dtype,), ((n, k // fmt.granularity),)).view(torch.uint8)
-        _check_codes(codes, fmt.scale.max_code, key)
-        return codes
-    shapes = ((n, 1), (n,)) if fmt.granularity == "row" else ((1,), (), (1, 1))
-    values = _take(tensors, key, _REAL_DTYPES, shapes).float().reshape(-1, 1)
-    bad = ~(torch.isfinite(values) & (values >= 0))
-    if bad.any():
-        row = int(torch.nonzero(bad)[0, 0])
-        raise CheckpointError(f"scale {row} is {float(values[row])}", where=key)
-    return values
-
-
-def _check_codes(codes: torch.Tensor, largest: int, key: str) -> None:
-    """Check that no code is above the one of the largest number: those are NaN, or negative."""
-    bad = codes > largest
-    if bad.any():
-        place = [int(i) for i in torch.nonzero(bad)[0]]
-        raise CheckpointError(f"the code at {place} is NaN, or negative in a scale", where=key)
-
-
-def _global_scale(tensors: Mapping[str, torch.Tensor], name: str) -> np.float32:
-    """Return what the block scales are multiplied by: the reciprocal of what is stored."""
-    key = f"{name}.weight_global_scale"
-    divisor = float(_take(tensors, key, _REAL_DTYPES, ((1,), (), (1, 1))))
-    if not _SMALLEST_DIVISOR <= divisor <= 1 / _SMALLEST_DIVISOR:
-        raise CheckpointError(
-            f"{divisor} is outside {_SMALLEST_DIVISOR:.3g}..{1 / _SMALLEST_DIVISOR:.3g}", where=key
+    fmt, bias = scheme.format, f"{name}.bias"
+    if fmt is not None:
+        places = Places(
+            codes=f"{name}.weight_packed" if fmt.element.bits < 8 else f"{name}.weight",
+            scales=f"{name}.weight_scale",
+            upper=f"{name}.weight_global_scale",
+            upper_divides=True,
+            bias=bias,
         )
-    return reciprocal(divisor)
+        return stored_layer(tensors, scheme, places)
+    codes = take(tensors, f"{name}.weight", REAL_DTYPES)
+    scheme.check_shape(codes.shape, f"{name}.weight")
+    held = take(tensors, bias, REAL_DTYPES, ((len(codes),),)) if bias in tensors else None
+    return QuantizedLinear(scheme=scheme, codes=codes, bias=held)

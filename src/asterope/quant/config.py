@@ -12,12 +12,14 @@ Source: compressed-tensors 0.20, `quantization/quant_scheme.py` (presets) and `q
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 from asterope.errors import CheckpointError, FormatError, UnsupportedError
+from asterope.quant.fields import check_fields, names
+from asterope.quant.fields import mapping as _mapping
+from asterope.quant.fields import refuse as _refuse
 from asterope.quant.scheme import Scheme
 
 __all__ = ["parse_quantization_config", "quantization_config"]
@@ -39,6 +41,16 @@ _STORED_FORMATS: Mapping[str, str] = MappingProxyType(
 _FP8_FORMATS = ("float-quantized", "naive-quantized")
 _STORED_STATUS = ("compressed", "frozen")
 """Early versions wrote `frozen` with compressed weights."""
+
+_ROOT_FIELDS = (
+    "quant_method", "quantization_status", "format", "config_groups", "ignore", "kv_cache_scheme",
+    "sparsity_config", "transform_config", "global_compression_ratio", "version", "asterope",
+)  # fmt: skip
+_GROUP_FIELDS = ("targets", "weights", "input_activations", "output_activations", "format")
+_ARGS_FIELDS = (
+    "num_bits", "type", "strategy", "group_size", "symmetric", "dynamic", "actorder",
+    "scale_dtype", "zp_dtype", "observer", "observer_kwargs",
+)  # fmt: skip
 
 _Kind = tuple[int, str, int | None]
 """Bits, strategy and group size: what tells one format of floats from another."""
@@ -174,6 +186,7 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
     [(group_name, value)] = groups.items()
     where = f"{_GROUP}.{group_name}"
     group = _mapping(value, where)
+    check_fields(group, _GROUP_FIELDS, where)
     if group.get("targets") != ["Linear"]:
         _refuse(f"{where}.targets", group.get("targets"), "['Linear']")
     if group.get("output_activations") is not None:
@@ -183,15 +196,13 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
     activations = _activations(
         group.get("input_activations"), weights, f"{where}.input_activations"
     )
-    ignore = config.get("ignore") or []
-    if not isinstance(ignore, list) or not all(isinstance(name, str) for name in ignore):
-        raise CheckpointError("is not a list of names", where=f"{_ROOT}.ignore")
+    ignore = names(config.get("ignore"), f"{_ROOT}.ignore")
     rotation = _rotation(config.get("transform_config"), ignore)
-    return _scheme(weights, activations, config.get("asterope"), rotation), tuple(ignore)
+    return _scheme(weights, activations, config.get("asterope"), rotation), ignore
 
 
 def _check_root(config: Mapping[str, Any]) -> None:
-    _mapping(config, _ROOT)
+    check_fields(_mapping(config, _ROOT), _ROOT_FIELDS, _ROOT)
     for field, known in (
         ("quant_method", ("compressed-tensors",)),
         ("quantization_status", _STORED_STATUS),
@@ -238,6 +249,7 @@ def _activations(value: Any, weights: str, where: str) -> str:
 
 def _kind(args: Mapping[str, Any], where: str) -> _Kind:
     """Return what tells formats apart; refuse what is not plain symmetric floats."""
+    check_fields(args, _ARGS_FIELDS, where)
     if args.get("type") != "float":
         _refuse(f"{where}.type", args.get("type"), "float")
     if args.get("symmetric") is False:
@@ -261,13 +273,3 @@ def _scheme(weights: str, activations: str, record: Any, rotation: int | None) -
 def _words(kind: _Kind) -> str:
     bits, strategy, group_size = kind
     return f"{bits} bits by {strategy}" + (f" of {group_size}" if group_size else "")
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise CheckpointError(f"is {type(value).__name__}, not an object", where=where)
-    return value
-
-
-def _refuse(where: str, found: object, wanted: str) -> NoReturn:
-    raise UnsupportedError(f"{reprlib.repr(found)} cannot be read; {wanted} can", where=where)

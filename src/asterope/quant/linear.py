@@ -218,7 +218,7 @@ def storable(global_scale: float | np.float32) -> np.float32:
 def from_quantized(
     q: QuantizedTensor, scheme: Scheme, *, bias: torch.Tensor | None = None
 ) -> QuantizedLinear:
-    """Return the layer that holds a quantized weight; a global scale is made `storable`.
+    """Return the layer that holds a quantized weight, its global scale as it is.
 
     Shapes: q [N, K], reduced along K, packed or not.
     """
@@ -237,7 +237,7 @@ def from_quantized(
     scales = torch.from_numpy(q.scales)
     upper = None
     if q.format.two_level:
-        one = 1.0 if q.global_scale is None else float(storable(q.global_scale))
+        one = 1.0 if q.global_scale is None else float(q.global_scale)
         upper = torch.full((n,), one, dtype=torch.float32)
         scales = scales.view(torch.float8_e4m3fn)
     return QuantizedLinear(scheme=scheme, codes=held, scales=scales, row_scale=upper, bias=bias)

@@ -1,0 +1,10 @@
+"""What is said of parts of a checkpoint that are read and not used."""
+
+from __future__ import annotations
+
+__all__ = ["KV_CACHE", "STATIC_INPUTS"]
+
+STATIC_INPUTS = (
+    "The checkpoint's scales of inputs are not used: each token is quantized with its own."
+)
+KV_CACHE = "The checkpoint asks for a quantized KV cache; keys and values are kept as computed."

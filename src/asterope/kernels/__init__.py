@@ -5,6 +5,12 @@ from __future__ import annotations
 from asterope.kernels.activation import silu_mul, silu_mul_reference
 from asterope.kernels.attention import attention, attention_reference
 from asterope.kernels.attention_cycles import AttentionShape, KeyBlocks
+from asterope.kernels.block_linear import (
+    SCALED_DEPTH,
+    block_linear,
+    block_linear_reference,
+    quantize_groups,
+)
 from asterope.kernels.choices import watched_choices
 from asterope.kernels.key_blocks import ConsideredKeys, choose_key_blocks, considered_keys
 from asterope.kernels.linear import linear, linear_reference
@@ -22,6 +28,7 @@ from asterope.kernels.tiling import (
 
 __all__ = [
     "ACTIVATION_FORMATS",
+    "SCALED_DEPTH",
     "AttentionShape",
     "Blocks",
     "Choice",
@@ -31,12 +38,15 @@ __all__ = [
     "ScaledOperand",
     "attention",
     "attention_reference",
+    "block_linear",
+    "block_linear_reference",
     "choose_blocks",
     "choose_key_blocks",
     "considered",
     "considered_keys",
     "linear",
     "linear_reference",
+    "quantize_groups",
     "quantize_rows",
     "rms_norm",
     "rms_norm_reference",

@@ -79,10 +79,11 @@ def load_model(
     """
     path = Path(directory)
     raw = read_config(path)
-    config = ModelConfig.from_dict(raw, where=str(path / "config.json"))
     stored = raw.get("quantization_config")
+    layout = read_layout(stored) if stored else None
+    config = ModelConfig.from_dict(raw, where=str(path / "config.json"))
     with open_tensors(path) as files:
-        source = _Checkpoint(files, config, compute_dtype(dtype, config), scheme, stored)
+        source = _Checkpoint(files, config, compute_dtype(dtype, config), scheme, layout)
         model = source.model(progress)
     model.name = path.name
     return model
@@ -93,11 +94,11 @@ class _Checkpoint:
 
     def __init__(
         self, files: TensorFiles, config: ModelConfig, dtype: torch.dtype, scheme: Scheme | None,
-        stored: Mapping[str, Any] | None,
+        layout: Layout | None,
     ) -> None:  # fmt: skip
         self.files, self.config, self.dtype = files, config, dtype
-        self.layout: Layout | None = read_layout(stored) if stored else None
-        self.stored = self.layout.scheme if self.layout else None
+        self.layout = layout
+        self.stored = layout.scheme if layout else None
         if self.stored is not None and scheme is not None and scheme != self.stored:
             raise ConfigError(
                 f"the checkpoint is already quantized ({self.stored.describe()})",

@@ -14,7 +14,7 @@ from asterope.quant.config import parse_quantization_config, quantization_config
 from asterope.quant.equalize import equalizing_scale
 from asterope.quant.inputs import InputSums
 from asterope.quant.linear import QuantizedLinear, concatenate, from_quantized, split
-from asterope.quant.readers import Layout, quantization_of, read_layout
+from asterope.quant.readers import Layout, experts_from_blocks, quantization_of, read_layout
 from asterope.quant.rtn import common_amax, quantize_weight
 from asterope.quant.scheme import ACTIVATIONS, UNQUANTIZED, WEIGHT_FORMATS, Scheme, scheme
 
@@ -33,6 +33,7 @@ __all__ = [
     "common_amax",
     "concatenate",
     "equalizing_scale",
+    "experts_from_blocks",
     "from_quantized",
     "from_tensors",
     "parse_quantization_config",

@@ -4,6 +4,7 @@
 |---|---|
 | fp8_tensor | `weight` e4m3 [N, K], `weight_scale` float32 [1] |
 | fp8_row | `weight` e4m3 [N, K], `weight_scale` float32 [N, 1] |
+| fp8_block128 | `weight` e4m3 [N, K], `weight_scale` float32 [N / 128, K / 128], rounded up |
 | mxfp8 | `weight` e4m3 [N, K], `weight_scale` uint8 (E8M0) [N, K / 32] |
 | mxfp6, mxfp4, mxfp4_e1m2 | `weight_packed` uint8 [N, K x bits / 8], `weight_scale` as mxfp8 |
 | nvfp4 | `weight_packed`, `weight_scale` e4m3 [N, K / 16], `weight_global_scale` float32 [1] |
@@ -50,6 +51,9 @@ def _weight_tensors(name: str, layer: QuantizedLinear) -> dict[str, torch.Tensor
     if layer.scales is None:
         scale = _one_scale(name, layer) if fmt.granularity == "tensor" else _row_scale(layer)
         return {"weight": layer.codes, "weight_scale": scale}
+    if isinstance(fmt.granularity, tuple):
+        scales = _block_scales(name, layer.scales, fmt.granularity[0])
+        return {"weight": layer.codes, "weight_scale": scales}
     if fmt.element.name == "e4m3":
         return {"weight": layer.codes, "weight_scale": layer.scales}
     tensors = {"weight_packed": _packed(layer, fmt), "weight_scale": layer.scales}
@@ -68,6 +72,17 @@ def _packed(layer: QuantizedLinear, fmt: BlockFormat) -> torch.Tensor:
 
 def _row_scale(layer: QuantizedLinear) -> torch.Tensor:
     return layer.tensors["row_scale"][:, None]
+
+
+def _block_scales(name: str, rows: torch.Tensor, size: int) -> torch.Tensor:
+    """Return one row of scales for each block of so many."""
+    blocks = rows[::size]
+    if not torch.equal(blocks.repeat_interleave(size, 0)[: len(rows)], rows):
+        raise FormatError(
+            f"scales change inside a block of {size} rows", where=name,
+            hint="store the layers that were concatenated one by one: split(layer, sizes)",
+        )  # fmt: skip
+    return blocks
 
 
 def _one_scale(name: str, layer: QuantizedLinear) -> torch.Tensor:

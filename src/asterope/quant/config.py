@@ -31,6 +31,7 @@ _STORED_FORMATS: Mapping[str, str] = MappingProxyType(
     {
         "fp8_tensor": "float-quantized",
         "fp8_row": "float-quantized",
+        "fp8_block128": "float-quantized",
         "mxfp8": "mxfp8-quantized",
         "mxfp6": "mxfp6-pack-quantized",
         "mxfp4": "mxfp4-pack-quantized",
@@ -49,7 +50,7 @@ _ROOT_FIELDS = (
 _GROUP_FIELDS = ("targets", "weights", "input_activations", "output_activations", "format")
 _ARGS_FIELDS = (
     "num_bits", "type", "strategy", "group_size", "symmetric", "dynamic", "actorder",
-    "scale_dtype", "zp_dtype", "observer", "observer_kwargs",
+    "block_structure", "scale_dtype", "zp_dtype", "observer", "observer_kwargs",
 )  # fmt: skip
 
 _Kind = tuple[int, str, int | None]
@@ -58,6 +59,7 @@ _KINDS: Mapping[str, _Kind] = MappingProxyType(
     {
         "fp8_tensor": (8, "tensor", None),
         "fp8_row": (8, "channel", None),
+        "fp8_block128": (8, "block", None),
         "mxfp8": (8, "group", 32),
         "mxfp6": (6, "group", 32),
         "mxfp4": (4, "group", 32),
@@ -67,6 +69,9 @@ _KINDS: Mapping[str, _Kind] = MappingProxyType(
 )
 _FP8_WEIGHTS = ("fp8_tensor", "fp8_row")
 _FP8_TOKEN: _Kind = (8, "token", None)
+_FP8_GROUPS: _Kind = (8, "group", 128)
+"""Activations beside weights in blocks of 128 x 128."""
+_BLOCK_STRUCTURE = [128, 128]
 
 
 def quantization_config(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def quantization_config(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]
     stored = _STORED_FORMATS[scheme.weights]
     activations = None
     if scheme.activation_format is not None:
-        kind = _FP8_TOKEN if scheme.activations == "fp8" else _KINDS[scheme.weights]
+        kind = _FP8_TOKEN if scheme.activations == "fp8" else _same_kind(scheme.weights)
         activations = _args(kind, dynamic=True)
     group = {
         "targets": ["Linear"],
@@ -162,7 +167,9 @@ def _args(kind: _Kind, *, dynamic: bool) -> dict[str, Any]:
         "dynamic": dynamic,
         "actorder": None,
     }
-    if group_size is not None:
+    if strategy == "block":
+        args["block_structure"] = _BLOCK_STRUCTURE
+    if group_size is not None and kind != _FP8_GROUPS:
         args["scale_dtype"] = "torch.uint8" if strategy == "group" else "torch.float8_e4m3fn"
     return args
 
@@ -171,8 +178,8 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
     """Return the scheme of a checkpoint and the layers it leaves unquantized.
 
     One group of linear layers is read, weights of the formats of `Scheme`, activations in bf16,
-    dynamic fp8 a token, or the format of the weights. Where nvfp4 activations have a static upper
-    scale, a dynamic one a row takes its place.
+    fp8 a token, or the format of the weights. Where fp8 activations have a static scale, and nvfp4
+    ones a static upper scale, a dynamic one a row takes its place.
 
     Raises: UnsupportedError for a valid configuration that cannot be read; CheckpointError for one
     that is not valid. Each names the field.
@@ -223,7 +230,7 @@ def _weights(value: Any, stored: Any, where: str) -> str:
     if not names or args.get("dynamic"):
         _refuse(where, _words(kind), "one of " + ", ".join(_KINDS))
     for name in names:
-        is_alias = name in _FP8_WEIGHTS and stored in _FP8_FORMATS
+        is_alias = _STORED_FORMATS[name] in _FP8_FORMATS and stored in _FP8_FORMATS
         if is_alias or stored == _STORED_FORMATS[name]:
             return name
     raise CheckpointError(
@@ -238,13 +245,20 @@ def _activations(value: Any, weights: str, where: str) -> str:
         return "bf16"
     args = _mapping(value, where)
     kind = _kind(args, where)
+    if kind == _KINDS["fp8_tensor"] and not args.get("dynamic"):
+        return "fp8"
     if not args.get("dynamic"):
         _refuse(where, "a static scale", "dynamic scales")
     if kind == _FP8_TOKEN:
         return "fp8"
-    if kind != _KINDS[weights] or weights in _FP8_WEIGHTS:
-        _refuse(where, _words(kind), f"8 bits by token, or {_words(_KINDS[weights])}")
+    if kind != _same_kind(weights) or weights in _FP8_WEIGHTS:
+        _refuse(where, _words(kind), f"8 bits by token, or {_words(_same_kind(weights))}")
     return "same"
+
+
+def _same_kind(weights: str) -> _Kind:
+    """Return the kind of activations that have the format of the weights."""
+    return _FP8_GROUPS if weights == "fp8_block128" else _KINDS[weights]
 
 
 def _kind(args: Mapping[str, Any], where: str) -> _Kind:
@@ -256,6 +270,8 @@ def _kind(args: Mapping[str, Any], where: str) -> _Kind:
         _refuse(f"{where}.symmetric", False, "true")
     if args.get("actorder") in ("group", "dynamic"):
         _refuse(f"{where}.actorder", args["actorder"], "null or static")
+    if args.get("strategy") == "block" and args.get("block_structure") != _BLOCK_STRUCTURE:
+        _refuse(f"{where}.block_structure", args.get("block_structure"), str(_BLOCK_STRUCTURE))
     group_size = None if args.get("group_size") == -1 else args.get("group_size")
     return args.get("num_bits", 8), str(args.get("strategy")), group_size
 

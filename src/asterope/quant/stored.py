@@ -108,12 +108,21 @@ def _scales(
         codes = take(tensors, key, dtypes, ((n, k // fmt.granularity),)).view(torch.uint8)
         _check_codes(codes, fmt.scale.max_code, key)
         return codes
+    if isinstance(fmt.granularity, tuple):
+        tall, wide = fmt.granularity
+        blocks = (-(-n // tall), -(-k // wide))
+        return _real_scales(take(tensors, key, REAL_DTYPES, (blocks,)), key)
     shapes = ((n, 1), (n,)) if fmt.granularity == "row" else ((1,), (), (1, 1))
-    values = take(tensors, key, REAL_DTYPES, shapes).float().reshape(-1, 1)
+    return _real_scales(take(tensors, key, REAL_DTYPES, shapes).reshape(-1, 1), key)
+
+
+def _real_scales(stored: torch.Tensor, key: str) -> torch.Tensor:
+    values = stored.float()
     bad = ~(torch.isfinite(values) & (values >= 0))
     if bad.any():
-        row = int(torch.nonzero(bad)[0, 0])
-        raise CheckpointError(f"scale {row} is {float(values[row])}", where=key)
+        place = [int(i) for i in torch.nonzero(bad)[0]]
+        at = place[0] if values.shape[1] == 1 else place
+        raise CheckpointError(f"scale {at} is {float(values[tuple(place)])}", where=key)
     return values
 
 

@@ -10,14 +10,11 @@ from asterope.errors import ShapeError
 from asterope.kernels.linear import check_linear
 from asterope.kernels.operands import check_product_types, check_vectors
 from asterope.kernels.product import add_parts, block_place, store_output
-from asterope.kernels.quantize import quantize_rows
+from asterope.kernels.quantize import SCALED_DEPTH
 from asterope.kernels.scaled_linear import ScaledOperand
 from asterope.kernels.tiling import choose_blocks
 
-__all__ = ["SCALED_DEPTH", "block_linear", "block_linear_reference", "quantize_groups"]
-
-SCALED_DEPTH = 128
-"""How many elements along K share a scale."""
+__all__ = ["block_linear", "block_linear_reference"]
 
 
 @triton.jit
@@ -60,22 +57,6 @@ def _block_linear_kernel(
         x_at += BLOCK_K
         w_at += BLOCK_K
     store_output(acc, y, x_row, None, bias, offs_m, offs_n, M, N, stride_y, X_ROW, False, BIAS)
-
-
-def quantize_groups(x: torch.Tensor) -> ScaledOperand:
-    """Quantize each 128 neighbours of a row to e4m3 with a float32 scale, to nearest even.
-
-    Shapes: x [M, K], float32, bf16 or fp16; scales of the result [M, K / 128], rounded up.
-    """
-    m, k = x.shape
-    steps = triton.cdiv(k, SCALED_DEPTH)
-    whole = torch.nn.functional.pad(x, (0, steps * SCALED_DEPTH - k)) if k % SCALED_DEPTH else x
-    groups = quantize_rows(whole.reshape(m * steps, SCALED_DEPTH), "fp8")
-    assert groups.row_scale is not None
-    return ScaledOperand(
-        codes=groups.codes.view(m, -1)[:, :k], format="e4m3",
-        scales=groups.row_scale.view(m, steps),
-    )  # fmt: skip
 
 
 def block_linear(

@@ -16,6 +16,7 @@ from asterope.quant.readers.layout import Layout, Reader
 from asterope.quant.readers.modelopt import from_own_file, read_modelopt
 from asterope.quant.readers.mxfp4 import experts_from_blocks, refuse_mxfp4
 from asterope.quant.readers.quark import read_quark
+from asterope.quant.readers.torchao import read_torchao
 
 __all__ = ["READERS", "Layout", "experts_from_blocks", "quantization_of", "read_layout"]
 
@@ -26,6 +27,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "fp8": read_fp8,
         "fbgemm_fp8": read_fbgemm_fp8,
         "quark": read_quark,
+        "torchao": read_torchao,
         "mxfp4": refuse_mxfp4,
     }
 )

@@ -53,6 +53,17 @@ def test_nvfp4_is_code_times_scale_times_scale_2(algorithm):
     assert torch.equal(read(stored, config(algorithm)).dequantize(), weight)
 
 
+def test_blocks_of_32_have_each_scale_twice():
+    """W4A8_NVFP4_FP8 of 0.47; of other algorithms they are scales of half the size."""
+    stored, _ = nvfp4_tensors()
+    key = f"{NAME}.weight_scale"
+    stored[key] = stored[key].view(torch.uint8)[:, ::2].contiguous().view(torch.float8_e4m3fn)
+    fine = stored | {key: stored[key].view(torch.uint8).repeat_interleave(2, 1)}
+    fine[key] = fine[key].view(torch.float8_e4m3fn)
+    found = {"quant_method": "modelopt", "quant_algo": "W4A8_NVFP4_FP8", "group_size": 32}
+    assert torch.equal(read(stored, found).dequantize(), read(fine).dequantize())
+
+
 def test_upper_scale_is_not_taken_for_its_reciprocal():
     """compressed-tensors stores 1 / scale under another name: the classic wrong import."""
     stored, weight = nvfp4_tensors(upper=2.0**-5)

@@ -8,7 +8,7 @@
 | W4A8_MXFP4_FP8 | uint8 [N, K / 2] | uint8 (E8M0) [N, K / 32] | fp8 |
 | NVFP4 | uint8 [N, K / 2] | e4m3 [N, K / 16] | nvfp4 |
 | W4A16_NVFP4 | as NVFP4 | as NVFP4 | bf16 |
-| W4A8_NVFP4_FP8 | as NVFP4 | as NVFP4 | fp8 |
+| W4A8_NVFP4_FP8 | as NVFP4 | as NVFP4, or [N, K / 32] | fp8 |
 
 NVFP4 weights have a `weight_scale_2` float32 [], which multiplies: value = code x weight_scale x
 weight_scale_2. compressed-tensors stores the reciprocal. Projections that engines fuse may have
@@ -22,6 +22,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
+
+import torch
 
 from asterope.errors import CheckpointError
 from asterope.formats import BlockFormat
@@ -46,6 +48,9 @@ _SCHEMES: Mapping[str, Scheme] = MappingProxyType(
         "W4A8_NVFP4_FP8": Scheme(weights="nvfp4", activations="fp8"),
     }
 )
+_COARSE = "W4A8_NVFP4_FP8"
+"""The algorithm whose blocks may be twice as large: each of their scales is taken for two."""
+_COARSE_SIZE = 32
 _STATIC = ("FP8", "NVFP4", "W4A8_MXFP4_FP8", "W4A8_NVFP4_FP8")
 """Algorithms whose layers store an `input_scale`."""
 _FIELDS = (
@@ -89,7 +94,8 @@ def read_modelopt(config: Mapping[str, Any]) -> Layout:
     scheme = _SCHEMES[str(algorithm)]
     fmt = scheme.format
     assert fmt is not None
-    _check_group_size(config.get("group_size"), fmt, f"{_ROOT}.group_size")
+    if algorithm != _COARSE or config.get("group_size") != _COARSE_SIZE:
+        _check_group_size(config.get("group_size"), fmt, f"{_ROOT}.group_size")
     groups = mapping(config.get("config_groups") or {}, f"{_ROOT}.config_groups")
     if len(groups) > 1:
         refuse(f"{_ROOT}.config_groups", f"{len(groups)} groups", "one")
@@ -104,11 +110,22 @@ def read_modelopt(config: Mapping[str, Any]) -> Layout:
         places = Places(
             codes=f"{name}.weight", scales=f"{name}.weight_scale", upper=f"{name}.weight_scale_2"
         )
+        if algorithm == _COARSE:
+            tensors = _finer(tensors, places)
         return stored_layer(tensors, scheme, places)
 
     return Layout(
         scheme=scheme, layer=layer, is_kept=lambda name, _: is_named(name, ignored), notes=notes
     )
+
+
+def _finer(tensors: Tensors, places: Places) -> Tensors:
+    """Return tensors with a scale for each 16 elements, where there is one for 32."""
+    codes, scales = tensors.get(places.codes), tensors.get(places.scales)
+    if codes is None or scales is None or 2 * codes.shape[-1] != _COARSE_SIZE * scales.shape[-1]:
+        return tensors
+    doubled = scales.view(torch.uint8).repeat_interleave(2, -1).view(scales.dtype)
+    return {**tensors, places.scales: doubled}
 
 
 def _check_group(value: Any, fmt: BlockFormat, where: str) -> None:

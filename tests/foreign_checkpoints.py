@@ -12,7 +12,7 @@ from foreign_weights import fp8, mx, nvfp4
 from llm_checkpoints import tensors_of
 from tokenized_checkpoint import SMALL, write_tokenized
 
-__all__ = ["FOREIGN", "Foreign", "write_both"]
+__all__ = ["FOREIGN", "QUARK_MX", "TORCHAO", "Foreign", "quark", "quark_spec", "write_both"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,15 +134,30 @@ FOREIGN = {
                      quark_spec("fp4", "per_group", **QUARK_MX | {"is_dynamic": True})),
         layer=mx_blocks("e2m1"), weights="mxfp4", activations="same",
     ),
-    "quark-mxfp8": Foreign(
-        config=quark(quark_spec("fp8_e4m3", "per_group", **QUARK_MX)),
-        layer=mx_blocks("e4m3"), weights="mxfp8", activations="bf16",
-    ),
     "quark-fp8": Foreign(
         config=quark(quark_spec("fp8_e4m3", "per_tensor"), quark_spec("fp8_e4m3", "per_tensor")),
         layer=modelopt_fp8, weights="fp8_tensor", activations="fp8",
     ),
 }  # fmt: skip
+
+
+TORCHAO = {
+    "quant_method": "torchao",
+    "quant_type": {
+        "default": {
+            "_type": "MXDynamicActivationMXWeightConfig",
+            "_version": 1,
+            "_data": {
+                "block_size": 32,
+                "activation_dtype": {"_type": "torch.dtype", "_data": "float4_e2m1fn_x2"},
+                "weight_dtype": {"_type": "torch.dtype", "_data": "float4_e2m1fn_x2"},
+                "kernel_preference": {"_type": "KernelPreference", "_data": "AUTO"},
+                "scaling_mode": {"_type": "ScaleCalculationMode", "_data": "RCEIL"},
+            },
+        }
+    },
+    "modules_to_not_convert": None,
+}
 
 
 def write_both(directory: Path, foreign: Foreign, *, kept: tuple[str, ...] = ()):

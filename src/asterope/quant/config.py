@@ -53,6 +53,9 @@ _ARGS_FIELDS = (
     "block_structure", "scale_dtype", "zp_dtype", "observer", "observer_kwargs",
 )  # fmt: skip
 
+_TRANSFORM_FIELDS = ("type", "apply", "randomize", "requires_grad", "head_dim", "precision")
+_APPLY_FIELDS = ("targets", "location", "inverse", "ignore")
+
 _Kind = tuple[int, str, int | None]
 """Bits, strategy and group size: what tells one format of floats from another."""
 _KINDS: Mapping[str, _Kind] = MappingProxyType(
@@ -131,20 +134,25 @@ def _rotation(value: Any, ignore: Sequence[str]) -> int | None:
     if not value:
         return None
     where = f"{_ROOT}.transform_config"
-    groups = _mapping(_mapping(value, where).get("config_groups"), f"{where}.config_groups")
+    check_fields(_mapping(value, where), ("config_groups",), where)
+    groups = _mapping(value.get("config_groups"), f"{where}.config_groups")
     if len(groups) != 1:
         _refuse(f"{where}.config_groups", f"{len(groups)} transforms", "one Hadamard rotation")
     [(name, group)] = groups.items()
     where = f"{where}.config_groups.{name}"
     group = _mapping(group, where)
+    check_fields(group, _TRANSFORM_FIELDS, where)
     for field, known in (("type", ("hadamard",)), ("randomize", (False, None))):
         if group.get(field) not in known:
             _refuse(f"{where}.{field}", group.get(field), str(known[0]))
     found = group.get("apply")
     applied = [a for a in found if isinstance(a, Mapping)] if isinstance(found, list) else []
     places = sorted(str(a.get("location")) for a in applied)
+    for a in applied:
+        check_fields(a, _APPLY_FIELDS, f"{where}.apply")
     is_ours = all(
-        a.get("targets") in ("Linear", ["Linear"]) and set(a.get("ignore") or ()) == set(ignore)
+        a.get("targets") in ("Linear", ["Linear"])
+        and set(names(a.get("ignore"), f"{where}.apply.ignore")) == set(ignore)
         for a in applied
     )
     if places != ["input", "weight_input"] or not is_ours:

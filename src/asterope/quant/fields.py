@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Collection, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from asterope.errors import CheckpointError, UnsupportedError
 
-__all__ = ["check_fields", "mapping", "names", "refuse"]
+__all__ = ["check_fields", "look_up", "mapping", "names", "refuse"]
+
+T = TypeVar("T")
 
 
 def mapping(value: Any, where: str) -> Mapping[str, Any]:
@@ -30,6 +32,11 @@ def names(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
         raise CheckpointError("is not a list of names", where=where)
     return tuple(found)
+
+
+def look_up(table: Mapping[Any, T], key: object) -> T | None:
+    """Return what a table has for a key out of JSON, which may be anything: lists do not hash."""
+    return next((value for known, value in table.items() if known == key), None)
 
 
 def refuse(where: str, found: object, wanted: str) -> NoReturn:

@@ -9,6 +9,7 @@ import torch
 
 from asterope.errors import CheckpointError, UnsupportedError
 from asterope.quant import Scheme, read_layout
+from foreign_checkpoints import TORCHAO
 from foreign_weights import mx, nvfp4, swizzled
 
 NAME = "model.layers.0.mlp.up_proj"
@@ -137,18 +138,7 @@ def test_transformers_saves_what_is_loaded(torchao, tmp_path):
 
 
 # -- by the layout's rule alone --------------------------------------------------------------------
-MX = {
-    "_type": "MXDynamicActivationMXWeightConfig",
-    "_version": 1,
-    "_data": {
-        "block_size": 32,
-        "activation_dtype": {"_type": "torch.dtype", "_data": "float4_e2m1fn_x2"},
-        "weight_dtype": {"_type": "torch.dtype", "_data": "float4_e2m1fn_x2"},
-        "kernel_preference": {"_type": "KernelPreference", "_data": "AUTO"},
-        "scaling_mode": {"_type": "ScaleCalculationMode", "_data": "RCEIL"},
-    },
-}
-MX_CONFIG = {"quant_method": "torchao", "quant_type": {"default": MX}}
+MX = TORCHAO["quant_type"]["default"]
 
 
 def described(kind="MXTensor", **data):
@@ -162,7 +152,7 @@ def test_scales_are_where_the_layout_says(n, k, is_swizzled):
     codes, scales, wanted = mx(np.random.default_rng(0), n, k, element="e2m1")
     held = torch.from_numpy(swizzled(scales.numpy())) if is_swizzled else scales
     stored = {f"{NAME}._weight_qdata": codes, f"{NAME}._weight_scale": held}
-    layout = read_layout(MX_CONFIG)
+    layout = read_layout(TORCHAO)
     layer = layout.layer(NAME, stored, described(is_swizzled_scales=is_swizzled))
     assert torch.equal(layer.dequantize(), wanted)
 
@@ -203,7 +193,7 @@ def test_a_tensor_that_is_wrong_is_named(change, metadata, where, what):
     short = {"_weight_qdata": codes, "_weight_scale": scales} | change
     stored = {f"{NAME}.{key}": tensor for key, tensor in short.items() if tensor is not None}
     with pytest.raises(CheckpointError) as caught:
-        read_layout(MX_CONFIG).layer(NAME, stored, metadata)
+        read_layout(TORCHAO).layer(NAME, stored, metadata)
     assert caught.value.where == f"{NAME}.{where}"
     assert what in caught.value.what
 
@@ -212,9 +202,9 @@ def test_what_the_files_say_and_is_not_understood_is_refused():
     codes, scales, _ = mx(np.random.default_rng(0), 32, 64, element="e2m1")
     stored = {f"{NAME}._weight_qdata": codes, f"{NAME}._weight_scale": scales}
     with pytest.raises(UnsupportedError, match="not understood"):
-        read_layout(MX_CONFIG).layer(NAME, stored, described(transposed=True))
+        read_layout(TORCHAO).layer(NAME, stored, described(transposed=True))
     with pytest.raises(UnsupportedError, match="not understood"):
-        read_layout(MX_CONFIG).layer(NAME, stored | {f"{NAME}._weight_zero": codes}, described())
+        read_layout(TORCHAO).layer(NAME, stored | {f"{NAME}._weight_zero": codes}, described())
 
 
 @pytest.mark.parametrize(
@@ -233,7 +223,7 @@ def test_what_the_files_say_and_is_not_understood_is_refused():
     ],
 )
 def test_configuration_that_cannot_be_read_names_the_field(path, value):
-    found = copy.deepcopy(MX_CONFIG)
+    found = copy.deepcopy(TORCHAO)
     *folders, last = path.split(".")
     place = found
     for folder in folders:

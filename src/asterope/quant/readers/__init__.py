@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from asterope.errors import CheckpointError
-from asterope.quant.fields import mapping, refuse
+from asterope.quant.fields import look_up, mapping, refuse
 from asterope.quant.readers.compressed import read_compressed
 from asterope.quant.readers.fp8 import read_fbgemm_fp8, read_fp8
 from asterope.quant.readers.layout import Layout, Reader
@@ -44,9 +44,10 @@ def read_layout(config: Any) -> Layout:
     that is not valid. Each names the field.
     """
     method = mapping(config, "quantization_config").get("quant_method")
-    if method not in READERS:
+    reader = look_up(READERS, method)
+    if reader is None:
         refuse("quantization_config.quant_method", method, ", ".join(READERS))
-    return READERS[str(method)](config)
+    return reader(config)
 
 
 def quantization_of(raw: Mapping[str, Any], directory: Path) -> Any:

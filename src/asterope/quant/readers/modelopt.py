@@ -27,7 +27,7 @@ import torch
 
 from asterope.errors import CheckpointError
 from asterope.formats import BlockFormat
-from asterope.quant.fields import check_fields, mapping, names, refuse
+from asterope.quant.fields import check_fields, look_up, mapping, names, refuse
 from asterope.quant.linear import QuantizedLinear
 from asterope.quant.readers.layout import Layout, Tensors, check_tensors, is_named
 from asterope.quant.readers.notes import KV_CACHE, STATIC_INPUTS
@@ -89,9 +89,9 @@ def read_modelopt(config: Mapping[str, Any]) -> Layout:
     """
     check_fields(config, _FIELDS, _ROOT)
     algorithm = config.get("quant_algo")
-    if algorithm not in _SCHEMES:
+    scheme = look_up(_SCHEMES, algorithm)
+    if scheme is None:
         refuse(f"{_ROOT}.quant_algo", algorithm, ", ".join(_SCHEMES))
-    scheme = _SCHEMES[str(algorithm)]
     fmt = scheme.format
     assert fmt is not None
     if algorithm != _COARSE or config.get("group_size") != _COARSE_SIZE:

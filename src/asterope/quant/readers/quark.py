@@ -3,13 +3,12 @@
 | weight of global_quant_config | `weight` | `weight_scale` |
 |---|---|---|
 | fp4, per_group 32, scale_format e8m0 | uint8 [N, K / 2] | uint8 (E8M0) [N, K / 32] |
-| fp8_e4m3, per_group 32, scale_format e8m0 | e4m3 [N, K] | uint8 (E8M0) [N, K / 32] |
-| fp8_e4m3, per_tensor | e4m3 [N, K] | float32 [] |
-| fp8_e4m3, per_channel | e4m3 [N, K] | float32 [N] |
+| fp8_e4m3, per_tensor | e4m3 [N, K] | of the model's own type [] |
+| fp8_e4m3, per_channel | e4m3 [N, K] | of the model's own type [N] |
 
 Inputs are not quantized, quantized as the weights are, or fp8. `scale_calculation_mode` is the
 scale rule. Not read: `dtype` "mx", whose scales and codes are one tensor; fp6, whose codes are
-packed from the highest bit down; layers with formats of their own.
+packed from the highest bit down; layers with formats of their own. 0.13 cannot write MXFP8.
 
 Source: amd-quark 0.13, `torch/quantization/config/config.py`, `torch/export/nn/modules`,
 `torch/utils/pack.py`.
@@ -21,7 +20,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from asterope.quant.fields import check_fields, mapping, names, refuse
+from asterope.quant.fields import check_fields, look_up, mapping, names, refuse
 from asterope.quant.linear import QuantizedLinear
 from asterope.quant.readers.layout import Layout, Tensors, check_tensors, is_named
 from asterope.quant.readers.notes import KV_CACHE, STATIC_INPUTS
@@ -54,7 +53,6 @@ _Kind = tuple[Any, Any, Any, Any]
 _KINDS: Mapping[_Kind, str] = MappingProxyType(
     {
         ("fp4", "per_group", 32, "e8m0"): "mxfp4",
-        ("fp8_e4m3", "per_group", 32, "e8m0"): "mxfp8",
         ("fp8_e4m3", "per_tensor", None, None): "fp8_tensor",
         ("fp8_e4m3", "per_channel", None, None): "fp8_row",
     }
@@ -100,13 +98,13 @@ def read_quark(config: Mapping[str, Any]) -> Layout:
 
 def _scheme(whole: Mapping[str, Any], where: str) -> Scheme:
     spec, kind = _spec(whole.get("weight"), f"{where}.weight")
-    weights = _KINDS.get(kind)
+    weights = look_up(_KINDS, kind)
     is_per_row = spec.get("ch_axis") in (None, _ROWS_AXIS)
     if weights is None or (weights == "fp8_row" and not is_per_row):
         refuse(f"{where}.weight", kind, "one of " + ", ".join(map(str, _KINDS)))
     activations = _activations(whole.get("input_tensors"), kind, f"{where}.input_tensors")
-    mode = spec.get("scale_calculation_mode") if weights.startswith("mx") else None
-    if mode not in _RULES:
+    mode = spec.get("scale_calculation_mode") if weights == "mxfp4" else None
+    if mode not in tuple(_RULES):
         refuse(f"{where}.weight.scale_calculation_mode", mode, "even, floor or ceil")
     return Scheme(weights=weights, activations=activations, rule=_RULES[mode])
 
@@ -115,7 +113,7 @@ def _activations(value: Any, weights: _Kind, where: str) -> str:
     if value is None:
         return "bf16"
     _, kind = _spec(value, where)
-    if _KINDS.get(kind, "").startswith("fp8"):
+    if (look_up(_KINDS, kind) or "").startswith("fp8"):
         return "fp8"
     if kind != weights:
         refuse(where, kind, f"null, fp8_e4m3 by tensor or channel, or {weights}")

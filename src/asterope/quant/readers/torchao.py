@@ -82,7 +82,7 @@ def read_torchao(config: Mapping[str, Any]) -> Layout:
     check_fields(kinds, ("default",), f"{_ROOT}.quant_type")
     kind, data = _typed(kinds.get("default"), _WHERE)
     if kind not in _CONFIGS:
-        refuse(_WHERE, kind, ", ".join(_CONFIGS))
+        refuse(f"{_WHERE}._type", kind, ", ".join(_CONFIGS))
     scheme = _CONFIGS[kind](data, f"{_WHERE}._data")
 
     def layer(name: str, tensors: Tensors, metadata: Mapping[str, str]) -> QuantizedLinear:
@@ -106,7 +106,9 @@ def _typed(value: Any, where: str) -> tuple[str, Mapping[str, Any]]:
 
 def _named(value: Any, where: str) -> str:
     """Return the value of an enumeration or the name of a type that torchao wrote."""
-    return str(mapping(value, where).get("_data"))
+    found = mapping(value, where)
+    check_fields(found, ("_type", "_data"), where)
+    return str(found.get("_data"))
 
 
 def _float8_dynamic(data: Mapping[str, Any], where: str) -> Scheme:

@@ -57,3 +57,18 @@ def test_projections_that_are_fused_have_global_scales_of_their_own_or_one():
 
 def test_every_file_is_tested():
     assert sorted(path.name for path in FILES.iterdir() if path.is_dir()) == sorted(SCHEMES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCHEMES)
+def test_transformers_loads_what_is_saved(name, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    ast.load(FILES / name).save(tmp_path / "ours")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "ours", dtype=torch.bfloat16
+    )
+    with torch.no_grad():
+        theirs(torch.arange(8)[None])  # which decompresses
+    for key, wanted in load_file(FILES / f"{name}.expected.safetensors").items():
+        found = theirs.get_parameter(key).float()
+        torch.testing.assert_close(found, wanted, rtol=2**-7, atol=0)

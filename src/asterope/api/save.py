@@ -101,8 +101,19 @@ def _config(model: Model, source: Source, scheme: Scheme | None) -> dict[str, An
     config = {k: v for k, v in source.config.items() if k not in ("quantization_config", "dtype")}
     config["torch_dtype"] = str(model.dtype).removeprefix("torch.")
     if scheme is not None:
-        config["quantization_config"] = quantization_config(scheme, [_HEAD])
+        config["quantization_config"] = quantization_config(scheme, [_HEAD, *_kept(model)])
     return config
+
+
+def _kept(model: Model) -> list[str]:
+    """Return the names of projections that are not quantized."""
+    return [
+        f"model.layers.{index}.{name}"
+        for index, layer in enumerate(model.layers)
+        for place, pieces in projections(model.config).items()
+        if isinstance(getattr(layer, place), PlainLinear)
+        for name, *_ in pieces
+    ]
 
 
 def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from asterope.errors import CheckpointError, ConfigError, FormatError
 from asterope.llm import published_config, published_model, read_config
-from asterope.quant import UNQUANTIZED, Scheme, parse_quantization_config
+from asterope.quant import UNQUANTIZED, Layout, Scheme, read_layout
 from asterope.quant import scheme as parse_scheme
 
 __all__ = [
@@ -41,8 +41,19 @@ class Source:
     @property
     def stored_scheme(self) -> Scheme | None:
         """How a checkpoint that is already quantized is, None for an original."""
+        layout = self._layout
+        return layout.scheme if layout else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a quantized checkpoint holds that is not used."""
+        layout = self._layout
+        return layout.notes if layout else ()
+
+    @property
+    def _layout(self) -> Layout | None:
         stored = self.config.get("quantization_config")
-        return parse_quantization_config(stored)[0] if stored else None
+        return read_layout(stored) if stored else None
 
 
 def shipped_model() -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from asterope.cli import options as opt
 from asterope.cli.errors import need_torch
 from asterope.cli.output import progress_bars, say, show, write, write_json
 from asterope.report import accuracy_table, notes_text, plain
+
+if TYPE_CHECKING:
+    from asterope.api import LanguageModel
 
 __all__ = ["evaluate", "generate", "quantize"]
 
@@ -38,6 +41,8 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
 ) -> None:
     """Round a checkpoint's linear layers to a format and save it as compressed-tensors.
 
+    A checkpoint that another tool quantized keeps its codes, without `--format`.
+
     With a text to look at, less is lost; if that is broken off, the same command goes on behind the
     layers that are done. What is saved is read back and compared bit for bit
     before it gets its name.
@@ -53,6 +58,8 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         api.check_target(out)
         scheme = api.resolve_scheme(fmt, activations=activations, rule=rule)
         original = api.load(checkpoint, dtype=dtype, progress=functools.partial(progress, "load"))
+        if original.scheme is not None and (fmt, algorithm, calibrate) == (None,) * 3:
+            scheme = original.scheme
         calibration = api.read_calibration(
             original, algorithm, calibrate, num_windows=calibration_windows
         )
@@ -69,12 +76,14 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
             "directory": str(directory), "scheme": model.model.scheme or "unquantized",
             "weight_bytes": after, "original_weight_bytes": before,
             "calibrated_on": calibration.what if calibration else None,
+            "notes": list(original.source.notes),
         })  # fmt: skip
         return
     write(f"{directory}\n")
     say(f"{model.model.scheme or 'unquantized'}: {before:,} to {after:,} bytes of weights")
     if calibration:
         say(f"calibrated on {calibration.what}")
+    _say_notes(original)
 
 
 def evaluate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it takes
@@ -131,6 +140,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     say(f"on {scored.accuracy.text}")
     if calibration:
         say(f"by {calibration.algorithm.name}, calibrated on {calibration.what}")
+    _say_notes(original)
 
 
 def generate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it takes
@@ -183,3 +193,9 @@ def generate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         return
     write("\n")
     say(f"{took_s:.2f} s, kernel compilation included")
+    _say_notes(model)
+
+
+def _say_notes(model: LanguageModel) -> None:
+    for note in model.source.notes:
+        say(note)

@@ -78,9 +78,9 @@ Format = Annotated[
     str | None,
     typer.Option(
         "--format", metavar="NAME",
-        help="Weight format: fp8, fp8_tensor, mxfp8, mxfp6, mxfp4, mxfp4_e1m2, nvfp4, or bf16 for"
-        " unquantized; `mxfp4/fp8` says the activations too, `+h` rotates in blocks. Default:"
-        " mxfp4, or what the checkpoint is quantized to.",
+        help="Weight format: fp8, fp8_tensor, fp8_block, mxfp8, mxfp6, mxfp4, mxfp4_e1m2, nvfp4,"
+        " or bf16 for unquantized; `mxfp4/fp8` says the activations too, `+h` rotates in blocks."
+        " Default: mxfp4, or what the checkpoint is quantized to.",
     ),
 ]  # fmt: skip
 Activations = Annotated[

@@ -1,4 +1,4 @@
-"""Quantize activations on the fly: one scale a row (fp8) or one a block (mx formats, nvfp4)."""
+"""Quantize activations on the fly: a scale a row (fp8) or a block (fp8, mx formats, nvfp4)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from asterope.errors import FormatError, ShapeError
 from asterope.formats import BlockFormat, ScaleRule, block
 from asterope.kernels.scaled_linear import ScaledOperand
 
-__all__ = ["ACTIVATION_FORMATS", "quantize_rows"]
+__all__ = ["ACTIVATION_FORMATS", "SCALED_DEPTH", "quantize_groups", "quantize_rows"]
 
 ACTIVATION_FORMATS = ("fp8", "mxfp8", "mxfp6", "mxfp4", "mxfp4_e1m2", "nvfp4")
+SCALED_DEPTH = 128
+"""How many elements of a row share a scale in `quantize_groups`."""
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _MANTISSA_BITS = 23
 _MANTISSA = (1 << _MANTISSA_BITS) - 1
@@ -31,6 +33,24 @@ def _fp8_kernel(x, codes, scales, K, stride_x, BLOCK: tl.constexpr):
     scale = tl.where(amax >= 0x7F800000, float("nan"), scale)
     tl.store(scales + row, scale)
     tl.store(codes + row * K + offs, (value / scale).to(tl.float8e4nv), mask=on)
+
+
+@triton.jit
+def _fp8_groups_kernel(x, codes, scales, K, stride_x, DEPTH: tl.constexpr, BLOCK: tl.constexpr):
+    """One row, as `_fp8_kernel` does for each DEPTH elements of it."""
+    row = tl.program_id(0).to(tl.int64)
+    GROUPS: tl.constexpr = BLOCK // DEPTH
+    offs = tl.arange(0, BLOCK)
+    value = tl.load(x + row * stride_x + offs, mask=offs < K, other=0.0).to(tl.float32)
+    blocks = tl.reshape(value, (GROUPS, DEPTH))
+    amax = _block_amax(blocks)
+    scale = tl.maximum(amax.to(tl.float32, bitcast=True) / 448.0, 1.1754943508222875e-38)
+    scale = tl.where(amax >= 0x7F800000, float("nan"), scale)
+    offs_s = tl.arange(0, GROUPS)
+    steps = tl.cdiv(K, DEPTH)
+    tl.store(scales + row * steps + offs_s, scale, mask=offs_s < steps)
+    code = tl.reshape(blocks / scale[:, None], (BLOCK,)).to(tl.float8e4nv)
+    tl.store(codes + row * K + offs, code, mask=offs < K)
 
 
 @triton.jit
@@ -145,26 +165,47 @@ def quantize_rows(x: torch.Tensor, fmt: str, rule: ScaleRule | str | None = None
         raise FormatError(
             f"activations cannot be {fmt!r}", hint=f"use {', '.join(ACTIVATION_FORMATS)} or bf16"
         )
-    if x.dtype not in _DTYPES:
-        raise FormatError(
-            f"activations of {str(x.dtype).removeprefix('torch.')} cannot be quantized",
-            where=fmt,
-            hint="convert them to float32, bfloat16 or float16",
-        )
     form = block("fp8_row" if fmt == "fp8" else fmt)
     rule = _check_rule(form, rule)
-    if x.dim() != 2 or x.stride(1) != 1:
-        raise ShapeError(
-            f"x {list(x.shape)} does not have two axes with contiguous rows",
-            where=fmt,
-            hint="x is [tokens, in]; call .contiguous()",
-        )
+    _check_rows(x, fmt)
     if form.granularity == "row":
         return _quantize_fp8(x)
     assert isinstance(form.granularity, int)
     if x.shape[1] % form.granularity:
         raise ShapeError(f"blocks of {form.granularity} do not divide K = {x.shape[1]}", where=fmt)
     return _quantize_nvfp4(x, rule) if form.two_level else _quantize_mx(x, form, rule)
+
+
+def quantize_groups(x: torch.Tensor) -> ScaledOperand:
+    """Quantize each 128 neighbours of a row to e4m3 with a float32 scale, to nearest even.
+
+    Shapes: x [M, K], float32, bf16 or fp16; scales of the result [M, K / 128], rounded up.
+    Raises: FormatError for another type of x; ShapeError if it is not a matrix.
+    """
+    _check_rows(x, "fp8")
+    rows, k = x.shape
+    codes = torch.empty((rows, k), dtype=torch.float8_e4m3fn, device=x.device)
+    steps = triton.cdiv(k, SCALED_DEPTH)
+    scales = torch.empty((rows, steps), dtype=torch.float32, device=x.device)
+    _fp8_groups_kernel[(rows,)](
+        x, codes, scales, k, x.stride(0), DEPTH=SCALED_DEPTH, BLOCK=_block_size(k, SCALED_DEPTH)
+    )
+    return ScaledOperand(codes=codes, format="e4m3", scales=scales)
+
+
+def _check_rows(x: torch.Tensor, where: str) -> None:
+    if x.dtype not in _DTYPES:
+        raise FormatError(
+            f"activations of {str(x.dtype).removeprefix('torch.')} cannot be quantized",
+            where=where,
+            hint="convert them to float32, bfloat16 or float16",
+        )
+    if x.dim() != 2 or x.stride(1) != 1:
+        raise ShapeError(
+            f"x {list(x.shape)} does not have two axes with contiguous rows",
+            where=where,
+            hint="x is [tokens, in]; call .contiguous()",
+        )
 
 
 def _check_rule(fmt: BlockFormat, rule: ScaleRule | str | None) -> ScaleRule:

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from asterope.errors import CheckpointError, ConfigError
+from asterope.errors import CheckpointError, ConfigError, UnsupportedError
 from asterope.llm.config import ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
 from asterope.llm.tensors import TensorFiles, open_tensors
 from asterope.quant import (
+    Layout,
     QuantizedLinear,
     Scheme,
     common_amax,
     concatenate,
-    from_tensors,
-    parse_quantization_config,
     quantize_weight,
+    read_layout,
 )
 
 __all__ = ["load_model", "model_from_config", "projections"]
@@ -72,17 +72,18 @@ def load_model(
 ) -> Model:
     """Load a Hugging Face checkpoint; with a scheme, quantize each projection as it is read.
 
-    A checkpoint that is already quantized in the compressed-tensors layout loads as it is.
+    A checkpoint that is already quantized, by a tool of `quant.readers`, loads as it is.
     `progress(done, total)` is called after each layer.
 
     Raises: CheckpointError naming the file, field or tensor that is missing or wrong.
     """
     path = Path(directory)
     raw = read_config(path)
-    config = ModelConfig.from_dict(raw, where=str(path / "config.json"))
     stored = raw.get("quantization_config")
+    layout = read_layout(stored) if stored else None
+    config = ModelConfig.from_dict(raw, where=str(path / "config.json"))
     with open_tensors(path) as files:
-        source = _Checkpoint(files, config, compute_dtype(dtype, config), scheme, stored)
+        source = _Checkpoint(files, config, compute_dtype(dtype, config), scheme, layout)
         model = source.model(progress)
     model.name = path.name
     return model
@@ -93,13 +94,11 @@ class _Checkpoint:
 
     def __init__(
         self, files: TensorFiles, config: ModelConfig, dtype: torch.dtype, scheme: Scheme | None,
-        stored: Mapping[str, Any] | None,
+        layout: Layout | None,
     ) -> None:  # fmt: skip
         self.files, self.config, self.dtype = files, config, dtype
-        self.stored: Scheme | None = None
-        self.ignored: tuple[str, ...] = ()
-        if stored:
-            self.stored, self.ignored = parse_quantization_config(stored)
+        self.layout = layout
+        self.stored = layout.scheme if layout else None
         if self.stored is not None and scheme is not None and scheme != self.stored:
             raise ConfigError(
                 f"the checkpoint is already quantized ({self.stored.describe()})",
@@ -157,6 +156,12 @@ class _Checkpoint:
         if all(isinstance(x, QuantizedLinear) for x in linears):
             return concatenate([x for x in linears if isinstance(x, QuantizedLinear)])
         plain = [x for x in linears if isinstance(x, PlainLinear)]
+        if len(plain) < len(linears):
+            raise UnsupportedError(
+                "some of the projections that read one input are quantized, and some are not",
+                where=f"{prefix}: {', '.join(name for name, *_ in pieces)}",
+                hint="quantize all of them or none",
+            )
         biases = [x.bias for x in plain if x.bias is not None]
         return PlainLinear(
             torch.cat([x.weight for x in plain]), torch.cat(biases) if biases else None
@@ -173,16 +178,19 @@ class _Checkpoint:
 
     def _linear(self, name: str, n: int, k: int, has_bias: bool, amax: float | None) -> Linear:
         bias = self.files.get(f"{name}.bias", (n,), self.dtype) if has_bias else None
-        if self.stored is not None and name not in self.ignored:
-            return dataclasses.replace(self._stored_linear(name, self.stored, n, k), bias=bias)
+        if self.layout is not None:
+            own = [full for full in self.files.names() if full.startswith(f"{name}.")]
+            if not self.layout.is_kept(name, own):
+                return dataclasses.replace(self._stored_linear(name, own, n, k), bias=bias)
         if self.stored is None and self.scheme is not None:
             weight = self.files.get(f"{name}.weight", (n, k))
             return quantize_weight(weight, self.scheme, name=name, bias=bias, amax=amax)
         return PlainLinear(self.files.get(f"{name}.weight", (n, k), self.dtype), bias)
 
-    def _stored_linear(self, name: str, scheme: Scheme, n: int, k: int) -> QuantizedLinear:
-        own = [full for full in self.files.names() if full.startswith(f"{name}.")]
-        layer = from_tensors(name, {full: self.files.raw(full) for full in own}, scheme)
+    def _stored_linear(self, name: str, own: Sequence[str], n: int, k: int) -> QuantizedLinear:
+        assert self.layout is not None
+        tensors = {full: self.files.raw(full) for full in own}
+        layer = self.layout.layer(name, tensors, self.files.metadata)
         found = [layer.out_features, layer.in_features]
         if found != [n, k]:
             raise CheckpointError(

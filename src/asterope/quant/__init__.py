@@ -14,6 +14,7 @@ from asterope.quant.config import parse_quantization_config, quantization_config
 from asterope.quant.equalize import equalizing_scale
 from asterope.quant.inputs import InputSums
 from asterope.quant.linear import QuantizedLinear, concatenate, from_quantized, split
+from asterope.quant.readers import Layout, experts_from_blocks, quantization_of, read_layout
 from asterope.quant.recipes import RECIPES, Recipe, recipe
 from asterope.quant.rtn import common_amax, quantize_weight
 from asterope.quant.scheme import ACTIVATIONS, UNQUANTIZED, WEIGHT_FORMATS, Scheme, scheme
@@ -27,6 +28,7 @@ __all__ = [
     "Algorithm",
     "Calibrated",
     "InputSums",
+    "Layout",
     "QuantizedLinear",
     "Recipe",
     "Scheme",
@@ -34,12 +36,15 @@ __all__ = [
     "common_amax",
     "concatenate",
     "equalizing_scale",
+    "experts_from_blocks",
     "from_quantized",
     "from_tensors",
     "parse_quantization_config",
     "quantization_config",
+    "quantization_of",
     "quantize_calibrated",
     "quantize_weight",
+    "read_layout",
     "recipe",
     "scheme",
     "split",

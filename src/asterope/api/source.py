@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from asterope.errors import CheckpointError, ConfigError, FormatError
-from asterope.llm import published_config, published_model, read_config
-from asterope.quant import UNQUANTIZED, Scheme, parse_quantization_config
+from asterope.llm import ModelConfig, published_config, published_model, read_config
+from asterope.quant import UNQUANTIZED, Plan, Scheme, parse_plan
 from asterope.quant import scheme as parse_scheme
 
 __all__ = [
@@ -39,10 +39,12 @@ class Source:
     directory: Path | None = None
 
     @property
-    def stored_scheme(self) -> Scheme | None:
+    def stored_scheme(self) -> Plan | None:
         """How a checkpoint that is already quantized is, None for an original."""
         stored = self.config.get("quantization_config")
-        return parse_quantization_config(stored)[0] if stored else None
+        if not stored:
+            return None
+        return parse_plan(stored, ModelConfig.from_dict(self.config, where=self.where).num_layers)
 
 
 def shipped_model() -> Path:

@@ -15,12 +15,15 @@ from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
 from asterope.llm.tensors import TensorFiles, open_tensors
 from asterope.quant import (
+    Mix,
+    Plan,
     QuantizedLinear,
     Scheme,
     common_amax,
     concatenate,
     from_tensors,
-    parse_quantization_config,
+    mix_of,
+    parse_plan,
     quantize_weight,
 )
 
@@ -66,11 +69,11 @@ def compute_dtype(name: str | None, config: ModelConfig) -> torch.dtype:
 def load_model(
     directory: str | Path,
     *,
-    scheme: Scheme | None = None,
+    scheme: Plan | None = None,
     dtype: str | None = None,
     progress: Progress | None = None,
 ) -> Model:
-    """Load a Hugging Face checkpoint; with a scheme, quantize each projection as it is read.
+    """Load a Hugging Face checkpoint; with a scheme or mix, quantize what it reads.
 
     A checkpoint that is already quantized in the compressed-tensors layout loads as it is.
     `progress(done, total)` is called after each layer.
@@ -92,21 +95,22 @@ class _Checkpoint:
     """Reads the weights of one model out of its files."""
 
     def __init__(
-        self, files: TensorFiles, config: ModelConfig, dtype: torch.dtype, scheme: Scheme | None,
+        self, files: TensorFiles, config: ModelConfig, dtype: torch.dtype, plan: Plan | None,
         stored: Mapping[str, Any] | None,
     ) -> None:  # fmt: skip
         self.files, self.config, self.dtype = files, config, dtype
-        self.stored: Scheme | None = None
-        self.ignored: tuple[str, ...] = ()
+        self.is_stored = bool(stored)
         if stored:
-            self.stored, self.ignored = parse_quantization_config(stored)
-        if self.stored is not None and scheme is not None and scheme != self.stored:
-            raise ConfigError(
-                f"the checkpoint is already quantized ({self.stored.describe()})",
-                where=str(files.directory),
-                hint="quantize the original, or leave the format out",
-            )
-        self.scheme = scheme
+            found = parse_plan(stored, config.num_layers)
+            if plan is not None and plan != found:
+                raise ConfigError(
+                    f"the checkpoint is already quantized ({found.describe()})",
+                    where=str(files.directory),
+                    hint="quantize the original, or leave the format out",
+                )
+            plan = found
+        self.plan = plan
+        self.mix: Mix = mix_of(plan, config.num_layers)
 
     def model(self, progress: Progress | None) -> Model:
         config, files = self.config, self.files
@@ -123,8 +127,7 @@ class _Checkpoint:
         if not config.tied_embeddings:
             shape = (config.vocab_size, config.hidden_size)
             head = PlainLinear(files.get("lm_head.weight", shape, self.dtype))
-        used = self.stored or self.scheme
-        described = used.describe() if used else ""
+        described = self.plan.describe() if self.plan else ""
         return Model(config, embedding, layers, norm, head, self.dtype, scheme=described)
 
     def _layer(self, index: int) -> Layer:
@@ -135,9 +138,10 @@ class _Checkpoint:
             for name in norms:
                 shape = (self.config.head_dim,)
                 norms[name] = self.files.get(f"{prefix}.self_attn.{name}.weight", shape, self.dtype)
+        schemes = self.mix.of(index)
         parts = {
-            name: self._projection(prefix, pieces)
-            for name, pieces in projections(self.config).items()
+            place: self._projection(prefix, pieces, schemes[place])
+            for place, pieces in projections(self.config).items()
         }
         return Layer(
             attention_norm=self.files.get(f"{prefix}.input_layernorm.weight", width, self.dtype),
@@ -147,14 +151,17 @@ class _Checkpoint:
             **parts,
         )
 
-    def _projection(self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...]) -> Linear:
-        amax = self._common_amax(prefix, pieces)
+    def _projection(
+        self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...], scheme: Scheme | None
+    ) -> Linear:
+        amax = self._common_amax(prefix, pieces, scheme)
         linears = [
-            self._linear(f"{prefix}.{name}", n, k, bias, amax) for name, n, k, bias in pieces
+            self._linear(f"{prefix}.{name}", n, k, bias, scheme, amax)
+            for name, n, k, bias in pieces
         ]
         if len(linears) == 1:
             return linears[0]
-        if all(isinstance(x, QuantizedLinear) for x in linears):
+        if scheme is not None:
             return concatenate([x for x in linears if isinstance(x, QuantizedLinear)])
         plain = [x for x in linears if isinstance(x, PlainLinear)]
         biases = [x.bias for x in plain if x.bias is not None]
@@ -163,22 +170,24 @@ class _Checkpoint:
         )
 
     def _common_amax(
-        self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...]
+        self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...], scheme: Scheme | None
     ) -> float | None:
         """Return the largest magnitude of projections that engines fuse, where a scale needs it."""
-        if self.stored is not None or self.scheme is None or len(pieces) == 1:
+        if self.is_stored or scheme is None or len(pieces) == 1:
             return None
         weights = (self.files.get(f"{prefix}.{name}.weight", (n, k)) for name, n, k, _ in pieces)
-        return common_amax(weights, self.scheme)
+        return common_amax(weights, scheme)
 
-    def _linear(self, name: str, n: int, k: int, has_bias: bool, amax: float | None) -> Linear:
+    def _linear(
+        self, name: str, n: int, k: int, has_bias: bool, scheme: Scheme | None, amax: float | None
+    ) -> Linear:
         bias = self.files.get(f"{name}.bias", (n,), self.dtype) if has_bias else None
-        if self.stored is not None and name not in self.ignored:
-            return dataclasses.replace(self._stored_linear(name, self.stored, n, k), bias=bias)
-        if self.stored is None and self.scheme is not None:
-            weight = self.files.get(f"{name}.weight", (n, k))
-            return quantize_weight(weight, self.scheme, name=name, bias=bias, amax=amax)
-        return PlainLinear(self.files.get(f"{name}.weight", (n, k), self.dtype), bias)
+        if scheme is None:
+            return PlainLinear(self.files.get(f"{name}.weight", (n, k), self.dtype), bias)
+        if self.is_stored:
+            return dataclasses.replace(self._stored_linear(name, scheme, n, k), bias=bias)
+        weight = self.files.get(f"{name}.weight", (n, k))
+        return quantize_weight(weight, scheme, name=name, bias=bias, amax=amax)
 
     def _stored_linear(self, name: str, scheme: Scheme, n: int, k: int) -> QuantizedLinear:
         own = [full for full in self.files.names() if full.startswith(f"{name}.")]
@@ -195,13 +204,13 @@ class _Checkpoint:
 def model_from_config(
     raw: Mapping[str, Any],
     *,
-    scheme: Scheme | None = None,
+    scheme: Plan | None = None,
     dtype: str | None = None,
     name: str = "",
 ) -> Model:
     """Build a model that has shapes but no weights: it can be timed and priced, not run.
 
-    Its layers are one and the same.
+    Layers that are quantized alike are one and the same.
 
     Raises: CheckpointError for a configuration that is not supported.
     """
@@ -211,23 +220,25 @@ def model_from_config(
     def meta(*shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=kind, device="meta")
 
-    def projection(pieces: tuple[tuple[str, int, int, bool], ...]) -> Linear:
+    def projection(pieces: tuple[tuple[str, int, int, bool], ...], scheme: Scheme | None) -> Linear:
         rows, k = sum(n for _, n, _, _ in pieces), pieces[0][2]
         if scheme is not None:
             return QuantizedLinear.empty(rows, k, scheme, device="meta", bias=pieces[0][3])
         return PlainLinear(meta(rows, k), meta(rows) if pieces[0][3] else None)
 
-    def layer() -> Layer:
+    def layer(schemes: Mapping[str, Scheme | None]) -> Layer:
         head = meta(config.head_dim) if config.head_norms else None
         return Layer(
             attention_norm=meta(config.hidden_size), mlp_norm=meta(config.hidden_size),
             q_norm=head, k_norm=head,
-            **{key: projection(pieces) for key, pieces in projections(config).items()},
+            **{place: projection(p, schemes[place]) for place, p in projections(config).items()},
         )  # fmt: skip
 
     embedding = meta(config.vocab_size, config.hidden_size)
     tied = config.tied_embeddings
     head = PlainLinear(embedding if tied else meta(config.vocab_size, config.hidden_size))
-    layers = [layer()] * config.num_layers
+    mix = mix_of(scheme, config.num_layers)
+    made = {row: layer(mix.of(mix.layers.index(row))) for row in set(mix.layers)}
+    layers = [made[row] for row in mix.layers]
     described = scheme.describe() if scheme else ""
     return Model(config, embedding, layers, meta(config.hidden_size), head, kind, name, described)

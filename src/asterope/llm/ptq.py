@@ -20,10 +20,12 @@ from asterope.quant import (
     Algorithm,
     Calibrated,
     InputSums,
+    Plan,
     Scheme,
     common_amax,
     concatenate,
     equalizing_scale,
+    mix_of,
     quantize_calibrated,
 )
 from asterope.quant import algorithm as named_algorithm
@@ -73,14 +75,14 @@ class _Batch:
 @torch.inference_mode()
 def quantize_layers(
     model: Model,
-    scheme: Scheme,
+    scheme: Plan,
     algorithm: Algorithm,
     windows: torch.Tensor,
     *,
     kept: KeptLayers | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Model:
-    """Return a model whose layers are quantized to a scheme by an algorithm.
+    """Return a model whose layers are quantized to a scheme, or a mix, by an algorithm.
 
     With `kept` each layer is written there when it is done, and those that are there are not done
     again.
@@ -107,11 +109,13 @@ def quantize_layers(
         )
         for part in windows.split(max(1, _MAX_BATCH_TOKENS // length))  # type: ignore[no-untyped-call]
     ]  # fmt: skip
-    layers = []
+    layers, mix = [], mix_of(scheme, len(model.layers))
     for index, layer in enumerate(model.layers):
-        quantized = kept.load(index, layer, scheme) if kept else None
+        schemes = mix.of(index)
+        quantized = kept.load(index, layer, schemes) if kept else None
         if quantized is None:
-            quantized = _quantized(model, index, layer, scheme, algorithm, batches)
+            sums = _input_sums(model, index, layer, batches)
+            quantized = _quantized(model, index, layer, schemes, algorithm, sums)
             if kept:
                 kept.keep(index, quantized)
         layers.append(quantized)
@@ -124,39 +128,59 @@ def quantize_layers(
     return dataclasses.replace(model, layers=layers, scheme=described)
 
 
-def _quantized(
-    model: Model, index: int, layer: Layer, scheme: Scheme, algorithm: Algorithm,
-    batches: Sequence[_Batch],
-) -> Layer:  # fmt: skip
-    """Run a layer on all batches for its inputs; return it quantized."""
-    pieces = {
+def _pieces(model: Model, index: int) -> dict[str, list[tuple[str, int, int]]]:
+    """List the projections of each place of a layer: full name, outputs, inputs."""
+    return {
         place: [(f"model.layers.{index}.{name}", n, k) for name, n, k, _ in parts]
         for place, parts in projections(model.config).items()
     }
+
+
+def _input_sums(
+    model: Model, index: int, layer: Layer, batches: Sequence[_Batch]
+) -> dict[str, InputSums]:
+    """Run a layer on all batches for its inputs; return their sums by place."""
+    pieces = _pieces(model, index)
     sums = {place: InputSums(k, name=name) for place, ((name, _, k), *_) in pieces.items()}
     watched = layer.with_linears(lambda place, inner: _Watched(inner, sums[place]))
     for batch in batches:
         batch.watch(model, index, watched)
+    return sums
 
+
+def _quantized(
+    model: Model, index: int, layer: Layer, schemes: Mapping[str, Scheme | None],
+    algorithm: Algorithm, sums: Mapping[str, InputSums],
+) -> Layer:  # fmt: skip
+    """Return a layer quantized where it has schemes."""
+    sums = dict(sums)
+    pieces = _pieces(model, index)
     sizes = {place: {name: n for name, n, _ in parts} for place, parts in pieces.items()}
     if algorithm.equalizes:
-        layer = _equalized(layer, scheme, sizes, sums)
+        layer = _equalized(layer, schemes, sizes, sums)
 
     def rounded(place: str, inner: Linear) -> Linear:
+        scheme = schemes[place]
+        if scheme is None:
+            return inner
         return _rounded(inner, sizes[place], scheme, Calibrated(algorithm, sums[place], scheme))
 
     return layer.with_linears(rounded)
 
 
 def _equalized(
-    layer: Layer, scheme: Scheme, sizes: Mapping[str, Mapping[str, int]], sums: dict[str, InputSums]
-) -> Layer:
+    layer: Layer, schemes: Mapping[str, Scheme | None], sizes: Mapping[str, Mapping[str, int]],
+    sums: dict[str, InputSums],
+) -> Layer:  # fmt: skip
     """Return a layer that computes the same from inputs that round better; put their sums right.
 
     The attention's outputs stay as they are: their scales would have to be one for several heads.
     """
 
     def scale_of(place: str, linear: PlainLinear) -> torch.Tensor:
+        scheme = schemes[place]
+        if scheme is None:
+            return torch.ones(linear.weight.shape[1])
         known = Calibrated(named_algorithm("rtn"), sums[place], scheme)
 
         def made(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -14,17 +14,23 @@ from asterope.quant.config import parse_quantization_config, quantization_config
 from asterope.quant.equalize import equalizing_scale
 from asterope.quant.inputs import InputSums
 from asterope.quant.linear import QuantizedLinear, concatenate, from_quantized, split
+from asterope.quant.mix import MODULES, PLACES, Mix, Plan, mix_of
+from asterope.quant.mixed_config import parse_plan, plan_config
 from asterope.quant.rtn import common_amax, quantize_weight
 from asterope.quant.scheme import ACTIVATIONS, UNQUANTIZED, WEIGHT_FORMATS, Scheme, scheme
 
 __all__ = [
     "ACTIVATIONS",
     "ALGORITHMS",
+    "MODULES",
+    "PLACES",
     "UNQUANTIZED",
     "WEIGHT_FORMATS",
     "Algorithm",
     "Calibrated",
     "InputSums",
+    "Mix",
+    "Plan",
     "QuantizedLinear",
     "Scheme",
     "algorithm",
@@ -33,7 +39,10 @@ __all__ = [
     "equalizing_scale",
     "from_quantized",
     "from_tensors",
+    "mix_of",
+    "parse_plan",
     "parse_quantization_config",
+    "plan_config",
     "quantization_config",
     "quantize_calibrated",
     "quantize_weight",

@@ -95,6 +95,13 @@ class Model:
         logits = self.head.apply(out_MH).float()
         return logits.view(batch, -1, self.config.vocab_size)
 
+    def finish(self, residual_MH: torch.Tensor, branch_MH: torch.Tensor | None) -> torch.Tensor:
+        """Return the logits behind the last layer, whose addition `branch` is; see `run_layer`.
+
+        Shapes: result [M, V], float32.
+        """
+        return self.head.apply(self._norm(branch_MH, residual_MH, self.norm)).float()
+
     def embed(self, tokens_M: torch.Tensor) -> torch.Tensor:
         """Return what the first layer's residual is. Shapes: result [M, H]."""
         if self.device == "meta":  # torch would first load a third of a second of symbolic algebra

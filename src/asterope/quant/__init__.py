@@ -9,9 +9,11 @@ from asterope.quant.algorithms import (
     algorithm,
     quantize_calibrated,
 )
+from asterope.quant.budget import Budget, parse_budget
 from asterope.quant.checkpoint import from_tensors, to_tensors
 from asterope.quant.config import parse_quantization_config, quantization_config
 from asterope.quant.equalize import equalizing_scale
+from asterope.quant.front import FrontPoint, pareto_front
 from asterope.quant.inputs import InputSums
 from asterope.quant.linear import QuantizedLinear, concatenate, from_quantized, split
 from asterope.quant.mix import MODULES, PLACES, Mix, Plan, mix_of
@@ -27,7 +29,9 @@ __all__ = [
     "UNQUANTIZED",
     "WEIGHT_FORMATS",
     "Algorithm",
+    "Budget",
     "Calibrated",
+    "FrontPoint",
     "InputSums",
     "Mix",
     "Plan",
@@ -40,6 +44,8 @@ __all__ = [
     "from_quantized",
     "from_tensors",
     "mix_of",
+    "pareto_front",
+    "parse_budget",
     "parse_plan",
     "parse_quantization_config",
     "plan_config",

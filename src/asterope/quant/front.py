@@ -69,6 +69,7 @@ def _thinned(cost: _Numbers, kept: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]
         return kept
     low, high = cost[kept[0]], cost[kept[-1]]
     step = ((cost[kept] - low) / (high - low) * (MAX_POINTS - 2)).astype(np.intp)
-    is_last = np.append(step[1:] != step[:-1], True)
-    is_last[0] = True
-    return kept[is_last]
+    is_last = np.ones(len(kept), dtype=bool)
+    is_last[1:-1] = step[2:] != step[1:-1]
+    thinned: npt.NDArray[np.intp] = kept[is_last]
+    return thinned

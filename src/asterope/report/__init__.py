@@ -26,6 +26,7 @@ from asterope.report.data import (
 from asterope.report.estimate_page import estimate_page
 from asterope.report.launch_page import launch_page
 from asterope.report.launches import launch_tables
+from asterope.report.mix_data import MixReport, MixRow, PlaceRow
 from asterope.report.numbers import parameters
 from asterope.report.page import html_page
 from asterope.report.terminal import (
@@ -58,7 +59,10 @@ __all__ = [
     "LaunchReport",
     "LineShare",
     "MemoryFit",
+    "MixReport",
+    "MixRow",
     "ModelFacts",
+    "PlaceRow",
     "PowerRoof",
     "RunReport",
     "Sample",

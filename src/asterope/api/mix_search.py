@@ -25,7 +25,7 @@ def compare_mixes(
     """Measure the original, each format in all places that it fits, and mixes of the front.
 
     `num_points` mixes are taken from the front of loss against time and as many from that against
-    bytes, evenly by what they take; those that are measured already count once.
+    bytes, from end to end; those that are the same are measured once.
     """
     plans: dict[Mix, str] = {places.plain: "original"}
     for scheme in dict.fromkeys(loss.scheme for loss in places.losses):
@@ -52,10 +52,15 @@ def _everywhere(places: PlaceSensitivity, scheme: object) -> Mix:
 
 
 def _spread(front: Sequence[FrontMix], num_points: int) -> list[Mix]:
-    """Return mixes from end to end of a front, evenly by cost."""
-    low, high = front[0].cost, front[-1].cost
-    targets = (low + (high - low) * i / max(1, num_points - 1) for i in range(num_points))
-    return [min(front, key=lambda point: abs(point.cost - target)).mix for target in targets]
+    """Return mixes of a front from its cheapest on, evenly by the shares of cost and of loss."""
+    costs, losses = [p.cost for p in front], [p.predicted_kl for p in front]
+    dearer, worse = (max(costs) - costs[0] or 1.0), (losses[0] - min(losses) or 1.0)
+    along = [
+        (cost - costs[0]) / dearer + (losses[0] - loss) / worse
+        for cost, loss in zip(costs, losses, strict=True)
+    ]  # from 0 to 2, the original
+    targets = [2 * i / num_points for i in range(num_points)]
+    return [front[min(range(len(front)), key=lambda i: abs(along[i] - t))].mix for t in targets]
 
 
 def fit_budget(
@@ -131,9 +136,8 @@ def _within_loss(
 
 
 def _unreachable(budget: Budget, reached: float, hint: str) -> ConfigError:
-    unit = "x" if budget.is_relative else ""
     return ConfigError(
-        f"no mix is within {budget}; the best that was reached has {reached:.5g}{unit}",
+        f"no mix is within {budget}; the best that was reached has {budget.words(reached)}",
         where="budget", hint=hint,
     )  # fmt: skip
 

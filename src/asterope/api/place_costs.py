@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from asterope import llm
+from asterope.api.estimation import EstimateOptions
 from asterope.api.language_model import LanguageModel
 from asterope.chips import Chip, Fidelity
 from asterope.quant import PLACES, Mix, Scheme
@@ -25,6 +26,18 @@ class Workload:
     batch: int
     context: int
     fidelity: Fidelity
+
+    @classmethod
+    def of(cls, options: EstimateOptions, model: LanguageModel) -> Workload:
+        """Return the decode step that options ask for, at the finest fidelity if they say none.
+
+        Raises: ChipError, ConfigError as `EstimateOptions`.
+        """
+        chip = options.chips()[0]
+        return cls(
+            chip=chip, batch=options.batch, context=options.context_of(model),
+            fidelity=options.fidelity or chip.fidelities[-1],
+        )  # fmt: skip
 
     def time(self, model: llm.Model) -> StepTime:
         """Simulate the step of a model, which needs no weights."""

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Literal, cast
 
 from asterope.errors import ConfigError
+from asterope.units import si
 
 __all__ = ["Budget", "Measure", "parse_budget"]
 
@@ -16,7 +17,7 @@ Measure = Literal["ppl", "kl", "bytes", "time", "tokens/s"]
 
 _UNITS: Mapping[Measure, Mapping[str, float]] = MappingProxyType({
     "ppl": {"": 1.0}, "kl": {"": 1.0}, "tokens/s": {"": 1.0},
-    "bytes": {"": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "mib": 2.0**20, "gib": 2.0**30},
+    "bytes": {"": 1.0, "b": 1.0, "kb": 1e3, "mb": 1e6, "gb": 1e9, "mib": 2.0**20, "gib": 2.0**30},
     "time": {"s": 1.0, "ms": 1e-3, "us": 1e-6},
 })  # fmt: skip
 _WRITTEN = re.compile(r"\s*([a-z/]+)\s*([<>])=?\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)\s*")
@@ -45,9 +46,16 @@ class Budget:
         value = self.value(found, original)
         return value > self.limit if self.measure == "tokens/s" else value < self.limit
 
+    def words(self, value: float) -> str:
+        """Write a value that is held against the limit."""
+        unit = {"bytes": "B", "time": "s"}.get(self.measure)
+        if self.is_relative or unit is None:
+            return f"{value:.5g}{'x' if self.is_relative else ''}"
+        return si(value, unit)
+
     def __str__(self) -> str:
         sign = ">" if self.measure == "tokens/s" else "<"
-        return f"{self.measure}{sign}{self.limit:g}{'x' if self.is_relative else ''}"
+        return f"{self.measure}{sign}{self.words(self.limit)}"
 
 
 def parse_budget(text: str) -> Budget:
@@ -55,7 +63,7 @@ def parse_budget(text: str) -> Budget:
 
     Raises: ConfigError saying what can be written.
     """
-    found = _WRITTEN.fullmatch(text.lower())
+    found = _WRITTEN.fullmatch(text.lower().replace("µ", "u"))
     measure, sign, number, unit = found.groups() if found else ("", "", "", "")
     if measure not in _UNITS:
         raise ConfigError(f"{text!r} is no budget", where="budget", hint=_HINT)

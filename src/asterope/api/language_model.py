@@ -17,7 +17,7 @@ from asterope.api.timed import Run, events_per_launch
 from asterope.chips import Chip
 from asterope.cost import Assumptions
 from asterope.errors import CheckpointError, ConfigError, ShapeError, UnsupportedError
-from asterope.quant import Scheme
+from asterope.quant import Mix, Plan
 
 __all__ = ["LanguageModel", "from_config", "load"]
 
@@ -36,7 +36,7 @@ class LanguageModel:
     model: llm.Model
     source: Source
     tokenizer: llm.Tokenizer | None
-    scheme: Scheme | None
+    scheme: Plan | None
     dtype: str | None
     algorithm: str = "rtn"
 
@@ -57,7 +57,7 @@ class LanguageModel:
 
     def quantize(
         self,
-        fmt: str = "mxfp4",
+        fmt: str | Mix = "mxfp4",
         *,
         activations: str = "bf16",
         rule: str | None = None,
@@ -69,15 +69,19 @@ class LanguageModel:
         """Return the original with its linear layers rounded to a format, `bf16` for unquantized.
 
         Embedding, norms and output head stay as they are. `activations` are bf16, fp8 or same;
-        `mxfp4/fp8` says both. By `rtn` the weights are read from the checkpoint again, so
-        quantizing a quantized model does not round twice. Other algorithms look at windows of the
-        text that `calibrate` names: `read_calibration` says what it may be.
+        `mxfp4/fp8` says both. A `Mix` gives each place of each layer its own. By `rtn` the weights
+        are read from the checkpoint again, so quantizing a quantized model does not round twice.
+        Other algorithms look at windows of the text that `calibrate` names: `read_calibration`
+        says what it may be.
 
         Raises: FormatError for a format that does not exist; ShapeError if its block does not
         divide a layer; CheckpointError naming the tensor that is not finite; ConfigError if the
         checkpoint itself is quantized, or the text cannot be used.
         """
-        scheme = resolve_scheme(fmt, activations=activations, rule=rule)
+        if isinstance(fmt, Mix):
+            scheme = fmt.simplest
+        else:
+            scheme = resolve_scheme(fmt, activations=activations, rule=rule)
         text = None if calibrate is None else Path(calibrate)
         calibration = read_calibration(self, algorithm, text, num_windows=calibration_windows)
         return with_scheme(self, scheme, progress, calibration)
@@ -237,7 +241,7 @@ def load(
     has_tokenizer = (directory / "tokenizer.json").is_file()
     tokenizer = llm.load_tokenizer(directory) if has_tokenizer else None
     return LanguageModel(
-        model=model, source=source, tokenizer=tokenizer, scheme=source.stored_scheme, dtype=dtype
+        model=model, source=source, tokenizer=tokenizer, scheme=model.plan, dtype=dtype
     )
 
 
@@ -264,7 +268,7 @@ def from_config(
 
 
 def with_scheme(
-    original: LanguageModel, scheme: Scheme | None, progress: Progress | None = None,
+    original: LanguageModel, scheme: Plan | None, progress: Progress | None = None,
     calibration: Calibration | None = None, kept_in: Path | None = None,
 ) -> LanguageModel:  # fmt: skip
     """Return the original's weights under another scheme, None for unquantized.
@@ -303,7 +307,7 @@ def with_scheme(
     return dataclasses.replace(original, model=model, scheme=scheme, algorithm=how)
 
 
-def _made_from(plain: LanguageModel, scheme: Scheme, calibration: Calibration) -> str:
+def _made_from(plain: LanguageModel, scheme: Plan, calibration: Calibration) -> str:
     """Return a digest of what quantized layers depend on; weights by their files' size and age."""
     directory = plain.source.directory
     files = [] if directory is None else sorted(directory.glob("*.safetensors"))
@@ -314,7 +318,7 @@ def _made_from(plain: LanguageModel, scheme: Scheme, calibration: Calibration) -
 
 
 def _build(
-    source: Source, scheme: Scheme | None, dtype: str | None, progress: Progress | None
+    source: Source, scheme: Plan | None, dtype: str | None, progress: Progress | None
 ) -> llm.Model:
     if source.directory is None:
         return llm.model_from_config(source.config, scheme=scheme, dtype=dtype, name=source.name)

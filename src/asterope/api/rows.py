@@ -8,7 +8,7 @@ from asterope.api.activity import activity_of_resources
 from asterope.chips import Chip, Confidence, figures, peak_power
 from asterope.cost import Cost, break_even_usd_per_chip_hour
 from asterope.llm import Linear, Model, ModelConfig, PlainLinear, Quality, count_parameters, shard
-from asterope.quant import QuantizedLinear, Scheme
+from asterope.quant import Plan, QuantizedLinear
 from asterope.report import (
     AccuracyRow,
     Assumption,
@@ -108,7 +108,7 @@ def _parameters(shape: ModelConfig, config: Mapping[str, object]) -> int:
 
 
 def accuracy_row(
-    model: Model, scheme: Scheme | None, name: str, quality: Quality, original: Quality
+    model: Model, scheme: Plan | None, name: str, quality: Quality, original: Quality
 ) -> AccuracyRow:
     """Return what a format has lost against the original."""
     return AccuracyRow(

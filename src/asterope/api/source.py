@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from asterope.errors import CheckpointError, ConfigError, FormatError
-from asterope.llm import published_config, published_model, read_config
-from asterope.quant import UNQUANTIZED, Layout, Scheme, read_layout
+from asterope.llm import ModelConfig, published_config, published_model, read_config
+from asterope.quant import UNQUANTIZED, Layout, Plan, Scheme, read_layout
 from asterope.quant import scheme as parse_scheme
 
 __all__ = [
@@ -39,10 +39,12 @@ class Source:
     directory: Path | None = None
 
     @property
-    def stored_scheme(self) -> Scheme | None:
+    def stored_scheme(self) -> Plan | None:
         """How a checkpoint that is already quantized is, None for an original."""
         layout = self._layout
-        return layout.scheme if layout else None
+        if layout is None:
+            return None
+        return layout.plan(ModelConfig.from_dict(self.config, where=self.where).num_layers)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -17,10 +17,10 @@ from asterope.cli.operation import Wanted
 from asterope.cli.output import progress_bars, say, show, write_json
 from asterope.cli.sweep import simulate_sweep
 from asterope.cost import cost_of_step, explain
-from asterope.errors import ConfigError, OutputError
+from asterope.errors import ConfigError
 from asterope.report import (
     assumption_table,
-    check_directory,
+    check_file,
     estimate_page,
     estimate_tables,
     new_table,
@@ -123,7 +123,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     _check_single(model, is_for_sweep=out is not None or jobs is not None or on_ray)
     assert model is not None
     for file in (trace, report):
-        _check_file(file)
+        check_file(file)
     wanted = Wanted(is_explained=is_explained, as_json=as_json, trace=trace, report=report)
     chip_names = [chip, *opt.listed(compare)]
     if model == "gemm":
@@ -237,15 +237,6 @@ def _check_single(model: str | None, *, is_for_sweep: bool) -> None:
         raise ConfigError("no model given", where="MODEL", hint="asterope simulate llama-3.1-8b")
     if is_for_sweep:
         raise ConfigError("are for --sweep", where="--out, --jobs and --ray")
-
-
-def _check_file(file: Path | None) -> None:
-    """Check before anything slow begins that a file, if one is asked for, can be written."""
-    if file is None:
-        return
-    check_directory(file.absolute().parent)
-    if file.is_dir():
-        raise OutputError("is a directory", where=str(file), hint=f"name a file: {file / 'out'}")
 
 
 def _shapes(

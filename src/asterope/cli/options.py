@@ -27,6 +27,7 @@ __all__ = [
     "AsJson",
     "Basis",
     "Batch",
+    "Budget",
     "Calibrate",
     "CalibrationWindows",
     "Chip",
@@ -41,6 +42,7 @@ __all__ = [
     "IdlePower",
     "KvCache",
     "MaxTextTokens",
+    "MixedFormats",
     "OverheadPower",
     "PrefillBatch",
     "Price",
@@ -57,9 +59,9 @@ __all__ = [
 
 FIDELITIES = ("tile", "operator", "roofline")
 _CHIP, _COST, _SCORE = "Chip and workload", "Cost", "Accuracy"
-_CALIBRATE = "Calibration"
+_CALIBRATE, _MIXED = "Calibration", "Mixed precision"
 _FIELDS = (
-    "activations", "basis", "batch", "context", "dtype", "fidelity", "format",
+    "activations", "basis", "batch", "budget", "context", "dtype", "fidelity", "format", "formats",
     "idle_power_fraction", "max_new_tokens", "max_text_tokens", "overhead_power_ratio", "phase",
     "prefill_batch", "pue", "rule", "seed", "temperature", "top_k", "top_p", "usd_per_kwh",
     "utilisation",
@@ -139,6 +141,21 @@ Formats = Annotated[
         metavar="NAMES", rich_help_panel=_SCORE,
         help="Formats to compare, separated by commas; '' for none. Default: all on models up to"
         " 300 M parameters.",
+    ),
+]  # fmt: skip
+MixedFormats = Annotated[
+    str | None,
+    typer.Option(
+        "--formats", metavar="NAMES", rich_help_panel=_MIXED,
+        help="Formats that places may have, separated by commas. Default: mxfp4,nvfp4,fp8.",
+    ),
+]  # fmt: skip
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIMIT", rich_help_panel=_MIXED,
+        help="Search a mix of formats: the fastest within ppl<1.02x or kl<0.01, or the one that"
+        " loses least within bytes<0.4x, time<0.6x or tokens/s>1000.",
     ),
 ]  # fmt: skip
 

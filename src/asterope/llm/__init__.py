@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from asterope.llm.load import load_model, model_from_config, projections
     from asterope.llm.model import Model
     from asterope.llm.ptq import quantize_layers
-    from asterope.llm.quality import Quality, evaluate
+    from asterope.llm.quality import Quality, Reference, evaluate
     from asterope.llm.sampling import Sampling, generate, sample
+    from asterope.llm.sensitivity import PlaceLoss, place_losses
     from asterope.llm.shard import shard
     from asterope.llm.tensors import TensorFiles, open_tensors
     from asterope.llm.tokenizer import Tokenizer, load_tokenizer
@@ -40,9 +41,11 @@ __all__ = [
     "Model",
     "ModelConfig",
     "ParameterCount",
+    "PlaceLoss",
     "PlainLinear",
     "PublishedModel",
     "Quality",
+    "Reference",
     "Rope",
     "Sampling",
     "TensorFiles",
@@ -54,6 +57,7 @@ __all__ = [
     "load_tokenizer",
     "model_from_config",
     "open_tensors",
+    "place_losses",
     "projections",
     "published_config",
     "published_model",
@@ -74,9 +78,10 @@ _MODULE_OF = {
         "load": ("load_model", "model_from_config", "projections"),
         "model": ("Model",),
         "ptq": ("quantize_layers",),
-        "quality": ("Quality", "evaluate"),
+        "quality": ("Quality", "Reference", "evaluate"),
         "sampling": ("Sampling", "generate", "sample"),
         "shard": ("shard",),
+        "sensitivity": ("PlaceLoss", "place_losses"),
         "tensors": ("TensorFiles", "open_tensors"),
         "tokenizer": ("Tokenizer", "load_tokenizer"),
     }.items()

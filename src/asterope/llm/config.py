@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from asterope.errors import CheckpointError
-from asterope.quant import quantization_of
 
 __all__ = ["FAMILIES", "ModelConfig", "Rope", "read_config"]
 
@@ -298,5 +297,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise CheckpointError(f"cannot be read: {error}", where=str(path)) from None
     if not isinstance(raw, dict):
         raise CheckpointError("holds no JSON object", where=str(path))
+    from asterope.quant import quantization_of  # which loads torch
+
     stored = quantization_of(raw, directory)
     return raw if stored is None else {**raw, "quantization_config": stored}

@@ -16,6 +16,7 @@ from asterope.errors import ConfigError
 from asterope.kernels import attention, rms_norm, rotate_and_cache, silu_mul
 from asterope.llm.config import ModelConfig
 from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear, rope_tables
+from asterope.quant import PLACES, Mix, Plan
 
 __all__ = ["Model"]
 
@@ -104,6 +105,13 @@ class Model:
         logits = self.head.apply(out_MH).float()
         return logits.view(batch, -1, self.config.vocab_size)
 
+    def finish(self, residual_MH: torch.Tensor, branch_MH: torch.Tensor | None) -> torch.Tensor:
+        """Return the logits behind the last layer, whose addition `branch` is; see `run_layer`.
+
+        Shapes: result [M, V], float32.
+        """
+        return self.head.apply(self._norm(branch_MH, residual_MH, self.norm)).float()
+
     def embed(self, tokens_M: torch.Tensor) -> torch.Tensor:
         """Return what the first layer's residual is. Shapes: result [M, H]."""
         if self.device == "meta":  # torch would first load a third of a second of symbolic algebra
@@ -161,6 +169,15 @@ class Model:
         if self._tables is None or self._tables[0].shape[0] < length:
             self._tables = rope_tables(self.config, length, self.device)
         return self._tables
+
+    @property
+    def plan(self) -> Plan | None:
+        """How the linear layers are quantized, None if none is."""
+        rows = []
+        for layer in self.layers:
+            linears = (getattr(layer, place) for place in PLACES)
+            rows.append(tuple(getattr(linear, "scheme", None) for linear in linears))
+        return Mix(tuple(rows)).simplest
 
     @property
     def described(self) -> str:

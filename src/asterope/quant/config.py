@@ -84,48 +84,57 @@ def quantization_config(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]
     """
     if scheme.format is None:
         raise FormatError("an unquantized checkpoint has no quantization_config", where="weights")
-    stored = _STORED_FORMATS[scheme.weights]
-    activations = None
-    if scheme.activation_format is not None:
-        kind = _FP8_TOKEN if scheme.activations == "fp8" else _same_kind(scheme.weights)
-        activations = _args(kind, dynamic=True)
-    group = {
-        "targets": ["Linear"],
-        "weights": _args(_KINDS[scheme.weights], dynamic=False),
-        "input_activations": activations,
-        "output_activations": None,
-        "format": stored,
-    }
-    return {
-        "quant_method": "compressed-tensors",
-        "quantization_status": "compressed",
-        "format": stored,
-        "config_groups": {"group_0": group},
-        "ignore": list(ignore),
-        "kv_cache_scheme": None,
-        "transform_config": None if scheme.rotation is None else _transforms(scheme, ignore),
+    group = config_group(scheme, ["Linear"])
+    transforms = None
+    if scheme.rotation is not None:
+        transforms = {"config_groups": {"rotation": transform(scheme, ["Linear"], ignore)}}
+    return config_root(group["format"], {"group_0": group}, ignore) | {
+        "transform_config": transforms,
         "asterope": {"scale_rule": scheme.rule},
     }
 
 
-def _transforms(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]:
+def config_root(stored: str, groups: Mapping[str, Any], ignore: Sequence[str]) -> dict[str, Any]:
+    """Return a `quantization_config` around groups of layers, without transforms and rules."""
+    return {
+        "quant_method": "compressed-tensors",
+        "quantization_status": "compressed",
+        "format": stored,
+        "config_groups": dict(groups),
+        "ignore": list(ignore),
+        "kv_cache_scheme": None,
+    }
+
+
+def config_group(scheme: Scheme, targets: Sequence[str]) -> dict[str, Any]:
+    """Return the group of the layers that have a scheme."""
+    activations = None
+    if scheme.activation_format is not None:
+        kind = _FP8_TOKEN if scheme.activations == "fp8" else _same_kind(scheme.weights)
+        activations = _args(kind, dynamic=True)
+    return {
+        "targets": list(targets),
+        "weights": _args(_KINDS[scheme.weights], dynamic=False),
+        "input_activations": activations,
+        "output_activations": None,
+        "format": _STORED_FORMATS[scheme.weights],
+    }
+
+
+def transform(scheme: Scheme, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, Any]:
     """Return the rotation of a scheme: of inputs when they come, of weights already."""
     places = (("input", False), ("weight_input", True))
     return {
-        "config_groups": {
-            "rotation": {
-                "type": "hadamard",
-                "apply": [
-                    {
-                        "targets": ["Linear"], "location": place, "inverse": inverse,
-                        "ignore": list(ignore),
-                    }
-                    for place, inverse in places
-                ],
-                "randomize": False, "requires_grad": False, "head_dim": scheme.rotation,
-                "precision": "torch.float32",
+        "type": "hadamard",
+        "apply": [
+            {
+                "targets": list(targets), "location": place, "inverse": inverse,
+                "ignore": list(ignore),
             }
-        }
+            for place, inverse in places
+        ],
+        "randomize": False, "requires_grad": False, "head_dim": scheme.rotation,
+        "precision": "torch.float32",
     }  # fmt: skip
 
 

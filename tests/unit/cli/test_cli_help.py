@@ -15,6 +15,7 @@ COMMANDS = (
     "run",
     "quantize",
     "eval",
+    "sensitivity",
     "generate",
     "simulate",
     "cost",
@@ -22,7 +23,7 @@ COMMANDS = (
     "chips show",
     "models",
 )
-SLOW = ("cost", "eval", "run", "simulate")
+SLOW = ("cost", "eval", "run", "sensitivity", "simulate")
 WEIGHTS = "stdlib-llama"
 
 

@@ -243,7 +243,7 @@ def test_static_scales_of_inputs_are_read_and_said_not_to_be_used():
     args = config["config_groups"]["group_0"]["input_activations"]
     args |= {"dynamic": False, "strategy": "tensor"}
     layout = read_layout(config)
-    assert layout.scheme.activations == "fp8"
+    assert layout.plan(1).activations == "fp8"
     assert "not used" in layout.notes[0]
 
 

@@ -93,4 +93,4 @@ def _layout(
             scales = f"{name}.weight_scale"
         return stored_layer(tensors, scheme, Places(codes=f"{name}.weight", scales=scales))
 
-    return Layout(scheme=scheme, layer=layer, is_kept=is_kept, notes=notes)
+    return Layout(scheme_of=lambda _: scheme, layer=layer, is_kept=is_kept, notes=notes)

@@ -115,7 +115,10 @@ def read_modelopt(config: Mapping[str, Any]) -> Layout:
         return stored_layer(tensors, scheme, places)
 
     return Layout(
-        scheme=scheme, layer=layer, is_kept=lambda name, _: is_named(name, ignored), notes=notes
+        scheme_of=lambda _: scheme,
+        layer=layer,
+        is_kept=lambda name, _: is_named(name, ignored),
+        notes=notes,
     )
 
 

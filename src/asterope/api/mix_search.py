@@ -10,7 +10,7 @@ from asterope.api.place_sensitivity import FrontMix, PlaceSensitivity
 from asterope.api.progress import Progress, silent
 from asterope.api.rows import chip_label
 from asterope.errors import ConfigError
-from asterope.quant import Budget, Mix
+from asterope.quant import Budget, Mix, Scheme
 from asterope.report import MixReport, MixRow
 
 __all__ = ["compare_mixes", "fit_budget", "mix_report"]
@@ -31,7 +31,7 @@ def compare_mixes(
     for scheme in dict.fromkeys(loss.scheme for loss in places.losses):
         plans.setdefault(_everywhere(places, scheme), scheme.name)
     fronts = (_spread(places.front("time"), num_points), _spread(places.front("bytes"), num_points))
-    mixes = {mix: "" for front in fronts for mix in front if mix not in plans}
+    mixes = {mix for front in fronts for mix in front} - plans.keys()
     ordered = sorted(mixes, key=places.predicted_kl)
     plans |= {mix: f"mix {number}" for number, mix in enumerate(ordered, start=1)}
     rows = []
@@ -42,7 +42,7 @@ def compare_mixes(
     return tuple(rows)
 
 
-def _everywhere(places: PlaceSensitivity, scheme: object) -> Mix:
+def _everywhere(places: PlaceSensitivity, scheme: Scheme) -> Mix:
     """Return the mix that has a scheme in all places that it fits."""
     mix = places.plain
     for loss in places.losses:
@@ -99,40 +99,45 @@ def _within_loss(
     places: PlaceSensitivity, budget: Budget, progress: Progress
 ) -> tuple[LanguageModel, MixRow]:
     """Measure mixes of the front, each nearer to the limit, until one is within it and near."""
-    before = places.reference.quality.perplexity
-    room = budget.limit
-    if budget.measure == "ppl":
-        room = math.log(budget.limit if budget.is_relative else budget.limit / before)
     front = places.front("time")
     if len(front) == 1:
         front = places.front("bytes")
+    room = _room(places, budget)
     too_much, within = -1, len(front) - 1  # the last is the original, which loses nothing
     best: tuple[LanguageModel, MixRow] | None = None
-    nearest, target = (math.inf, room) if room > 0 else (0.0, 0.0)
-    for tried in range(_MOST_TRIES if room > 0 else 0):
-        if within - too_much <= 1:
+    nearest, target = math.inf, room
+    for tried in range(_MOST_TRIES):
+        if room <= 0 or within - too_much <= 1:
             break
         progress("fit the budget", tried, _MOST_TRIES)
         between = range(too_much + 1, within)
         at = min(between, key=lambda i: abs(front[i].predicted_kl - target))
         found = places.measure(front[at].mix, progress=progress)
-        row = found[1]
-        lost = row.kl if budget.measure == "kl" else math.log(row.perplexity_ratio)
+        lost = found[1].kl if budget.measure == "kl" else math.log(found[1].perplexity_ratio)
         nearest = min(nearest, lost)
         if lost < room:
             within, best = at, found
-            if lost > _WELL_USED * room:
-                break
         else:
             too_much = at
+        if _WELL_USED * room < lost < room:
+            break
         target = front[at].predicted_kl * (room / lost if lost > 0 else 2.0)
     progress("fit the budget", _MOST_TRIES, _MOST_TRIES)
-    if best is None:
-        reached = nearest
-        if budget.measure == "ppl":
-            reached = math.exp(nearest) * (1 if budget.is_relative else before)
-        raise _unreachable(budget, reached, "allow more, or name larger --formats")
-    return best
+    if best is not None:
+        return best
+    reached = 0.0 if room <= 0 else nearest  # that of the original, if even that is too much
+    if budget.measure == "ppl":
+        before = places.reference.quality.perplexity
+        reached = math.exp(reached) * (1 if budget.is_relative else before)
+    raise _unreachable(budget, reached, "allow more, or name larger --formats")
+
+
+def _room(places: PlaceSensitivity, budget: Budget) -> float:
+    """Return the loss that a budget allows: a KL, or the logarithm of a ratio of perplexities."""
+    if budget.measure == "kl":
+        return budget.limit
+    before = 1.0 if budget.is_relative else places.reference.quality.perplexity
+    return math.log(budget.limit / before)
 
 
 def _unreachable(budget: Budget, reached: float, hint: str) -> ConfigError:

@@ -155,11 +155,7 @@ def measure_places(
     Raises: ConfigError if the checkpoint is quantized or no scheme fits any place; CheckpointError
     for weights that are not finite; ChipError, ConfigError as `twin.time_step`.
     """
-    if original.scheme is not None:
-        raise ConfigError(
-            f"the checkpoint is already quantized ({original.scheme.describe()})",
-            where=original.source.where, hint="give the original",
-        )  # fmt: skip
+    original = with_scheme(original, None)
     if not original.has_weights:
         raise ConfigError("has no weights", where=original.name, hint="load a checkpoint directory")
     candidates, left_out = _fitting(original.config, schemes)

@@ -12,7 +12,7 @@ import typer
 from asterope.cli import options as opt
 from asterope.cli.errors import need_torch
 from asterope.cli.output import progress_bars, say, show, write, write_json
-from asterope.cli.sensitivity import within_budget
+from asterope.cli.sensitivity import mixed_schemes, within_budget
 from asterope.errors import ConfigError
 from asterope.report import accuracy_table, mix_words, notes_text, plain
 
@@ -65,14 +65,15 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     Example: `asterope quantize stdlib-llama -o mixed --budget "ppl<1.02x" --formats mxfp4,fp8`
     """
     need_torch("quantize")
-    if budget is None and formats is not None:
-        raise ConfigError("is for --budget", where="--formats", hint="give one with --format")
-    if budget is not None and (fmt, rule) != (None, None):
-        raise ConfigError("chooses the formats", where="--budget", hint="name some with --formats")
+    _check_budget(budget, fmt or rule, formats)
     with progress_bars() as progress:
         from asterope import api
+        from asterope.quant import parse_budget
 
         api.check_target(out)
+        limit = None if budget is None else parse_budget(budget)
+        schemes = mixed_schemes(formats, activations)
+        timed = api.EstimateOptions(chip=chip, batch=batch, context=context)
         scheme: Plan | None = api.resolve_scheme(fmt, activations=activations, rule=rule)
         original = api.load(checkpoint, dtype=dtype, progress=functools.partial(progress, "load"))
         if original.scheme is not None and (fmt, algorithm, calibrate) == (None,) * 3:
@@ -82,15 +83,15 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         )
         kept_in = out.absolute().with_name(f".{out.absolute().name}.layers")
         measured = None
-        if budget is None:
+        if limit is None:
             model = api.with_scheme(
                 original, scheme, functools.partial(progress, "quantize"), calibration, kept_in
             )
         else:
+            scored = api.text_of(original, text, max_tokens=max_text_tokens)
             model, measured = within_budget(
-                original, budget, formats, activations, calibration, (text, max_text_tokens),
-                (chip, batch, context), progress,
-            )  # fmt: skip
+                original, limit, schemes, scored, timed, calibration, progress
+            )
         directory = model.save(
             out, progress=functools.partial(progress, "read back"), kept_in=kept_in
         )
@@ -110,7 +111,15 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         say(f"calibrated on {calibration.what}")
     _say_notes(original)
     if measured:
-        say(f"{budget}: {mix_words(measured)}")
+        say(f"{limit}: {mix_words(measured)}")
+
+
+def _check_budget(budget: str | None, chosen: str | None, formats: str | None) -> None:
+    """Refuse a budget beside one format, and formats to choose from without a budget."""
+    if budget is None and formats is not None:
+        raise ConfigError("is for --budget", where="--formats", hint="give one with --format")
+    if budget is not None and chosen is not None:
+        raise ConfigError("chooses the formats", where="--budget", hint="name some with --formats")
 
 
 def evaluate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it takes

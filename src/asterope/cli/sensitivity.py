@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,10 +15,10 @@ from asterope.cli.output import progress_bars, say, show, write_json
 from asterope.report import MixRow, check_file, mix_page, mix_tables, notes_text, plain, write_page
 
 if TYPE_CHECKING:
-    from asterope.api import Calibration, LanguageModel, Progress
-    from asterope.quant import Scheme
+    from asterope.api import Calibration, EstimateOptions, LanguageModel, Progress, ScoredText
+    from asterope.quant import Budget, Scheme
 
-__all__ = ["sensitivity", "within_budget"]
+__all__ = ["mixed_schemes", "sensitivity", "within_budget"]
 
 
 def sensitivity(  # noqa: PLR0913, PLR0917 - a command takes as many options as it takes
@@ -52,8 +53,8 @@ def sensitivity(  # noqa: PLR0913, PLR0917 - a command takes as many options as 
 ) -> None:
     """Quantize each place of each layer alone: what it loses, and what it saves on a chip.
 
-    Then measure mixes along the Pareto fronts of loss against the time of a decode step and against
-    bytes: perplexity, KL, tokens a second, dollars.
+    Then measure mixes along the Pareto fronts of loss against the time of a decode step, at one
+    fidelity, the finest by default, and against bytes: perplexity, KL, tokens a second, dollars.
 
     Example: `asterope sensitivity stdlib-llama --formats mxfp4,fp8 --report mixes.html`
     """
@@ -73,7 +74,7 @@ def sensitivity(  # noqa: PLR0913, PLR0917 - a command takes as many options as 
             original, algorithm, calibrate, num_windows=calibration_windows
         )
         places = api.measure_places(
-            original, _schemes(formats, activations),
+            original, mixed_schemes(formats, activations),
             api.text_of(original, text, max_tokens=max_text_tokens),
             api.Workload.of(options, original), calibration=calibration, assumptions=pricing,
             progress=progress,
@@ -93,32 +94,27 @@ def sensitivity(  # noqa: PLR0913, PLR0917 - a command takes as many options as 
 
 
 def within_budget(
-    original: LanguageModel, budget: str, formats: str | None, activations: str,
-    calibration: Calibration | None, scored: tuple[Path | None, int],
-    workload: tuple[str, int, int | None], progress: Progress,
+    original: LanguageModel, budget: Budget, schemes: Sequence[Scheme], text: ScoredText,
+    options: EstimateOptions, calibration: Calibration | None, progress: Progress,
 ) -> tuple[LanguageModel, MixRow]:  # fmt: skip
     """Return the mix that fits a budget, and what was measured of it.
 
-    `scored` is the text with its limit of tokens; `workload` chip, batch and context.
-
-    Raises: ConfigError if no mix fits, or for what cannot be read.
+    Raises: ConfigError if no mix fits.
     """
     from asterope import api
-    from asterope.quant import parse_budget
 
-    limit = parse_budget(budget)
-    chip, batch, context = workload
-    options = api.EstimateOptions(chip=chip, batch=batch, context=context, phases=("decode",))
-    text, max_tokens = scored
     places = api.measure_places(
-        original, _schemes(formats, activations),
-        api.text_of(original, text, max_tokens=max_tokens), api.Workload.of(options, original),
-        calibration=calibration, progress=progress,
+        original, schemes, text, api.Workload.of(options, original), calibration=calibration,
+        progress=progress,
     )  # fmt: skip
-    return api.fit_budget(places, limit, progress)
+    return api.fit_budget(places, budget, progress)
 
 
-def _schemes(formats: str | None, activations: str) -> list[Scheme]:
+def mixed_schemes(formats: str | None, activations: str) -> list[Scheme]:
+    """Return the schemes that places may have.
+
+    Raises: FormatError with the nearest name.
+    """
     from asterope import api
 
     names = opt.listed(formats) or api.MIXED_FORMATS

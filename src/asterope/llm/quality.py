@@ -38,7 +38,7 @@ class _Sums:
 
     def add(self, expected: torch.Tensor, found: torch.Tensor, targets: torch.Tensor) -> None:
         """Add tokens; log-probabilities [N, V] of the reference and the model, targets [N]."""
-        self.nll -= float(found.gather(-1, targets[:, None]).double().sum())
+        self.nll += _nll(found, targets)
         self.kl += float((expected.exp() * (expected - found)).double().sum())
         self.agreed += int((expected.argmax(-1) == found.argmax(-1)).sum())
 
@@ -88,13 +88,13 @@ def evaluate(
     total, done = sum(len(batch.windows) for batch in batches), 0
     for batch in batches:
         expected = _run(reference, batch)
-        sums[""].add(expected, expected, batch.targets)
+        sums[""].nll += _nll(expected, batch.targets)
         for name, model in others.items():
             sums[name].add(expected, _run(model, batch), batch.targets)
         done += len(batch.windows)
         if progress:
             progress(done, total)
-    scored = sum(len(batch.targets) for batch in batches)
+    sums[""].agreed = scored = sum(len(batch.targets) for batch in batches)
     results = {name: _quality(s, scored) for name, s in sums.items()}
     return results.pop(""), results
 
@@ -111,7 +111,10 @@ class Reference:
         self.batches = batches_of(model, tokens, context=context)
         with torch.inference_mode():
             self._expected = [_run(model, batch) for batch in self.batches]
-        self.quality = self.score(self._expected)
+        pairs = zip(self._expected, self.batches, strict=True)
+        nll = sum(_nll(expected, batch.targets) for expected, batch in pairs)
+        self._scored = sum(len(batch.targets) for batch in self.batches)
+        self.quality = _quality(_Sums(nll=nll, agreed=self._scored), self._scored)
 
     def score(self, found: Iterable[torch.Tensor]) -> Quality:
         """Score what a model predicts in each batch. Shapes: each [N, V], log-probabilities."""
@@ -120,7 +123,7 @@ class Reference:
             self.batches, self._expected, found, strict=True
         ):
             sums.add(expected, log_probabilities, batch.targets)
-        return _quality(sums, sum(len(batch.targets) for batch in self.batches))
+        return _quality(sums, self._scored)
 
     @torch.inference_mode()
     def score_model(self, model: Model) -> Quality:
@@ -167,6 +170,11 @@ def _windows(length: int, context: int) -> list[tuple[int, int]]:
 def _run(model: Model, batch: Batch) -> torch.Tensor:
     cache = model.new_cache(*batch.windows.shape)
     return batch.log_probabilities(model.forward(batch.windows, cache))
+
+
+def _nll(log_probabilities: torch.Tensor, targets: torch.Tensor) -> float:
+    """Return the negative log-likelihood of tokens. Shapes: [N, V]; targets [N]."""
+    return -float(log_probabilities.gather(-1, targets[:, None]).double().sum())
 
 
 def _quality(sums: _Sums, scored: int) -> Quality:

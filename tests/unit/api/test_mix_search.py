@@ -16,7 +16,7 @@ SCHEMES = (scheme("mxfp4"), scheme("fp8"))
 MAIA = chips.get("maia200")
 # Small layers wait for launches; behind slow memory their bytes tell.
 SLOW = chips.replace(MAIA, {"hbm.bandwidth_bytes_per_s": MAIA.hbm.bandwidth_bytes_per_s / 1000})
-WORKLOAD = api.Workload(chip=SLOW, batch=8, context=128, fidelity="tile")
+WORKLOAD = api.Workload(chip=SLOW, batch=8, context=128, fidelity="roofline")
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_a_budget_of_loss_is_kept_as_measured(places, measure):
 
 
 def test_where_nothing_is_faster_the_smallest_within_a_loss_is_taken(original, text):
-    small_step = dataclasses.replace(WORKLOAD, chip=MAIA)
+    small_step = dataclasses.replace(WORKLOAD, chip=MAIA, fidelity="tile")
     places = api.measure_places(original, [scheme("fp8/same")], text, small_step)
     assert len(places.front("time")) == 1
     _, row = api.fit_budget(places, parse_budget("ppl<100x"))
@@ -154,16 +154,14 @@ def test_a_calibrated_search_measures_what_it_saves(original, text, tmp_path):
         api.measure_places(again, SCHEMES, text, WORKLOAD)
 
 
-def test_formats_that_fit_nowhere_are_named(tmp_path, text):
-    raw = {**SMALL, "hidden_size": 48, "intermediate_size": 72, "num_attention_heads": 4}
-    odd = ast.load(write_tokenized(tmp_path / "odd", raw))
-    with pytest.raises(ConfigError, match="mxfp4 was left out in qkv: blocks of 32"):
-        api.measure_places(odd, SCHEMES[:1], text, WORKLOAD)
-    some = api.measure_places(odd, (scheme("nvfp4"), scheme("fp8")), text, WORKLOAD)
-    assert some.left_out == tuple(
-        line for line in some.left_out if line.startswith("nvfp4 was left out in down")
-    )
-    assert ("down", "nvfp4") not in {(row.place, row.format) for row in some.rows()}
-    shapes = ast.from_config(raw)
+def test_formats_that_do_not_fit_are_named(original, text, tmp_path):
+    odd = ast.load(write_tokenized(tmp_path / "odd", {**SMALL, "intermediate_size": 72}))
+    places = api.measure_places(odd, (scheme("mxfp4"), scheme("fp8")), text, WORKLOAD)
+    assert len(places.left_out) == 1
+    assert places.left_out[0].startswith("mxfp4 was left out in down: blocks of 32")
+    assert ("down", "mxfp4") not in {(row.place, row.format) for row in places.rows()}
+    assert ("down", "fp8_row") in {(row.place, row.format) for row in places.rows()}
+    with pytest.raises(ConfigError, match=r"mxfp4\+h256 was left out in qkv: rotated blocks"):
+        api.measure_places(original, [scheme("mxfp4+h256")], text, WORKLOAD)
     with pytest.raises(ConfigError, match="has no weights"):
-        api.measure_places(shapes, SCHEMES, text, WORKLOAD)
+        api.measure_places(ast.from_config(SMALL), SCHEMES, text, WORKLOAD)

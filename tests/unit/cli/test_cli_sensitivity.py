@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -21,26 +22,31 @@ def two(tmp_path_factory):
     return write_tokenized(place / "two", {**SMALL, "num_hidden_layers": 2}), place / "text.txt"
 
 
-@pytest.fixture
-def measured(two, asterope, tmp_path):
+def test_places_and_mixes_are_listed_and_drawn(asterope, two, tmp_path):
     directory, text = two
-    args = ["sensitivity", directory, "--formats", "mxfp4,fp8", "--text", text, "--points", 2]
-    return asterope(*args, "--json", "--report", tmp_path / "mixes.html"), asterope(*args)
-
-
-def test_places_and_mixes_are_listed_and_drawn(measured, tmp_path):
-    as_json, shown = measured
-    found = as_json.json
-    assert {row["format"] for row in found["places"]} == {"mxfp4", "fp8_row"}
-    assert len(found["places"]) == 2 * 4 * 2
-    assert [row["kind"] for row in found["mixes"][:3]] == ["original", "one format", "one format"]
-    for words in ("mxfp4 in one place: KL", "gate_up", "tokens/s", "$/M tokens", "mix 1"):
+    args = ["sensitivity", directory, "--formats", "fp8", "--text", text, "--points", 1]
+    shown = asterope(*args, "--fidelity", "roofline", "--report", tmp_path / "mixes.html")
+    for words in ("fp8_row in one place: KL", "gate_up", "tokens/s", "$/M tokens", "original"):
         assert words in shown.out
     assert "tokens of" in shown.err
     page = (tmp_path / "mixes.html").read_text(encoding="utf-8")
     assert "Accuracy against speed and memory" in page
-    assert json.dumps(found["mixes"][0]["perplexity"]) in page
     assert "asterope" in page.split("How to reproduce")[1]
+    found = json.loads(re.search(r'<script id="report"[^>]*>(.*?)</script>', page).group(1))
+    assert {row["format"] for row in found["places"]} == {"fp8_row"}
+    assert len(found["places"]) == 2 * 4
+    assert [row["kind"] for row in found["mixes"][:2]] == ["original", "one format"]
+
+
+def test_machines_read_the_same(asterope, two):
+    directory, text = two
+    args = ["sensitivity", directory, "--formats", "fp8", "--text", text, "--points", 0, "--json"]
+    found = asterope(*args, "--batch", 2, "--context", 64, "--price", 1).json
+    assert (found["batch"], found["context"], found["chip"]) == (2, 64, "maia200:bench")
+    original, everywhere = found["mixes"]
+    assert (original["name"], everywhere["name"]) == ("original", "fp8_row")
+    assert everywhere["kl"] > 0 == original["kl"]
+    assert found["algorithm"] == "rtn"
 
 
 def test_a_budget_gives_a_mixed_checkpoint_and_says_what_was_measured(asterope, two, tmp_path):

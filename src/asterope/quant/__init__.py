@@ -14,6 +14,7 @@ from asterope.quant.config import parse_quantization_config, quantization_config
 from asterope.quant.equalize import equalizing_scale
 from asterope.quant.inputs import InputSums
 from asterope.quant.linear import QuantizedLinear, concatenate, from_quantized, split
+from asterope.quant.qat import FakeQuantizedLinear, prepare_qat, quantized_layers
 from asterope.quant.rtn import common_amax, quantize_weight
 from asterope.quant.scheme import ACTIVATIONS, UNQUANTIZED, WEIGHT_FORMATS, Scheme, scheme
 
@@ -24,6 +25,7 @@ __all__ = [
     "WEIGHT_FORMATS",
     "Algorithm",
     "Calibrated",
+    "FakeQuantizedLinear",
     "InputSums",
     "QuantizedLinear",
     "Scheme",
@@ -34,9 +36,11 @@ __all__ = [
     "from_quantized",
     "from_tensors",
     "parse_quantization_config",
+    "prepare_qat",
     "quantization_config",
     "quantize_calibrated",
     "quantize_weight",
+    "quantized_layers",
     "scheme",
     "split",
     "to_tensors",

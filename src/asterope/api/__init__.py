@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from asterope.api.sweep import read_sweep, run_sweep, time_point
     from asterope.api.text import HELD_OUT_MODULES, ScoredText, text_of
     from asterope.api.timed import Run
+    from asterope.api.training import TrainedModel, from_trained, torch_model, train
     from asterope.api.workers import on_processes, on_ray
 
 __all__ = [
@@ -69,12 +70,14 @@ __all__ = [
     "ScoredText",
     "Sensitivity",
     "Source",
+    "TrainedModel",
     "attention_launches",
     "attention_mappings",
     "check_target",
     "estimate",
     "find_source",
     "from_config",
+    "from_trained",
     "launch_report",
     "load",
     "on_processes",
@@ -93,6 +96,8 @@ __all__ = [
     "time_attention",
     "time_point",
     "time_product",
+    "torch_model",
+    "train",
     "vary_figures",
     "with_scheme",
 ]
@@ -132,6 +137,7 @@ _MODULE_OF = {
         "sweep": ("read_sweep", "run_sweep", "time_point"),
         "text": ("HELD_OUT_MODULES", "ScoredText", "text_of"),
         "timed": ("Run",),
+        "training": ("TrainedModel", "from_trained", "torch_model", "train"),
         "workers": ("on_processes", "on_ray"),
     }.items()
     for name in names

@@ -17,6 +17,7 @@ from asterope.cli.power import show_power
 from asterope.cli.run import run
 from asterope.cli.script import PASS_ON
 from asterope.cli.trace import trace
+from asterope.cli.train import train
 
 __all__ = ["app", "main"]
 
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("quantize")(models_in_hand.quantize)
+app.command("train")(train)
 app.command("eval")(models_in_hand.evaluate)
 app.command("generate")(models_in_hand.generate)
 app.command("simulate")(estimates.simulate)

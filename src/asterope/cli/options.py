@@ -57,10 +57,10 @@ FIDELITIES = ("tile", "operator", "roofline")
 _CHIP, _COST, _SCORE = "Chip and workload", "Cost", "Accuracy"
 _CALIBRATE = "Calibration"
 _FIELDS = (
-    "activations", "basis", "batch", "context", "dtype", "fidelity", "format",
+    "activations", "basis", "batch", "context", "cross_entropy", "dtype", "fidelity", "format",
     "idle_power_fraction", "max_new_tokens", "max_text_tokens", "overhead_power_ratio", "phase",
-    "prefill_batch", "pue", "rule", "seed", "temperature", "top_k", "top_p", "usd_per_kwh",
-    "utilisation",
+    "prefill_batch", "pue", "relative_rate", "rule", "seed", "steps", "temperature",
+    "top_k", "top_p", "usd_per_kwh", "utilisation", "windows_per_step",
 )  # fmt: skip
 OPTION_OF = {name: f"--{name.replace('_', '-')}" for name in _FIELDS} | {
     "energy_j": "--power-w",

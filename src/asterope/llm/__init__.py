@@ -18,6 +18,7 @@ from asterope.llm.published import (
 )
 
 if TYPE_CHECKING:
+    from asterope.llm.distillation import Trained, TrainingPlan, distill, distillation_loss
     from asterope.llm.kept_layers import KeptLayers
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
     from asterope.llm.load import load_model, model_from_config, projections
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from asterope.llm.sampling import Sampling, generate, sample
     from asterope.llm.tensors import TensorFiles, open_tensors
     from asterope.llm.tokenizer import Tokenizer, load_tokenizer
+    from asterope.llm.trained import trained_model
+    from asterope.llm.training_state import TrainingState
 
 __all__ = [
     "FAMILIES",
@@ -44,7 +47,12 @@ __all__ = [
     "Sampling",
     "TensorFiles",
     "Tokenizer",
+    "Trained",
+    "TrainingPlan",
+    "TrainingState",
     "count_parameters",
+    "distill",
+    "distillation_loss",
     "evaluate",
     "generate",
     "load_model",
@@ -58,11 +66,13 @@ __all__ = [
     "quantize_layers",
     "read_config",
     "sample",
+    "trained_model",
 ]
 
 _MODULE_OF = {
     name: module
     for module, names in {
+        "distillation": ("Trained", "TrainingPlan", "distill", "distillation_loss"),
         "kept_layers": ("KeptLayers",),
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),
         "load": ("load_model", "model_from_config", "projections"),
@@ -72,6 +82,8 @@ _MODULE_OF = {
         "sampling": ("Sampling", "generate", "sample"),
         "tensors": ("TensorFiles", "open_tensors"),
         "tokenizer": ("Tokenizer", "load_tokenizer"),
+        "trained": ("trained_model",),
+        "training_state": ("TrainingState",),
     }.items()
     for name in names
 }

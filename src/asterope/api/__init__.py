@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         attention_mappings,
         time_attention,
     )
-    from asterope.api.calibration import Calibration, read_calibration
+    from asterope.api.calibration import Calibration, read_calibration, text_windows
     from asterope.api.estimation import EstimateOptions, estimate
     from asterope.api.language_model import LanguageModel, from_config, load, with_scheme
     from asterope.api.launched import PAGE_EVENTS, launch_report
@@ -93,6 +93,7 @@ __all__ = [
     "score_formats",
     "shipped_model",
     "text_of",
+    "text_windows",
     "time_attention",
     "time_point",
     "time_product",
@@ -113,7 +114,7 @@ _MODULE_OF = {
             "attention_mappings",
             "time_attention",
         ),
-        "calibration": ("Calibration", "read_calibration"),
+        "calibration": ("Calibration", "read_calibration", "text_windows"),
         "estimation": ("EstimateOptions", "estimate"),
         "language_model": ("LanguageModel", "from_config", "load", "with_scheme"),
         "launched": ("PAGE_EVENTS", "launch_report"),

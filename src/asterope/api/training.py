@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,16 @@ import torch
 from torch import nn
 
 from asterope import llm
-from asterope.api.calibration import text_windows
-from asterope.api.language_model import LanguageModel, made_from
+from asterope.api.calibration import Calibration, text_windows
+from asterope.api.language_model import LanguageModel, made_from, with_scheme
 from asterope.api.progress import Progress, silent
 from asterope.api.source import resolve_scheme
 from asterope.errors import ConfigError, UnsupportedError
-from asterope.quant import prepare_qat
+from asterope.quant import Scheme, algorithm, prepare_qat
 
 __all__ = ["TrainedModel", "from_trained", "torch_model", "train"]
 
-_HELD_OUT = 16
+_HELD_OUT, _CALIBRATED = 16, 64
 _LENGTH = 512
 
 
@@ -34,22 +35,23 @@ class TrainedModel:
 
 
 def train(
-    original: LanguageModel, fmt: str | None = None, *, activations: str = "bf16",
-    rule: str | None = None, text: str | Path | None = None, plan: llm.TrainingPlan | None = None,
+    original: LanguageModel, fmt: Scheme | str | None = "mxfp4", *,
+    text: str | Path | None = None, plan: llm.TrainingPlan | None = None, start: str = "gptq",
     kept_in: Path | None = None, progress: Progress = silent,
 ) -> TrainedModel:  # fmt: skip
     """Train an original's weights so that little is lost when they are rounded to a format.
 
-    The loss is the divergence from the original on windows of 512 tokens of a text, which is as in
+    It starts from what the algorithm `start` makes of them, `rtn` for the weights as they are. The
+    loss is the divergence from the original on windows of 512 tokens of a text, which is as in
     `read_calibration`; 16 windows of it are held out, and the weights that do best on them kept.
     All weights are trained, in float32; what is computed between is in the original's type. With
     `kept_in` a run that was killed goes on from that file, to the same bytes.
 
     Raises: as `LanguageModel.quantize`; ConfigError without transformers, or if training diverges.
     """
-    scheme = resolve_scheme(fmt, activations=activations, rule=rule)
+    scheme = resolve_scheme(fmt) if isinstance(fmt, str) else fmt
     if scheme is None:
-        raise ConfigError("there is nothing to train for", where=f"format {fmt}")
+        raise ConfigError("there is nothing to train for", where="format", hint="use mxfp4")
     plan = plan or llm.TrainingPlan()
     wanted = plan.steps * plan.windows_per_step + _HELD_OUT
     windows, what = text_windows(
@@ -59,11 +61,19 @@ def train(
     if held < 1:
         raise ConfigError(f"{what} are too few: some are held out", where="text")
     student, teacher = torch_model(original), torch_model(original)
+    first = Calibration(
+        algorithm=algorithm(start), windows=windows[held : held + _CALIBRATED], what=what
+    )
+    if first.algorithm.needs_text:
+        report = functools.partial(progress, first.algorithm.name)
+        llm.start_from(student, with_scheme(original, scheme, report, first).model)
     prepare_qat(student, scheme)
     teacher.to(original.model.dtype)
     kept = None
     if kept_in is not None:
-        kept = llm.TrainingState(kept_in, made_from(original, scheme, plan, windows.tolist()))
+        kept = llm.TrainingState(
+            kept_in, made_from(original, scheme, plan, start, windows.tolist())
+        )
     with _computing_in(original.model.dtype):
         trained = llm.distill(
             student, teacher, windows[held:], windows[:held], plan, kept=kept,

@@ -36,6 +36,12 @@ def train(  # noqa: PLR0913, PLR0917 - a command takes as many options as it tak
     windows_per_step: Annotated[
         int, typer.Option(metavar="N", min=1, help="Windows of 512 tokens a step.")
     ] = 4,
+    start: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="Algorithm whose weights it starts from: rtn, gptq, awq_gptq."
+        ),
+    ] = "gptq",
     cross_entropy: Annotated[
         float,
         typer.Option(
@@ -47,7 +53,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command takes as many options as it tak
         typer.Option(
             metavar="SHARE", help="Peak learning rate over the root mean square of the weights."
         ),
-    ] = 0.001,
+    ] = 0.002,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the order of windows.")] = 0,
     dtype: opt.Dtype = None,
     as_json: opt.AsJson = False,
@@ -64,6 +70,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command takes as many options as it tak
         from asterope import api, llm
 
         api.check_target(out)
+        scheme = api.resolve_scheme(fmt, activations=activations, rule=rule)
         original = api.load(checkpoint, dtype=dtype, progress=functools.partial(progress, "load"))
         plan = llm.TrainingPlan(
             steps=steps, windows_per_step=windows_per_step, cross_entropy=cross_entropy,
@@ -71,8 +78,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command takes as many options as it tak
         )  # fmt: skip
         kept_in = out.absolute().with_name(f".{out.absolute().name}.training.safetensors")
         made = api.train(
-            original, fmt, activations=activations, rule=rule, text=text,
-            plan=plan, kept_in=kept_in, progress=progress,
+            original, scheme, text=text, plan=plan, start=start, kept_in=kept_in, progress=progress,
         )  # fmt: skip
         directory = made.model.save(out, progress=functools.partial(progress, "read back"))
         kept_in.unlink(missing_ok=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from asterope.llm.sampling import Sampling, generate, sample
     from asterope.llm.tensors import TensorFiles, open_tensors
     from asterope.llm.tokenizer import Tokenizer, load_tokenizer
-    from asterope.llm.trained import trained_model
+    from asterope.llm.trained import start_from, trained_model
     from asterope.llm.training_state import TrainingState
 
 __all__ = [
@@ -66,6 +66,7 @@ __all__ = [
     "quantize_layers",
     "read_config",
     "sample",
+    "start_from",
     "trained_model",
 ]
 
@@ -82,7 +83,7 @@ _MODULE_OF = {
         "sampling": ("Sampling", "generate", "sample"),
         "tensors": ("TensorFiles", "open_tensors"),
         "tokenizer": ("Tokenizer", "load_tokenizer"),
-        "trained": ("trained_model",),
+        "trained": ("start_from", "trained_model"),
         "training_state": ("TrainingState",),
     }.items()
     for name in names

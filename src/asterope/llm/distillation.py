@@ -40,7 +40,7 @@ class TrainingPlan:
     steps: int = 200
     windows_per_step: int = 4
     cross_entropy: float = 0.0
-    relative_rate: float = 0.005
+    relative_rate: float = 0.002
     warm_up: float = 0.1
     evaluate_every: int = 25
     seed: int = 0

@@ -1,4 +1,4 @@
-"""The model that training made: quantized layers from a torch module, in place of another's."""
+"""Between models of ours and torch modules in training: what training starts from and makes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from asterope.errors import CheckpointError, ConfigError
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.load import projections
 from asterope.llm.model import Model
-from asterope.quant import QuantizedLinear, Scheme, concatenate, quantized_layers
+from asterope.quant import QuantizedLinear, Scheme, concatenate, quantized_layers, split
 
-__all__ = ["trained_model"]
+__all__ = ["start_from", "trained_model"]
 
 
 def trained_model(original: Model, module: nn.Module) -> tuple[Model, Scheme]:
@@ -40,6 +40,36 @@ def trained_model(original: Model, module: nn.Module) -> tuple[Model, Scheme]:
         scheme=f"{trained.scheme.describe()}, trained",
     )  # fmt: skip
     return model, trained.scheme
+
+
+def start_from(module: nn.Module, model: Model) -> None:
+    """Give a module in training the norms and quantized weights of a model, the latter by value.
+
+    The module is as in `trained_model`.
+    """
+    parameters = dict(module.named_parameters())
+    with torch.no_grad():
+        for index, layer in enumerate(model.layers):
+            prefix = f"model.layers.{index}"
+            for place, name in _norm_names(prefix).items():
+                if getattr(layer, place) is not None:
+                    parameters[name].copy_(getattr(layer, place))
+            for place, pieces in projections(model.config).items():
+                linear = getattr(layer, place)
+                parts = split(linear, [rows for _, rows, _, _ in pieces])
+                for (name, *_), part in zip(pieces, parts, strict=True):
+                    parameters[f"{prefix}.{name}.weight"].copy_(part.dequantize())
+                    if part.bias is not None:
+                        parameters[f"{prefix}.{name}.bias"].copy_(part.bias)
+
+
+def _norm_names(prefix: str) -> dict[str, str]:
+    return {
+        "attention_norm": f"{prefix}.input_layernorm.weight",
+        "mlp_norm": f"{prefix}.post_attention_layernorm.weight",
+        "q_norm": f"{prefix}.self_attn.q_norm.weight",
+        "k_norm": f"{prefix}.self_attn.k_norm.weight",
+    }
 
 
 class _Trained:
@@ -69,15 +99,9 @@ class _Trained:
             for place, parts in projections(self.config).items()
         }
         made = original.with_linears(lambda place, _: self.linear(pieces[place]))
-        norms = {
-            "attention_norm": f"{prefix}.input_layernorm.weight",
-            "mlp_norm": f"{prefix}.post_attention_layernorm.weight",
-            "q_norm": f"{prefix}.self_attn.q_norm.weight",
-            "k_norm": f"{prefix}.self_attn.k_norm.weight",
-        }
         found: dict[str, Any] = {
             place: self.tensor(name, getattr(original, place))
-            for place, name in norms.items()
+            for place, name in _norm_names(prefix).items()
             if getattr(original, place) is not None
         }
         return dataclasses.replace(made, **found)

@@ -11,7 +11,7 @@ import torch
 import asterope as ast
 from asterope import api, llm
 from asterope.errors import CheckpointError, ConfigError, UnsupportedError
-from asterope.quant import prepare_qat, quantized_layers
+from asterope.quant import algorithm, prepare_qat, quantized_layers, scheme
 from llm_checkpoints import LLAMA, tensors_of, write_checkpoint
 from tokenized_checkpoint import SMALL, write_tokenized
 
@@ -77,7 +77,7 @@ def test_converted_layers_are_those_of_the_forward_pass_bit_for_bit(family, fmt,
 
 
 def test_training_is_the_same_again_and_ends_where_it_says(model, text):
-    one, two = (ast.train(model, "mxfp4/same", text=text, plan=PLAN) for _ in range(2))
+    one, two = (ast.train(model, "mxfp4/same", text=text, plan=PLAN, start="rtn") for _ in range(2))
     assert one.trained == two.trained
     assert sorted(one.trained.held_out_losses) == [0, 2, 4]
     assert one.model.scheme.name == "mxfp4/mxfp4"
@@ -88,6 +88,21 @@ def test_training_is_the_same_again_and_ends_where_it_says(model, text):
     assert again.perplexity(TEXT[:300]) == model.quantize("mxfp4/same").perplexity(TEXT[:300])
 
 
+@pytest.mark.parametrize("start", ["rtn", "gptq", "awq_gptq"])
+def test_training_starts_from_what_an_algorithm_makes(model, text, start):
+    plan = llm.TrainingPlan(steps=1, windows_per_step=1, relative_rate=0.0)
+    made = ast.train(model, "mxfp4", text=text, plan=plan, start=start).model
+    windows, what = api.text_windows(model, text, num_windows=17, length=512)
+    held = len(windows) // 2
+    calibration = api.Calibration(algorithm=algorithm(start), windows=windows[held:], what=what)
+    expected = api.with_scheme(model, scheme("mxfp4"), None, calibration)
+    for mine, theirs in zip(made.model.layers, expected.model.layers, strict=True):
+        assert torch.equal(mine.attention_norm, theirs.attention_norm)
+        for place in ("qkv", "output", "gate_up", "down"):
+            values = getattr(mine, place).dequantize()
+            assert torch.equal(values, getattr(theirs, place).dequantize())
+
+
 def test_a_killed_run_goes_on_to_the_same_model(model, text, tmp_path):
     class KilledError(Exception):
         pass
@@ -96,11 +111,14 @@ def test_a_killed_run_goes_on_to_the_same_model(model, text, tmp_path):
         if done == 3:
             raise KilledError
 
-    whole, kept = ast.train(model, text=text, plan=PLAN), tmp_path / "kept"
+    whole = ast.train(model, text=text, plan=PLAN, start="rtn")
+    kept = tmp_path / "kept"
     with pytest.raises(KilledError):
-        ast.train(model, text=text, plan=PLAN, kept_in=kept, progress=killed)
+        ast.train(model, text=text, plan=PLAN, start="rtn", kept_in=kept, progress=killed)
     seen = []
-    again = ast.train(model, text=text, plan=PLAN, kept_in=kept, progress=lambda *a: seen.append(a))
+    again = ast.train(
+        model, text=text, plan=PLAN, start="rtn", kept_in=kept, progress=lambda *a: seen.append(a)
+    )
     assert seen == [("train", 3, 4), ("train", 4, 4)]
     assert again.trained == whole.trained
     assert again.model.perplexity(TEXT[:300]) == whole.model.perplexity(TEXT[:300])

@@ -14,6 +14,7 @@ from asterope.cli import app
 COMMANDS = (
     "run",
     "quantize",
+    "train",
     "eval",
     "generate",
     "simulate",
@@ -22,7 +23,7 @@ COMMANDS = (
     "chips show",
     "models",
 )
-SLOW = ("cost", "eval", "run", "simulate")
+SLOW = ("cost", "eval", "run", "simulate", "train")
 WEIGHTS = "stdlib-llama"
 
 

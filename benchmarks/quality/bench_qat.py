@@ -8,7 +8,9 @@ Trained models are kept in DIR, so that a run that was broken off goes on.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
+import random
 import time
 from pathlib import Path
 from typing import Annotated
@@ -23,18 +25,40 @@ from asterope import api, llm
 
 COMMAND = "python -m benchmarks.quality.bench_qat --keep DIR"
 FORMATS = "mxfp4,nvfp4,mxfp4/fp8,nvfp4/fp8,mxfp4/same,nvfp4/same"
+LIBRARIES = ("hypothesis", "jinja2", "networkx", "numpy", "pygments", "rich")
+"""None of them has a copy of a module that is scored."""
+_MAX_BYTES = 60_000  # larger files are mostly tables
 CALIBRATED = ("rtn", "gptq", "awq_gptq")
 NOTES = """\
 - rtn: round to nearest.
 - gptq, awq_gptq: calibrated on 64 windows of 512 tokens, as `bench_ptq` does.
-- qad: trained to say what the original says, {steps} steps of {windows} windows of 512 tokens.
+- qad: from what awq_gptq gives, trained to say what the original says, {steps} steps of {windows}
+  windows of 512 tokens of the sources of {libraries}, which it has not seen.
 """
 
 
+def unseen_text(keep: Path) -> Path:
+    """Write sources of libraries, which the shipped model has not seen, in a drawn order."""
+    files = [
+        file
+        for name in LIBRARIES
+        for place in importlib.import_module(name).__path__
+        for file in sorted(Path(place).rglob("*.py"))
+        if file.stat().st_size < _MAX_BYTES
+    ]
+    random.Random(0).shuffle(files)
+    keep.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps({"text": file.read_text(encoding="utf-8")}) for file in files)
+    text = keep / "text.jsonl"
+    text.write_text("\n".join(lines))
+    return text
+
+
 def trained(
-    original: api.LanguageModel, fmt: str, plan: llm.TrainingPlan, text: Path | None, keep: Path
+    original: api.LanguageModel, fmt: str, plan: llm.TrainingPlan, keep: Path
 ) -> tuple[llm.Model, float]:
     """Train for a format, or load what was trained; return the model and the seconds it took."""
+    text = unseen_text(keep)
     place = keep / fmt.replace("/", "-")
     took = place / "seconds.json"
     if not place.exists():
@@ -49,8 +73,7 @@ def trained(
 def main(
     keep: Annotated[Path, typer.Option(metavar="DIR", help="Where trained models are kept.")],
     formats: Annotated[str, typer.Option(metavar="NAMES", help="Formats.")] = FORMATS,
-    text: Annotated[Path | None, typer.Option(help="Text to train on.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 240,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 200,
     windows: Annotated[int, typer.Option(min=1, help="Windows of a step.")] = 1,
     tokens: Annotated[int, typer.Option(min=2, help="Held-out tokens to score.")] = 16384,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,
@@ -67,11 +90,11 @@ def main(
             start = time.perf_counter()
             made = api.with_scheme(original, api.read_scheme(fmt), None, calibration)
             models[fmt, name], took[fmt, name] = made.model, time.perf_counter() - start
-        models[fmt, "qad"], took[fmt, "qad"] = trained(original, fmt, plan, text, keep)
+        models[fmt, "qad"], took[fmt, "qad"] = trained(original, fmt, plan, keep)
     results = score(original, models, took, api.text_of(original, None, max_tokens=tokens))
     report = Report(
         theme="qat", title="Training for a format",
-        notes=NOTES.format(steps=steps, windows=windows),
+        notes=NOTES.format(steps=steps, windows=windows, libraries=", ".join(LIBRARIES)),
         sections=[Section(
             title=f"{api.SHIPPED_NAME}: {tokens:,} held-out tokens", header=HEADER,
             rows=[cells(r) for r in results],

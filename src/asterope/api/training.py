@@ -23,6 +23,8 @@ __all__ = ["TrainedModel", "from_trained", "torch_model", "train"]
 
 _HELD_OUT, _CALIBRATED = 16, 64
 _LENGTH = 512
+_UNTRAINED = ("model.embed_tokens.weight", "lm_head.weight")
+"""Not rounded to a format: training would move rare tokens at random."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +38,7 @@ class TrainedModel:
 
 def train(
     original: LanguageModel, fmt: Scheme | str | None = "mxfp4", *,
-    text: str | Path | None = None, plan: llm.TrainingPlan | None = None, start: str = "gptq",
+    text: str | Path | None = None, plan: llm.TrainingPlan | None = None, start: str = "awq_gptq",
     kept_in: Path | None = None, progress: Progress = silent,
 ) -> TrainedModel:  # fmt: skip
     """Train an original's weights so that little is lost when they are rounded to a format.
@@ -44,7 +46,8 @@ def train(
     It starts from what the algorithm `start` makes of them, `rtn` for the weights as they are. The
     loss is the divergence from the original on windows of 512 tokens of a text, which is as in
     `read_calibration`; 16 windows of it are held out, and the weights that do best on them kept.
-    All weights are trained, in float32; what is computed between is in the original's type. With
+    Projections and norms are trained, in float32, and the embedding and the head stay as they are;
+    what is computed between is in the original's type. With
     `kept_in` a run that was killed goes on from that file, to the same bytes.
 
     Raises: as `LanguageModel.quantize`; ConfigError without transformers, or if training diverges.
@@ -68,6 +71,8 @@ def train(
         report = functools.partial(progress, first.algorithm.name)
         llm.start_from(student, with_scheme(original, scheme, report, first).model)
     prepare_qat(student, scheme)
+    for name, parameter in student.named_parameters():
+        parameter.requires_grad_(name not in _UNTRAINED)
     teacher.to(original.model.dtype)
     kept = None
     if kept_in is not None:

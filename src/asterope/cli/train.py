@@ -41,7 +41,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command takes as many options as it tak
         typer.Option(
             metavar="NAME", help="Algorithm whose weights it starts from: rtn, gptq, awq_gptq."
         ),
-    ] = "gptq",
+    ] = "awq_gptq",
     cross_entropy: Annotated[
         float,
         typer.Option(

@@ -30,9 +30,9 @@ class TrainingPlan:
     """How long to train, and how.
 
     `cross_entropy` is the share of the loss that the text itself has; the rest is the divergence
-    from the original. `relative_rate` is the peak learning rate of AdamW as a share of what the
-    quantized weights are like (their root mean square), so that it suits models of any width; it
-    warms up over `warm_up` of the steps, and falls by a cosine to a fiftieth.
+    from the original. `relative_rate` is AdamW's peak learning rate for each tensor as a share of
+    its root mean square, so that it suits models of any width, weights and norms alike; it warms
+    up over `warm_up` of the steps, and falls by a cosine to a fiftieth.
 
     Raises: ConfigError naming the field that is outside its limits.
     """
@@ -123,8 +123,13 @@ def distill(
     state cannot be written.
     """
     weights = {n: p for n, p in student.named_parameters() if p.requires_grad}
-    peak = plan.relative_rate * _typical_weight(student)
-    optimizer = torch.optim.AdamW(weights.values(), lr=peak, betas=_BETAS, weight_decay=0.0)
+    if not weights or not any(isinstance(m, FakeQuantizedLinear) for m in student.modules()):
+        raise ConfigError(
+            "has no quantized layer to train", where=type(student).__name__,
+            hint="call prepare_qat(model, scheme) before",
+        )  # fmt: skip
+    groups = [{"params": [w], "peak": plan.relative_rate * _size(w)} for w in weights.values()]
+    optimizer = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=0.0)
     state = TrainingState() if kept is None else kept
     step = state.restore(weights, optimizer)
     teacher.eval()
@@ -134,7 +139,7 @@ def distill(
     while step < plan.steps:
         batch = windows[plan.batch(step, len(windows))]
         for group in optimizer.param_groups:
-            group["lr"] = peak * plan.rate(step)
+            group["lr"] = group["peak"] * plan.rate(step)
         loss = _step(student, teacher, batch, plan, weights, optimizer)
         step += 1
         if progress:
@@ -145,22 +150,9 @@ def distill(
     return Trained(held_out_losses=dict(state.losses), best_step=state.take_best(weights))
 
 
-def _typical_weight(student: nn.Module) -> float:
-    """Return the root mean square of the weights in training.
-
-    Raises: ConfigError if there are none.
-    """
-    sums = [
-        (float(layer.weight.detach().double().square().sum()), layer.weight.numel())
-        for layer in student.modules()
-        if isinstance(layer, FakeQuantizedLinear) and layer.weight.requires_grad
-    ]
-    if not sums:
-        raise ConfigError(
-            "has no quantized layer to train", where=type(student).__name__,
-            hint="call prepare_qat(model, scheme) before",
-        )  # fmt: skip
-    return math.sqrt(sum(s for s, _ in sums) / sum(n for _, n in sums))
+def _size(weight: torch.Tensor) -> float:
+    """Return the root mean square of a tensor, one of zeros: what its steps are measured by."""
+    return float(weight.detach().double().square().mean().sqrt()) or 1.0
 
 
 def _logits(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:

@@ -83,6 +83,7 @@ def test_training_is_the_same_again_and_ends_where_it_says(model, text):
     assert one.model.scheme.name == "mxfp4/mxfp4"
     assert one.model.perplexity(TEXT[:300]) == two.model.perplexity(TEXT[:300])
     assert one.model.algorithm == "qad"
+    assert torch.equal(one.model.model.embedding, model.model.embedding)
     assert "trained" in one.model.model.scheme
     again = one.model.quantize("mxfp4/same")
     assert again.perplexity(TEXT[:300]) == model.quantize("mxfp4/same").perplexity(TEXT[:300])

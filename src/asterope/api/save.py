@@ -101,8 +101,18 @@ def _config(model: Model, source: Source, scheme: Scheme | None) -> dict[str, An
     config = {k: v for k, v in source.config.items() if k not in ("quantization_config", "dtype")}
     config["torch_dtype"] = str(model.dtype).removeprefix("torch.")
     if scheme is not None:
-        config["quantization_config"] = quantization_config(scheme, [_HEAD, *_kept(model)])
+        config["quantization_config"] = quantization_config(
+            scheme, [_HEAD, *_kept(model)], static_inputs=_has_static_inputs(model)
+        )
     return config
+
+
+def _has_static_inputs(model: Model) -> bool:
+    return any(
+        isinstance(linear, QuantizedLinear) and linear.input_scale is not None
+        for layer in model.layers
+        for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)
+    )
 
 
 def _kept(model: Model) -> list[str]:

@@ -20,7 +20,12 @@ from asterope.llm.published import (
 if TYPE_CHECKING:
     from asterope.llm.kept_layers import KeptLayers
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
-    from asterope.llm.load import load_model, model_from_config, projections
+    from asterope.llm.load import (
+        load_model,
+        model_from_config,
+        projections,
+        read_checkpoint_config,
+    )
     from asterope.llm.model import Model
     from asterope.llm.ptq import quantize_layers
     from asterope.llm.quality import Quality, evaluate
@@ -56,6 +61,7 @@ __all__ = [
     "published_model",
     "published_names",
     "quantize_layers",
+    "read_checkpoint_config",
     "read_config",
     "sample",
 ]
@@ -65,7 +71,7 @@ _MODULE_OF = {
     for module, names in {
         "kept_layers": ("KeptLayers",),
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),
-        "load": ("load_model", "model_from_config", "projections"),
+        "load": ("load_model", "model_from_config", "projections", "read_checkpoint_config"),
         "model": ("Model",),
         "ptq": ("quantize_layers",),
         "quality": ("Quality", "evaluate"),

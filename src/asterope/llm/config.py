@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from asterope.errors import CheckpointError
-from asterope.quant import quantization_of
 
 __all__ = ["FAMILIES", "ModelConfig", "Rope", "read_config"]
 
@@ -276,7 +275,7 @@ class _Reader:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Read config.json of a checkpoint directory, and what tools write beside it.
+    """Read config.json of a checkpoint directory.
 
     Raises: CheckpointError if there is no directory, no config.json, or no JSON object in it.
     """
@@ -298,5 +297,4 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise CheckpointError(f"cannot be read: {error}", where=str(path)) from None
     if not isinstance(raw, dict):
         raise CheckpointError("holds no JSON object", where=str(path))
-    stored = quantization_of(raw, directory)
-    return raw if stored is None else {**raw, "quantization_config": stored}
+    return raw

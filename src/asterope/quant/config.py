@@ -22,7 +22,7 @@ from asterope.quant.fields import mapping as _mapping
 from asterope.quant.fields import refuse as _refuse
 from asterope.quant.scheme import Scheme
 
-__all__ = ["parse_quantization_config", "quantization_config"]
+__all__ = ["has_static_inputs", "parse_quantization_config", "quantization_config"]
 
 _ROOT = "quantization_config"
 _GROUP = f"{_ROOT}.config_groups"
@@ -77,8 +77,12 @@ _FP8_GROUPS: _Kind = (8, "group", 128)
 _BLOCK_STRUCTURE = [128, 128]
 
 
-def quantization_config(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]:
+def quantization_config(
+    scheme: Scheme, ignore: Sequence[str], *, static_inputs: bool = False
+) -> dict[str, Any]:
     """Return the `quantization_config` of a checkpoint; `ignore` names layers left as they were.
+
+    With `static_inputs` layers store a scale of their inputs, the upper one for nvfp4.
 
     Raises: FormatError for unquantized weights, which have none.
     """
@@ -87,8 +91,7 @@ def quantization_config(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]
     stored = _STORED_FORMATS[scheme.weights]
     activations = None
     if scheme.activation_format is not None:
-        kind = _FP8_TOKEN if scheme.activations == "fp8" else _same_kind(scheme.weights)
-        activations = _args(kind, dynamic=True)
+        activations = _inputs(scheme, static=static_inputs)
     group = {
         "targets": ["Linear"],
         "weights": _args(_KINDS[scheme.weights], dynamic=False),
@@ -106,6 +109,12 @@ def quantization_config(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]
         "transform_config": None if scheme.rotation is None else _transforms(scheme, ignore),
         "asterope": {"scale_rule": scheme.rule},
     }
+
+
+def _inputs(scheme: Scheme, *, static: bool) -> dict[str, Any]:
+    if scheme.activations == "same":
+        return _args(_same_kind(scheme.weights), dynamic="local" if static else True)
+    return _args(_KINDS["fp8_tensor"] if static else _FP8_TOKEN, dynamic=not static)
 
 
 def _transforms(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]:
@@ -163,7 +172,7 @@ def _rotation(value: Any, ignore: Sequence[str]) -> int | None:
     return size
 
 
-def _args(kind: _Kind, *, dynamic: bool) -> dict[str, Any]:
+def _args(kind: _Kind, *, dynamic: bool | str) -> dict[str, Any]:
     """Return the description of one kind of quantized floats."""
     bits, strategy, group_size = kind
     args = {
@@ -186,8 +195,8 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
     """Return the scheme of a checkpoint and the layers it leaves unquantized.
 
     One group of linear layers is read, weights of the formats of `Scheme`, activations in bf16,
-    fp8 a token, or the format of the weights. Where fp8 activations have a static scale, and nvfp4
-    ones a static upper scale, a dynamic one a row takes its place.
+    fp8, or the format of the weights. `has_static_inputs` tells if layers store a scale of fp8
+    inputs, or the upper one of nvfp4.
 
     Raises: UnsupportedError for a valid configuration that cannot be read; CheckpointError for one
     that is not valid. Each names the field.
@@ -214,6 +223,12 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
     ignore = names(config.get("ignore"), f"{_ROOT}.ignore")
     rotation = _rotation(config.get("transform_config"), ignore)
     return _scheme(weights, activations, config.get("asterope"), rotation), ignore
+
+
+def has_static_inputs(config: Mapping[str, Any]) -> bool:
+    """Tell whether layers store scales of their inputs, of a configuration that was parsed."""
+    inputs = [group.get("input_activations") or {} for group in config["config_groups"].values()]
+    return any(args.get("dynamic") in (False, "local") for args in inputs)
 
 
 def _check_root(config: Mapping[str, Any]) -> None:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from asterope.quant.checkpoint import from_tensors
-from asterope.quant.config import parse_quantization_config
+from asterope.quant.config import has_static_inputs, parse_quantization_config
 from asterope.quant.readers.layout import Layout
-from asterope.quant.readers.notes import STATIC_INPUTS
 
 __all__ = ["read_compressed"]
 
@@ -19,11 +18,9 @@ def read_compressed(config: Mapping[str, Any]) -> Layout:
     Raises: as `parse_quantization_config`.
     """
     scheme, ignored = parse_quantization_config(config)
-    inputs = [group.get("input_activations") or {} for group in config["config_groups"].values()]
-    is_static = any(args.get("dynamic", True) is not True for args in inputs)
+    static = has_static_inputs(config)
     return Layout(
         scheme=scheme,
-        layer=lambda name, tensors, _: from_tensors(name, tensors, scheme),
+        layer=lambda name, tensors, _: from_tensors(name, tensors, scheme, static_inputs=static),
         is_kept=lambda name, _: name in ignored,
-        notes=(STATIC_INPUTS,) * is_static,
     )

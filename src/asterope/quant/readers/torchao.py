@@ -31,7 +31,6 @@ from asterope.formats import BlockFormat
 from asterope.quant.fields import check_fields, mapping, refuse
 from asterope.quant.linear import QuantizedLinear
 from asterope.quant.readers.layout import Layout, Tensors, check_tensors
-from asterope.quant.readers.notes import STATIC_INPUTS
 from asterope.quant.scheme import Scheme
 from asterope.quant.stored import Places, stored_layer
 
@@ -84,16 +83,16 @@ def read_torchao(config: Mapping[str, Any]) -> Layout:
     if kind not in _CONFIGS:
         refuse(f"{_WHERE}._type", kind, ", ".join(_CONFIGS))
     scheme = _CONFIGS[kind](data, f"{_WHERE}._data")
+    is_static = data.get("step") is not None
 
     def layer(name: str, tensors: Tensors, metadata: Mapping[str, str]) -> QuantizedLinear:
         check_tensors(name, tensors, _TENSORS)
-        return _layer(name, tensors, metadata, scheme)
+        return _layer(name, tensors, metadata, scheme, static_inputs=is_static)
 
     return Layout(
         scheme=scheme,
         layer=layer,
         is_kept=lambda name, own: f"{name}.weight" in own,
-        notes=(STATIC_INPUTS,) * (data.get("step") is not None),
     )
 
 
@@ -182,8 +181,9 @@ _CONFIGS = MappingProxyType(
 
 
 def _layer(
-    name: str, tensors: Tensors, metadata: Mapping[str, str], scheme: Scheme
-) -> QuantizedLinear:
+    name: str, tensors: Tensors, metadata: Mapping[str, str], scheme: Scheme, *,
+    static_inputs: bool,
+) -> QuantizedLinear:  # fmt: skip
     fmt, prefix = scheme.format, f"{name}._weight"
     assert fmt is not None
     is_swizzled = _checked(name, metadata, scheme)
@@ -192,6 +192,7 @@ def _layer(
         scales=f"{prefix}_scale",
         upper=f"{prefix}_per_tensor_scale",
         upper_is_optional=True,
+        inputs=f"{prefix}_act_per_tensor_scale" if static_inputs else "",
     )
     if is_swizzled and places.scales in tensors and places.codes in tensors:
         stored = {places.scales: _unswizzled(tensors, places, fmt)}

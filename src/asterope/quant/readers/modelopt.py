@@ -127,7 +127,9 @@ def read_modelopt(config: Mapping[str, Any]) -> Layout:
 def _finer(tensors: Tensors, places: Places) -> Tensors:
     """Return tensors with a scale for each 16 elements, where there is one for 32."""
     codes, scales = tensors.get(places.codes), tensors.get(places.scales)
-    if codes is None or scales is None or 2 * codes.shape[-1] != _COARSE_SIZE * scales.shape[-1]:
+    if codes is None or scales is None or not codes.dim() == scales.dim() == 2:
+        return tensors
+    if 2 * codes.shape[1] != _COARSE_SIZE * scales.shape[1]:
         return tensors
     doubled = scales.view(torch.uint8).repeat_interleave(2, -1).view(scales.dtype)
     return {**tensors, places.scales: doubled}

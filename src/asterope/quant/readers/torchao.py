@@ -194,9 +194,8 @@ def _layer(
         upper_is_optional=True,
         inputs=f"{prefix}_act_per_tensor_scale" if static_inputs else "",
     )
-    if is_swizzled and places.scales in tensors and places.codes in tensors:
-        stored = {places.scales: _unswizzled(tensors, places, fmt)}
-        tensors = {**tensors, **stored}
+    if is_swizzled:
+        tensors = {**tensors, **_unswizzled(tensors, places, fmt)}
     return stored_layer(tensors, scheme, places)
 
 
@@ -233,10 +232,13 @@ def _checked(name: str, metadata: Mapping[str, str], scheme: Scheme) -> bool:
     return bool(data.get("is_swizzled_scales"))
 
 
-def _unswizzled(tensors: Tensors, places: Places, fmt: BlockFormat) -> torch.Tensor:
-    """Return scales of blocks row by row, without the padding."""
+def _unswizzled(tensors: Tensors, places: Places, fmt: BlockFormat) -> Tensors:
+    """Return scales of blocks row by row, without the padding; nothing for what is no layer."""
+    codes, swizzled = tensors.get(places.codes), tensors.get(places.scales)
+    if codes is None or swizzled is None or codes.dim() != 2 or swizzled.dtype.itemsize != 1:
+        return {}
+    n, width = codes.shape
     assert isinstance(fmt.granularity, int)
-    swizzled, (n, width) = tensors[places.scales], tensors[places.codes].shape
     columns = width * 8 // fmt.element.bits // fmt.granularity
     tall, wide = -(-n // _TILE_ROWS), -(-columns // _TILE_COLUMNS)
     if swizzled.numel() != tall * wide * _TILE_ROWS * _TILE_COLUMNS:
@@ -247,4 +249,4 @@ def _unswizzled(tensors: Tensors, places: Places, fmt: BlockFormat) -> torch.Ten
         )
     tiles = swizzled.contiguous().view(torch.uint8).view(tall, wide, 32, 4, 4)
     rows = tiles.permute(0, 3, 2, 1, 4).reshape(tall * _TILE_ROWS, wide * _TILE_COLUMNS)
-    return rows[:n, :columns].contiguous().view(swizzled.dtype)
+    return {places.scales: rows[:n, :columns].contiguous().view(swizzled.dtype)}

@@ -101,8 +101,17 @@ def _config(model: Model, source: Source, scheme: Plan | None) -> dict[str, Any]
     config = {k: v for k, v in source.config.items() if k not in ("quantization_config", "dtype")}
     config["torch_dtype"] = str(model.dtype).removeprefix("torch.")
     if scheme is not None:
-        config["quantization_config"] = plan_config(scheme, [_HEAD])
+        static = _has_static_inputs(model)
+        config["quantization_config"] = plan_config(scheme, [_HEAD], static_inputs=static)
     return config
+
+
+def _has_static_inputs(model: Model) -> bool:
+    return any(
+        isinstance(linear, QuantizedLinear) and linear.input_scale is not None
+        for layer in model.layers
+        for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)
+    )
 
 
 def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:

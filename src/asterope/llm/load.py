@@ -23,11 +23,12 @@ from asterope.quant import (
     common_amax,
     concatenate,
     mix_of,
+    quantization_of,
     quantize_weight,
     read_layout,
 )
 
-__all__ = ["load_model", "model_from_config", "projections"]
+__all__ = ["load_model", "model_from_config", "projections", "read_checkpoint_config"]
 
 Progress = Callable[[int, int], None]
 
@@ -66,6 +67,16 @@ def compute_dtype(name: str | None, config: ModelConfig) -> torch.dtype:
     return _DTYPES[chosen]
 
 
+def read_checkpoint_config(directory: Path) -> dict[str, Any]:
+    """Read config.json, and as its `quantization_config` what tools write in a file beside it.
+
+    Raises: CheckpointError as `read_config`, and for a file beside it that cannot be read.
+    """
+    raw = read_config(directory)
+    stored = quantization_of(raw, directory)
+    return raw if stored is None else {**raw, "quantization_config": stored}
+
+
 def load_model(
     directory: str | Path,
     *,
@@ -81,7 +92,7 @@ def load_model(
     Raises: CheckpointError naming the file, field or tensor that is missing or wrong.
     """
     path = Path(directory)
-    raw = read_config(path)
+    raw = read_checkpoint_config(path)
     stored = raw.get("quantization_config")
     layout = read_layout(stored) if stored else None
     config = ModelConfig.from_dict(raw, where=str(path / "config.json"))

@@ -10,13 +10,15 @@ Source: compressed-tensors 0.20, `utils/match.py` (targets), `compressors/format
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from asterope.errors import CheckpointError, UnsupportedError
 from asterope.quant.config import (
     config_group,
     config_root,
+    has_static_inputs,
     parse_quantization_config,
     quantization_config,
     transform,
@@ -24,7 +26,7 @@ from asterope.quant.config import (
 from asterope.quant.mix import MODULES, Mix, Plan, plan_of_modules
 from asterope.quant.scheme import Scheme
 
-__all__ = ["parse_groups", "parse_plan", "plan_config"]
+__all__ = ["StoredGroup", "parse_groups", "parse_plan", "plan_config"]
 
 _ROOT = "quantization_config"
 _CLASS = "Linear"
@@ -33,14 +35,25 @@ _MOST_REPEATS, _LONGEST_PATTERN = 4, 4096
 _MIXED = "mixed-precision"
 
 
-def plan_config(plan: Plan, ignore: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class StoredGroup:
+    """A group of modules: their scheme, and whether each stores a scale of its inputs."""
+
+    scheme: Scheme
+    has_static_inputs: bool
+
+
+def plan_config(
+    plan: Plan, ignore: Sequence[str], *, static_inputs: bool = False
+) -> dict[str, Any]:
     """Return the `quantization_config` of a checkpoint; `ignore` names other modules left plain.
 
     Raises: FormatError for unquantized weights, which have none.
     """
     simplest = plan.simplest if isinstance(plan, Mix) else plan
     if not isinstance(simplest, Mix):
-        return quantization_config(simplest or Scheme(weights="none"), ignore)
+        one = simplest or Scheme(weights="none")
+        return quantization_config(one, ignore, static_inputs=static_inputs)
     modules: dict[Scheme, list[str]] = {}
     plain: list[str] = []
     for layer in range(len(simplest.layers)):
@@ -48,9 +61,12 @@ def plan_config(plan: Plan, ignore: Sequence[str]) -> dict[str, Any]:
             (modules.setdefault(scheme, []) if scheme else plain).extend(_names(layer, place))
     ignore = [*plain, *ignore]
     if len(modules) == 1:
-        return quantization_config(next(iter(modules)), ignore)
+        return quantization_config(next(iter(modules)), ignore, static_inputs=static_inputs)
     named = {f"group_{i}": scheme for i, scheme in enumerate(modules)}
-    groups = {name: config_group(scheme, modules[scheme]) for name, scheme in named.items()}
+    groups = {
+        name: config_group(scheme, modules[scheme], static_inputs=static_inputs)
+        for name, scheme in named.items()
+    }
     stored = {group["format"] for group in groups.values()}
     rotations = {
         name: transform(scheme, modules[scheme], [])
@@ -74,11 +90,17 @@ def parse_plan(config: Mapping[str, Any], num_layers: int) -> Plan:
 
     Raises: as `parse_groups` and `plan_of_modules`.
     """
-    return plan_of_modules(parse_groups(config), num_layers)
+    group_of = parse_groups(config)
+
+    def scheme_of(module: str) -> Scheme | None:
+        group = group_of(module)
+        return None if group is None else group.scheme
+
+    return plan_of_modules(scheme_of, num_layers)
 
 
-def parse_groups(config: Mapping[str, Any]) -> Callable[[str], Scheme | None]:
-    """Return what tells the scheme of a module by its name, None for one that is left plain.
+def parse_groups(config: Mapping[str, Any]) -> Callable[[str], StoredGroup | None]:
+    """Return what tells the group of a module by its name, None for one that is left plain.
 
     Targets are names of modules, `re:` patterns or the class Linear, and go before each other in
     this order. Each group is read as `parse_quantization_config` reads one.
@@ -90,37 +112,37 @@ def parse_groups(config: Mapping[str, Any]) -> Callable[[str], Scheme | None]:
         parse_quantization_config(config)  # raises, saying what is missing
         raise CheckpointError("is empty", where=f"{_ROOT}.config_groups")
     texts = {name: _texts(group, str(name)) for name, group in groups.items()}
-    schemes = {name: _scheme_of(config, name, texts) for name in groups}
-    by_target = {text: name for name, own in texts.items() for text in own}
-    targets = [
-        (_Target(text, f"{_ROOT}.config_groups.{name}.targets"), schemes[name])
-        for text, name in by_target.items()
-    ]
-    targets.sort(key=lambda pair: pair[0].order)
-    ignored = [_Target(text, f"{_ROOT}.ignore") for text in config.get("ignore") or ()]
+    stored = {
+        name: StoredGroup(_scheme_of(config, name, texts), has_static_inputs(group))
+        for name, group in groups.items()
+    }
+    by_text = {text: stored[name] for name, own in texts.items() for text in own}
+    targets = _Targets(by_text, f"{_ROOT}.config_groups")
+    ignored = _Targets(config.get("ignore") or (), f"{_ROOT}.ignore")
 
-    def scheme_of(module: str) -> Scheme | None:
-        if any(target.matches(module) for target in ignored):
-            return None
-        return next((scheme for target, scheme in targets if target.matches(module)), None)
+    def group_of(module: str) -> StoredGroup | None:
+        text = None if ignored.match(module) else targets.match(module)
+        return by_text[text] if text else None
 
-    return scheme_of
+    return group_of
 
 
-class _Target:
-    """What names modules: a name, a pattern that a name begins with, or a class."""
+class _Targets:
+    """What names linear modules: names, patterns that names begin with, or their class."""
 
-    def __init__(self, text: str, where: str) -> None:
-        self._text = text
-        self._pattern = _pattern(text[3:], where) if text.startswith("re:") else None
-        kind = 1 if self._pattern else 2 if text == _CLASS else 0
-        self.order = (kind, text)
+    def __init__(self, texts: Iterable[str], where: str) -> None:
+        self._texts = set(texts)
+        patterns = sorted(text for text in self._texts if text.startswith("re:"))
+        self._patterns = {text: _pattern(text[3:], where) for text in patterns}
 
-    def matches(self, module: str) -> bool:
-        """Whether it names a linear module."""
-        if self._pattern is not None:
-            return self._pattern.match(module) is not None
-        return self._text in (module, _CLASS)
+    def match(self, module: str) -> str | None:
+        """Return the first text that names a module: its name, a pattern, the class."""
+        if module in self._texts:
+            return module
+        for text, pattern in self._patterns.items():
+            if pattern.match(module):
+                return text
+        return _CLASS if _CLASS in self._texts else None
 
 
 def _pattern(text: str, where: str) -> re.Pattern[str]:
@@ -156,7 +178,7 @@ def _scheme_of(config: Mapping[str, Any], name: str, texts: Mapping[str, list[st
     rules = record.get("scale_rules") if isinstance(record, Mapping) else None
     if isinstance(rules, Mapping):
         alone["asterope"] = {"scale_rule": rules.get(name)}
-    if config.get("transform_config") and len(texts) > 1:
+    if config.get("transform_config") and texts != {name: [_CLASS]}:
         alone["transform_config"] = _own_transform(config, name, texts)
     return parse_quantization_config(alone)[0]
 

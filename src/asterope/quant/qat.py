@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
@@ -69,7 +70,7 @@ class FakeQuantizedLinear(nn.Module):
                 self.weight, self.scheme, name=self.name, amax=self._amax(),
                 log2_scale=self.log2_scale,
             )  # fmt: skip
-        return QuantizedLinear(scheme=made.scheme, bias=bias, **made.tensors)
+        return dataclasses.replace(made, bias=bias)
 
     def extra_repr(self) -> str:
         """Say the shape and the scheme when the model is printed."""

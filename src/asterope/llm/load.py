@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from asterope.errors import CheckpointError, ConfigError, UnsupportedError
+from asterope.llm.cache import CACHE_SCALES, check_scale, with_scales
 from asterope.llm.config import ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
@@ -140,7 +141,14 @@ class _Checkpoint:
             head = PlainLinear(files.get("lm_head.weight", shape, self.dtype))
         model = Model(config, embedding, layers, norm, head, self.dtype)
         model.scheme = model.plan.describe() if model.plan else ""
+        if self.layout is not None and self.layout.has_fp8_cache:
+            return with_scales(model, [self._cache_scales(i) for i in range(config.num_layers)])
         return model
+
+    def _cache_scales(self, index: int) -> tuple[float, float]:
+        names = (f"model.layers.{index}.self_attn.{name}" for name in CACHE_SCALES)
+        keys, values = (check_scale(self.files.raw(name), name) for name in names)
+        return keys, values
 
     def _layer(self, index: int) -> Layer:
         prefix = f"model.layers.{index}"

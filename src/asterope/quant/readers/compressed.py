@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asterope.quant.checkpoint import from_tensors
+from asterope.quant.kv_config import is_fp8_cache
 from asterope.quant.linear import QuantizedLinear
 from asterope.quant.mixed_config import parse_groups
 from asterope.quant.readers.layout import Layout, Tensors
@@ -30,4 +31,9 @@ def read_compressed(config: Mapping[str, Any]) -> Layout:
         assert group is not None
         return from_tensors(name, tensors, group.scheme, static_inputs=group.has_static_inputs)
 
-    return Layout(scheme_of=scheme_of, layer=layer, is_kept=lambda name, _: group_of(name) is None)
+    return Layout(
+        scheme_of=scheme_of,
+        layer=layer,
+        is_kept=lambda name, _: group_of(name) is None,
+        has_fp8_cache=is_fp8_cache(config.get("kv_cache_scheme")),
+    )

@@ -10,7 +10,7 @@ Source: compressed-tensors 0.20, `utils/match.py` (targets), `compressors/format
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from asterope.errors import CheckpointError, UnsupportedError
@@ -83,18 +83,13 @@ def parse_plan(config: Mapping[str, Any], num_layers: int) -> Plan:
         return parse_quantization_config(config)[0]
     texts = {name: _texts(group, str(name)) for name, group in groups.items()}
     schemes = {name: _scheme_of(config, name, texts) for name in groups}
-    by_target = {text: name for name, own in texts.items() for text in own}
-    targets = [
-        (_Target(text, f"{_ROOT}.config_groups.{name}.targets"), schemes[name])
-        for text, name in by_target.items()
-    ]
-    targets.sort(key=lambda pair: pair[0].order)
-    ignored = [_Target(text, f"{_ROOT}.ignore") for text in config.get("ignore") or ()]
+    by_text = {text: schemes[name] for name, own in texts.items() for text in own}
+    targets = _Targets(by_text, f"{_ROOT}.config_groups")
+    ignored = _Targets(config.get("ignore") or (), f"{_ROOT}.ignore")
 
     def scheme_of(module: str) -> Scheme | None:
-        if any(target.matches(module) for target in ignored):
-            return None
-        return next((scheme for target, scheme in targets if target.matches(module)), None)
+        text = None if ignored.match(module) else targets.match(module)
+        return by_text[text] if text else None
 
     def of_place(layer: int, place: str) -> Scheme | None:
         found = {name: scheme_of(name) for name in _names(layer, place)}
@@ -111,20 +106,22 @@ def parse_plan(config: Mapping[str, Any], num_layers: int) -> Plan:
     return found.simplest
 
 
-class _Target:
-    """What names modules: a name, a pattern that a name begins with, or a class."""
+class _Targets:
+    """What names linear modules: names, patterns that names begin with, or their class."""
 
-    def __init__(self, text: str, where: str) -> None:
-        self._text = text
-        self._pattern = _pattern(text[3:], where) if text.startswith("re:") else None
-        kind = 1 if self._pattern else 2 if text == _CLASS else 0
-        self.order = (kind, text)
+    def __init__(self, texts: Iterable[str], where: str) -> None:
+        self._texts = set(texts)
+        patterns = sorted(text for text in self._texts if text.startswith("re:"))
+        self._patterns = {text: _pattern(text[3:], where) for text in patterns}
 
-    def matches(self, module: str) -> bool:
-        """Whether it names a linear module."""
-        if self._pattern is not None:
-            return self._pattern.match(module) is not None
-        return self._text in (module, _CLASS)
+    def match(self, module: str) -> str | None:
+        """Return the first text that names a module: its name, a pattern, the class."""
+        if module in self._texts:
+            return module
+        for text, pattern in self._patterns.items():
+            if pattern.match(module):
+                return text
+        return _CLASS if _CLASS in self._texts else None
 
 
 def _pattern(text: str, where: str) -> re.Pattern[str]:
@@ -160,7 +157,7 @@ def _scheme_of(config: Mapping[str, Any], name: str, texts: Mapping[str, list[st
     rules = record.get("scale_rules") if isinstance(record, Mapping) else None
     if isinstance(rules, Mapping):
         alone["asterope"] = {"scale_rule": rules.get(name)}
-    if config.get("transform_config") and len(texts) > 1:
+    if config.get("transform_config") and texts != {name: [_CLASS]}:
         alone["transform_config"] = _own_transform(config, name, texts)
     return parse_quantization_config(alone)[0]
 

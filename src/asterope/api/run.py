@@ -60,7 +60,7 @@ def run_checkpoint(options: RunOptions, progress: Progress = silent) -> RunRepor
             baseline=None if quantized is plan.original else plan.original,
             progress=progress,
         ),
-        notes=(*scored.left_out, *_notes(scored.accuracy)),
+        notes=(*plan.original.source.notes, *scored.left_out, *_notes(scored.accuracy)),
         versions=_versions(),
         command=options.command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

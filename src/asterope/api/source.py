@@ -11,7 +11,7 @@ from typing import Any
 
 from asterope.errors import CheckpointError, ConfigError, FormatError
 from asterope.llm import ModelConfig, published_config, published_model, read_config
-from asterope.quant import UNQUANTIZED, Plan, Scheme, parse_plan
+from asterope.quant import UNQUANTIZED, Layout, Plan, Scheme, read_layout
 from asterope.quant import scheme as parse_scheme
 
 __all__ = [
@@ -41,10 +41,21 @@ class Source:
     @property
     def stored_scheme(self) -> Plan | None:
         """How a checkpoint that is already quantized is, None for an original."""
-        stored = self.config.get("quantization_config")
-        if not stored:
+        layout = self._layout
+        if layout is None:
             return None
-        return parse_plan(stored, ModelConfig.from_dict(self.config, where=self.where).num_layers)
+        return layout.plan(ModelConfig.from_dict(self.config, where=self.where).num_layers)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a quantized checkpoint holds that is not used."""
+        layout = self._layout
+        return layout.notes if layout else ()
+
+    @property
+    def _layout(self) -> Layout | None:
+        stored = self.config.get("quantization_config")
+        return read_layout(stored) if stored else None
 
 
 def shipped_model() -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,10 @@ from asterope.cli.output import progress_bars, say, show, write, write_json
 from asterope.cli.sensitivity import mixed_schemes, within_budget
 from asterope.errors import ConfigError
 from asterope.report import accuracy_table, mix_words, notes_text, plain
+
+if TYPE_CHECKING:
+    from asterope.api import LanguageModel
+    from asterope.quant import Plan
 
 __all__ = ["evaluate", "generate", "quantize"]
 
@@ -47,6 +51,8 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
 ) -> None:
     """Round a checkpoint's linear layers to a format and save it as compressed-tensors.
 
+    A checkpoint that another tool quantized keeps its codes, without `--format`.
+
     With a text to look at, less is lost; if that is broken off, the same command goes on behind the
     layers that are done. With a budget each place of each layer gets one of some formats, or none,
     by what it loses on a text and saves on a chip. What is saved is read back and compared bit for
@@ -68,8 +74,10 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         limit = None if budget is None else parse_budget(budget)
         schemes = mixed_schemes(formats, activations)
         timed = api.EstimateOptions(chip=chip, batch=batch, context=context)
-        scheme = api.resolve_scheme(fmt, activations=activations, rule=rule)
+        scheme: Plan | None = api.resolve_scheme(fmt, activations=activations, rule=rule)
         original = api.load(checkpoint, dtype=dtype, progress=functools.partial(progress, "load"))
+        if original.scheme is not None and (fmt, algorithm, calibrate) == (None,) * 3:
+            scheme = original.scheme
         calibration = api.read_calibration(
             original, algorithm, calibrate, num_windows=calibration_windows
         )
@@ -93,6 +101,7 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
             "directory": str(directory), "scheme": model.model.scheme or "unquantized",
             "weight_bytes": after, "original_weight_bytes": before,
             "calibrated_on": calibration.what if calibration else None,
+            "notes": list(original.source.notes),
             "measured": plain(measured) if measured else None,
         })  # fmt: skip
         return
@@ -100,6 +109,7 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     say(f"{model.model.scheme or 'unquantized'}: {before:,} to {after:,} bytes of weights")
     if calibration:
         say(f"calibrated on {calibration.what}")
+    _say_notes(original)
     if measured:
         say(f"{limit}: {mix_words(measured)}")
 
@@ -166,6 +176,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     say(f"on {scored.accuracy.text}")
     if calibration:
         say(f"by {calibration.algorithm.name}, calibrated on {calibration.what}")
+    _say_notes(original)
 
 
 def generate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it takes
@@ -218,3 +229,9 @@ def generate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         return
     write("\n")
     say(f"{took_s:.2f} s, kernel compilation included")
+    _say_notes(model)
+
+
+def _say_notes(model: LanguageModel) -> None:
+    for note in model.source.notes:
+        say(note)

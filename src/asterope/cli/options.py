@@ -40,6 +40,7 @@ __all__ = [
     "Format",
     "Formats",
     "IdlePower",
+    "KvCache",
     "MaxTextTokens",
     "MixedFormats",
     "OverheadPower",
@@ -47,6 +48,7 @@ __all__ = [
     "Price",
     "Pue",
     "Rule",
+    "TensorParallel",
     "TextFile",
     "UsdPerKwh",
     "Utilisation",
@@ -78,9 +80,9 @@ Format = Annotated[
     str | None,
     typer.Option(
         "--format", metavar="NAME",
-        help="Weight format: fp8, fp8_tensor, mxfp8, mxfp6, mxfp4, mxfp4_e1m2, nvfp4, or bf16 for"
-        " unquantized; `mxfp4/fp8` says the activations too, `+h` rotates in blocks. Default:"
-        " mxfp4, or what the checkpoint is quantized to.",
+        help="Weight format: fp8, fp8_tensor, fp8_block, mxfp8, mxfp6, mxfp4, mxfp4_e1m2, nvfp4,"
+        " or bf16 for unquantized; `mxfp4/fp8` says the activations too, `+h` rotates in blocks."
+        " Default: mxfp4, or what the checkpoint is quantized to.",
     ),
 ]  # fmt: skip
 Activations = Annotated[
@@ -185,6 +187,21 @@ Context = Annotated[
         help="Tokens of each sequence. Default: the model's own limit, 4096 at most.",
     ),
 ]
+TensorParallel = Annotated[
+    int,
+    typer.Option(
+        metavar="N", rich_help_panel=_CHIP,
+        help="Chips that share each layer and exchange their sums: 2 or 4 of a tray, or whole"
+        " trays.",
+    ),
+]  # fmt: skip
+KvCache = Annotated[
+    str,
+    typer.Option(
+        "--kv", metavar="NAME", rich_help_panel=_CHIP,
+        help="Format of the KV cache: `auto` is that of the activations, `fp8` half of it.",
+    ),
+]  # fmt: skip
 Fidelity = Annotated[
     str | None,
     typer.Option(
@@ -290,9 +307,9 @@ def _price(text: str, chip: str) -> tuple[str, float]:
         ) from None
 
 
-def estimate_options(
+def estimate_options(  # noqa: PLR0913 - it passes on what commands take
     cost: CostOptions, *, chip: str, compare: str, batch: int, prefill_batch: int,
-    context: int | None, fidelity: str | None, phase: str = "both",
+    context: int | None, fidelity: str | None, phase: str = "both", tensor_parallel: int = 1,
 ) -> EstimateOptions:  # fmt: skip
     """Return what to time and how to price it.
 
@@ -310,6 +327,7 @@ def estimate_options(
         context=context,
         fidelity=None if fidelity is None else one_of(fidelity, FIDELITIES, "--fidelity"),
         phases=phases[one_of(phase, tuple(phases), "--phase")],
+        tensor_parallel=tensor_parallel,
         pricing=cost.pricing(chip),
     )  # fmt: skip
 

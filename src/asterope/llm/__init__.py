@@ -18,6 +18,7 @@ from asterope.llm.published import (
 )
 
 if TYPE_CHECKING:
+    from asterope.llm.cache import CACHE_FORMATS, with_cache
     from asterope.llm.kept_layers import KeptLayers
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
     from asterope.llm.load import load_model, model_from_config, projections
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
     from asterope.llm.quality import Quality, Reference, evaluate
     from asterope.llm.sampling import Sampling, generate, sample
     from asterope.llm.sensitivity import PlaceLoss, place_losses
+    from asterope.llm.shard import shard
     from asterope.llm.tensors import TensorFiles, open_tensors
     from asterope.llm.tokenizer import Tokenizer, load_tokenizer
 
 __all__ = [
+    "CACHE_FORMATS",
     "FAMILIES",
     "KVCache",
     "KeptLayers",
@@ -62,11 +65,14 @@ __all__ = [
     "quantize_layers",
     "read_config",
     "sample",
+    "shard",
+    "with_cache",
 ]
 
 _MODULE_OF = {
     name: module
     for module, names in {
+        "cache": ("CACHE_FORMATS", "with_cache"),
         "kept_layers": ("KeptLayers",),
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),
         "load": ("load_model", "model_from_config", "projections"),
@@ -74,6 +80,7 @@ _MODULE_OF = {
         "ptq": ("quantize_layers",),
         "quality": ("Quality", "Reference", "evaluate"),
         "sampling": ("Sampling", "generate", "sample"),
+        "shard": ("shard",),
         "sensitivity": ("PlaceLoss", "place_losses"),
         "tensors": ("TensorFiles", "open_tensors"),
         "tokenizer": ("Tokenizer", "load_tokenizer"),

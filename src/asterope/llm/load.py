@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from asterope.errors import CheckpointError, ConfigError
+from asterope.errors import CheckpointError, ConfigError, UnsupportedError
 from asterope.llm.config import ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
 from asterope.llm.tensors import TensorFiles, open_tensors
 from asterope.quant import (
+    Layout,
     Mix,
     Plan,
     QuantizedLinear,
     Scheme,
     common_amax,
     concatenate,
-    from_tensors,
     mix_of,
-    parse_plan,
     quantize_weight,
+    read_layout,
 )
 
 __all__ = ["load_model", "model_from_config", "projections"]
@@ -75,17 +75,18 @@ def load_model(
 ) -> Model:
     """Load a Hugging Face checkpoint; with a scheme or mix, quantize what it reads.
 
-    A checkpoint that is already quantized in the compressed-tensors layout loads as it is.
+    A checkpoint that is already quantized, by a tool of `quant.readers`, loads as it is.
     `progress(done, total)` is called after each layer.
 
     Raises: CheckpointError naming the file, field or tensor that is missing or wrong.
     """
     path = Path(directory)
     raw = read_config(path)
-    config = ModelConfig.from_dict(raw, where=str(path / "config.json"))
     stored = raw.get("quantization_config")
+    layout = read_layout(stored) if stored else None
+    config = ModelConfig.from_dict(raw, where=str(path / "config.json"))
     with open_tensors(path) as files:
-        source = _Checkpoint(files, config, compute_dtype(dtype, config), scheme, stored)
+        source = _Checkpoint(files, config, compute_dtype(dtype, config), scheme, layout)
         model = source.model(progress)
     model.name = path.name
     return model
@@ -96,12 +97,12 @@ class _Checkpoint:
 
     def __init__(
         self, files: TensorFiles, config: ModelConfig, dtype: torch.dtype, plan: Plan | None,
-        stored: Mapping[str, Any] | None,
+        layout: Layout | None,
     ) -> None:  # fmt: skip
         self.files, self.config, self.dtype = files, config, dtype
-        self.is_stored = bool(stored)
-        if stored:
-            found = parse_plan(stored, config.num_layers)
+        self.layout = layout
+        if layout is not None:
+            found = layout.plan(config.num_layers)
             if plan is not None and plan != found:
                 raise ConfigError(
                     f"the checkpoint is already quantized ({found.describe()})",
@@ -109,7 +110,6 @@ class _Checkpoint:
                     hint="quantize the original, or leave the format out",
                 )
             plan = found
-        self.plan = plan
         self.mix: Mix = mix_of(plan, config.num_layers)
 
     def model(self, progress: Progress | None) -> Model:
@@ -127,8 +127,9 @@ class _Checkpoint:
         if not config.tied_embeddings:
             shape = (config.vocab_size, config.hidden_size)
             head = PlainLinear(files.get("lm_head.weight", shape, self.dtype))
-        described = self.plan.describe() if self.plan else ""
-        return Model(config, embedding, layers, norm, head, self.dtype, scheme=described)
+        model = Model(config, embedding, layers, norm, head, self.dtype)
+        model.scheme = model.plan.describe() if model.plan else ""
+        return model
 
     def _layer(self, index: int) -> Layer:
         prefix = f"model.layers.{index}"
@@ -139,7 +140,7 @@ class _Checkpoint:
                 shape = (self.config.head_dim,)
                 norms[name] = self.files.get(f"{prefix}.self_attn.{name}.weight", shape, self.dtype)
         schemes = self.mix.of(index)
-        parts = {
+        parts: dict[str, Any] = {
             place: self._projection(prefix, pieces, schemes[place])
             for place, pieces in projections(self.config).items()
         }
@@ -161,9 +162,15 @@ class _Checkpoint:
         ]
         if len(linears) == 1:
             return linears[0]
-        if scheme is not None:
+        if all(isinstance(x, QuantizedLinear) for x in linears):
             return concatenate([x for x in linears if isinstance(x, QuantizedLinear)])
         plain = [x for x in linears if isinstance(x, PlainLinear)]
+        if len(plain) < len(linears):
+            raise UnsupportedError(
+                "some of the projections that read one input are quantized, and some are not",
+                where=f"{prefix}: {', '.join(name for name, *_ in pieces)}",
+                hint="quantize all of them or none",
+            )
         biases = [x.bias for x in plain if x.bias is not None]
         return PlainLinear(
             torch.cat([x.weight for x in plain]), torch.cat(biases) if biases else None
@@ -173,7 +180,7 @@ class _Checkpoint:
         self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...], scheme: Scheme | None
     ) -> float | None:
         """Return the largest magnitude of projections that engines fuse, where a scale needs it."""
-        if self.is_stored or scheme is None or len(pieces) == 1:
+        if self.layout is not None or scheme is None or len(pieces) == 1:
             return None
         weights = (self.files.get(f"{prefix}.{name}.weight", (n, k)) for name, n, k, _ in pieces)
         return common_amax(weights, scheme)
@@ -182,16 +189,20 @@ class _Checkpoint:
         self, name: str, n: int, k: int, has_bias: bool, scheme: Scheme | None, amax: float | None
     ) -> Linear:
         bias = self.files.get(f"{name}.bias", (n,), self.dtype) if has_bias else None
+        if self.layout is not None:
+            own = [full for full in self.files.names() if full.startswith(f"{name}.")]
+            if not self.layout.is_kept(name, own):
+                return dataclasses.replace(self._stored_linear(name, own, n, k), bias=bias)
+            scheme = None
         if scheme is None:
             return PlainLinear(self.files.get(f"{name}.weight", (n, k), self.dtype), bias)
-        if self.is_stored:
-            return dataclasses.replace(self._stored_linear(name, scheme, n, k), bias=bias)
         weight = self.files.get(f"{name}.weight", (n, k))
         return quantize_weight(weight, scheme, name=name, bias=bias, amax=amax)
 
-    def _stored_linear(self, name: str, scheme: Scheme, n: int, k: int) -> QuantizedLinear:
-        own = [full for full in self.files.names() if full.startswith(f"{name}.")]
-        layer = from_tensors(name, {full: self.files.raw(full) for full in own}, scheme)
+    def _stored_linear(self, name: str, own: Sequence[str], n: int, k: int) -> QuantizedLinear:
+        assert self.layout is not None
+        tensors = {full: self.files.raw(full) for full in own}
+        layer = self.layout.layer(name, tensors, self.files.metadata)
         found = [layer.out_features, layer.in_features]
         if found != [n, k]:
             raise CheckpointError(
@@ -228,10 +239,12 @@ def model_from_config(
 
     def layer(schemes: Mapping[str, Scheme | None]) -> Layer:
         head = meta(config.head_dim) if config.head_norms else None
+        parts: dict[str, Any] = {
+            place: projection(p, schemes[place]) for place, p in projections(config).items()
+        }
         return Layer(
             attention_norm=meta(config.hidden_size), mlp_norm=meta(config.hidden_size),
-            q_norm=head, k_norm=head,
-            **{place: projection(p, schemes[place]) for place, p in projections(config).items()},
+            q_norm=head, k_norm=head, **parts,
         )  # fmt: skip
 
     embedding = meta(config.vocab_size, config.hidden_size)

@@ -18,6 +18,8 @@ from asterope.quant.inputs import InputSums
 from asterope.quant.linear import QuantizedLinear, concatenate, from_quantized, split
 from asterope.quant.mix import MODULES, PLACES, Mix, Plan, mix_of
 from asterope.quant.mixed_config import parse_plan, plan_config
+from asterope.quant.readers import Layout, experts_from_blocks, quantization_of, read_layout
+from asterope.quant.recipes import RECIPES, Recipe, recipe
 from asterope.quant.rtn import common_amax, quantize_weight
 from asterope.quant.scheme import ACTIVATIONS, UNQUANTIZED, WEIGHT_FORMATS, Scheme, scheme
 
@@ -26,6 +28,7 @@ __all__ = [
     "ALGORITHMS",
     "MODULES",
     "PLACES",
+    "RECIPES",
     "UNQUANTIZED",
     "WEIGHT_FORMATS",
     "Algorithm",
@@ -33,14 +36,17 @@ __all__ = [
     "Calibrated",
     "FrontPoint",
     "InputSums",
+    "Layout",
     "Mix",
     "Plan",
     "QuantizedLinear",
+    "Recipe",
     "Scheme",
     "algorithm",
     "common_amax",
     "concatenate",
     "equalizing_scale",
+    "experts_from_blocks",
     "from_quantized",
     "from_tensors",
     "mix_of",
@@ -50,8 +56,11 @@ __all__ = [
     "parse_quantization_config",
     "plan_config",
     "quantization_config",
+    "quantization_of",
     "quantize_calibrated",
     "quantize_weight",
+    "read_layout",
+    "recipe",
     "scheme",
     "split",
     "to_tensors",

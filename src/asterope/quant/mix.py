@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from asterope.errors import ConfigError
+from asterope.errors import CheckpointError, ConfigError, UnsupportedError
 from asterope.quant.scheme import Scheme
 
-__all__ = ["MODULES", "PLACES", "Mix", "Plan", "mix_of"]
+__all__ = ["MODULES", "PLACES", "Mix", "Plan", "mix_of", "plan_of_modules"]
 
 MODULES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -94,3 +94,27 @@ def mix_of(plan: Plan | None, num_layers: int) -> Mix:
             f"a mix of {len(plan.layers)} layers does not fit a model of {num_layers}", where="mix"
         )
     return plan
+
+
+def plan_of_modules(scheme_of: Callable[[str], Scheme | None], num_layers: int) -> Plan:
+    """Return the plan of a model whose modules have schemes by their names in a checkpoint.
+
+    Raises: UnsupportedError for modules that are run as one and quantized differently;
+    CheckpointError if nothing is quantized.
+    """
+    where = "quantization_config.config_groups"
+
+    def of_place(layer: int, place: str) -> Scheme | None:
+        modules = [f"model.layers.{layer}.{name}" for name in MODULES[place]]
+        found = {name: scheme_of(name) for name in modules}
+        if len(set(found.values())) > 1:
+            raise UnsupportedError(
+                f"{' and '.join(found)} are quantized differently", where=where,
+                hint="they have the same inputs and are run as one: give them one format",
+            )  # fmt: skip
+        return next(iter(found.values()))
+
+    found = Mix(tuple(tuple(of_place(i, place) for place in PLACES) for i in range(num_layers)))
+    if found.simplest is None:
+        raise CheckpointError("targets no layer of the model", where=where)
+    return found.simplest

@@ -10,7 +10,7 @@ Source: compressed-tensors 0.20, `utils/match.py` (targets), `compressors/format
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from asterope.errors import CheckpointError, UnsupportedError
@@ -21,10 +21,10 @@ from asterope.quant.config import (
     quantization_config,
     transform,
 )
-from asterope.quant.mix import MODULES, Mix, Plan
+from asterope.quant.mix import MODULES, Mix, Plan, plan_of_modules
 from asterope.quant.scheme import Scheme
 
-__all__ = ["parse_plan", "plan_config"]
+__all__ = ["parse_groups", "parse_plan", "plan_config"]
 
 _ROOT = "quantization_config"
 _CLASS = "Linear"
@@ -72,15 +72,23 @@ def _names(layer: int, place: str) -> list[str]:
 def parse_plan(config: Mapping[str, Any], num_layers: int) -> Plan:
     """Return how a checkpoint is quantized: one scheme, or a mix where modules differ.
 
+    Raises: as `parse_groups` and `plan_of_modules`.
+    """
+    return plan_of_modules(parse_groups(config), num_layers)
+
+
+def parse_groups(config: Mapping[str, Any]) -> Callable[[str], Scheme | None]:
+    """Return what tells the scheme of a module by its name, None for one that is left plain.
+
     Targets are names of modules, `re:` patterns or the class Linear, and go before each other in
     this order. Each group is read as `parse_quantization_config` reads one.
 
-    Raises: as `parse_quantization_config`; UnsupportedError for modules that are run as one and
-    quantized differently, or a pattern that may take long; CheckpointError if nothing is quantized.
+    Raises: as `parse_quantization_config`; UnsupportedError for a pattern that may take long.
     """
     groups = config.get("config_groups") if isinstance(config, Mapping) else None
     if not isinstance(groups, Mapping) or not groups:
-        return parse_quantization_config(config)[0]
+        parse_quantization_config(config)  # raises, saying what is missing
+        raise CheckpointError("is empty", where=f"{_ROOT}.config_groups")
     texts = {name: _texts(group, str(name)) for name, group in groups.items()}
     schemes = {name: _scheme_of(config, name, texts) for name in groups}
     by_text = {text: schemes[name] for name, own in texts.items() for text in own}
@@ -91,19 +99,7 @@ def parse_plan(config: Mapping[str, Any], num_layers: int) -> Plan:
         text = None if ignored.match(module) else targets.match(module)
         return by_text[text] if text else None
 
-    def of_place(layer: int, place: str) -> Scheme | None:
-        found = {name: scheme_of(name) for name in _names(layer, place)}
-        if len(set(found.values())) > 1:
-            raise UnsupportedError(
-                f"{' and '.join(found)} are quantized differently", where=f"{_ROOT}.config_groups",
-                hint="they have the same inputs and are run as one: give them one format",
-            )  # fmt: skip
-        return next(iter(found.values()))
-
-    found = Mix(tuple(tuple(of_place(i, place) for place in MODULES) for i in range(num_layers)))
-    if found.simplest is None:
-        raise CheckpointError("targets no layer of the model", where=f"{_ROOT}.config_groups")
-    return found.simplest
+    return scheme_of
 
 
 class _Targets:

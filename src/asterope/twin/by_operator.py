@@ -41,6 +41,10 @@ def timed_by_operators(
     start_ps, attended, timed = 0, 0, []  # `attended` counts the layers whose attention is done
     for launch in launches:
         result = launch.result
+        if launch.name in operators.COLLECTIVES:
+            timed.append(dataclasses.replace(launch, start_ps=start_ps))
+            start_ps += result.time_ps
+            continue
         if launch.name == _ATTENTION:
             found = _attention(model, chip, shape, model.config.windows[attended])
             attended += 1
@@ -62,7 +66,7 @@ def _attention(model: Model, chip: Chip, shape: StepShape, window: int | None) -
     config = model.config
     heads = operators.Heads(
         query=config.num_heads, key_value=config.num_kv_heads, dim=config.head_dim,
-        cache_bits=8 * model.dtype.itemsize,
+        cache_bits=8 * model.kv_dtype.itemsize,
     )  # fmt: skip
     if shape.new_tokens == 1:
         keys = min(shape.context, window or shape.context)

@@ -59,7 +59,7 @@ def test_library_reads_our_configuration_and_we_read_what_it_writes(plan, librar
 # fp8 weights alone have two names for one layout there.
 @pytest.mark.parametrize(
     "plan",
-    [plan for plan in SCHEMES if plan.name not in ("fp8_tensor", "fp8_row")],
+    [plan for plan in SCHEMES if plan.name not in ("fp8_tensor", "fp8_row", "fp8_block128")],
     ids=lambda plan: plan.name,
 )
 def test_library_infers_the_format_that_we_name(plan, library):
@@ -119,6 +119,7 @@ def float_scales(stored):
         ("MXFP8A16", Scheme(weights="mxfp8")),
         ("MXFP8", Scheme(weights="mxfp8", activations="same")),
         ("FP8_DYNAMIC", Scheme(weights="fp8_row", activations="fp8")),
+        ("FP8_BLOCK", Scheme(weights="fp8_block128", activations="same")),
     ],
 )
 def test_presets_of_the_library_are_read(preset, text, library):

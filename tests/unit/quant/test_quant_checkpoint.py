@@ -17,6 +17,7 @@ from asterope.quant import (
     parse_quantization_config,
     quantization_config,
     quantize_weight,
+    read_layout,
     split,
     to_tensors,
 )
@@ -86,6 +87,10 @@ def test_nvfp4_without_upper_level_is_loaded_back():
         ("mxfp6", {"weight_packed": ("uint8", [N, 48]), "weight_scale": ("uint8", [N, 2])}),
         ("mxfp4", {"weight_packed": ("uint8", [N, 32]), "weight_scale": ("uint8", [N, 2])}),
         ("mxfp4_e1m2", {"weight_packed": ("uint8", [N, 32]), "weight_scale": ("uint8", [N, 2])}),
+        (
+            "fp8_block128",
+            {"weight": ("float8_e4m3fn", [N, K]), "weight_scale": ("float32", [1, 1])},
+        ),
         (
             "nvfp4",
             {
@@ -173,6 +178,8 @@ def with_code(code, place):
         ("nvfp4", "weight_scale", with_code(0x81, (2, 1)), "the code at [2, 1] is NaN, or neg"),
         ("fp8_row", "weight_scale", lambda t: t.fill_(torch.nan), "scale 0 is nan"),
         ("fp8_tensor", "weight_scale", lambda t: -t, "scale 0 is -"),
+        ("fp8_block128", "weight_scale", lambda t: -t, "scale 0 is -"),
+        ("fp8_block128", "weight_scale", lambda t: t[0], "has shape [1], not [1, 1]"),
         ("nvfp4", "weight_global_scale", lambda t: t * 0, "0.0 is outside"),
         ("nvfp4", "weight_global_scale", lambda t: t * torch.nan, "nan is outside"),
     ],
@@ -213,6 +220,50 @@ def test_configuration_of_another_writer_has_the_default_rule_and_may_ignore_not
     assert parse_quantization_config(config) == (Scheme(weights="mxfp4", rule="even"), ())
 
 
+ROOT = "quantization_config"
+GROUP = f"{ROOT}.config_groups.group_0"
+INPUTS = "config_groups.group_0.input_activations"
+PARTS = "config_groups.group_0.weights"
+
+
+def changed(path, value, weights="mxfp4"):
+    """The configuration of a scheme with one field set, or removed where the value is None."""
+    config = copy.deepcopy(quantization_config(Scheme(weights=weights, activations="same"), []))
+    *folders, last = path.split(".")
+    place = config
+    for folder in folders:
+        place = place[folder]
+    place[last] = value
+    return config
+
+
+def test_static_scales_of_inputs_are_read_and_said_not_to_be_used():
+    config = quantization_config(Scheme(weights="fp8_tensor", activations="fp8"), [])
+    assert read_layout(config).notes == ()
+    args = config["config_groups"]["group_0"]["input_activations"]
+    args |= {"dynamic": False, "strategy": "tensor"}
+    layout = read_layout(config)
+    assert layout.plan(1).activations == "fp8"
+    assert "not used" in layout.notes[0]
+
+
+@pytest.mark.parametrize("place", [(), ("config_groups", "group_0"), (INPUTS,), (PARTS,)])
+def test_fields_that_are_not_understood_are_not_ignored(place):
+    for quiet in (None, False, [], {}, ""):
+        assert parse_quantization_config(changed(".".join([*place, "later"]), quiet))
+    with pytest.raises(UnsupportedError, match="not understood") as caught:
+        parse_quantization_config(changed(".".join([*place, "later"]), {"rotated": True}))
+    assert caught.value.where == ".".join([ROOT, *place, "later"])
+
+
+def test_blocks_of_another_size_are_refused():
+    args = quantization_config(Scheme(weights="fp8_block128"), [])
+    args["config_groups"]["group_0"]["weights"]["block_structure"] = [128, 64]
+    with pytest.raises(UnsupportedError) as caught:
+        parse_quantization_config(args)
+    assert caught.value.where == f"{GROUP}.weights.block_structure"
+
+
 def test_nvfp4_preset_with_local_activations_is_read():
     config = quantization_config(Scheme(weights="nvfp4", activations="same"), [])
     config["config_groups"]["group_0"]["input_activations"]["dynamic"] = "local"
@@ -231,25 +282,6 @@ def test_names_of_fp8_by_other_versions_are_read():
 def test_unquantized_scheme_has_no_configuration():
     with pytest.raises(FormatError, match="has no quantization_config"):
         quantization_config(Scheme(weights="none"), [])
-
-
-ROOT = "quantization_config"
-GROUP = f"{ROOT}.config_groups.group_0"
-
-
-def changed(path, value, weights="mxfp4"):
-    """The configuration of a scheme with one field set, or removed where the value is None."""
-    config = copy.deepcopy(quantization_config(Scheme(weights=weights, activations="same"), []))
-    *folders, last = path.split(".")
-    place = config
-    for folder in folders:
-        place = place[folder]
-    place[last] = value
-    return config
-
-
-INPUTS = "config_groups.group_0.input_activations"
-PARTS = "config_groups.group_0.weights"
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,7 @@ class PlaceSensitivity:
             name=name,
             kind="mix" if isinstance(simplest, Mix) else "one format" if simplest else "original",
             scheme=model.model.scheme or "unquantized",
+            layers=tuple(tuple(s.name if s else "bf16" for s in row) for row in mix.layers),
             predicted_kl=self.predicted_kl(mix), kl=quality.kl, perplexity=quality.perplexity,
             perplexity_ratio=quality.perplexity / self.reference.quality.perplexity,
             top1_agreement=quality.top1_agreement, weight_bytes=model.model.weight_bytes,

@@ -51,7 +51,10 @@ def _pareto(rows: Sequence[MixRow], taken: Callable[[MixRow], float], title: str
         380, xaxis={"title": title, "automargin": True},
         yaxis={"title": "change of perplexity [%]", "automargin": True, "zeroline": True},
     )  # fmt: skip
-    return {"data": data, "layout": shape | {"showlegend": True, "legend": {"orientation": "h"}}}
+    shape["margin"] |= {"t": 34}
+    shape |= {"showlegend": True,
+              "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}}  # fmt: skip
+    return {"data": data, "layout": shape}
 
 
 def _describe(row: MixRow) -> str:

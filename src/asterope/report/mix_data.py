@@ -28,12 +28,14 @@ class PlaceRow:
 class MixRow:
     """One model, scored and simulated: the original, one format in all places, or a mix.
 
-    `predicted_kl` adds up what its places lose alone. `weight_bytes` are those in memory.
+    `layers` are the formats of each layer's places. `predicted_kl` adds up what its places lose
+    alone. `weight_bytes` are those in memory.
     """
 
     name: str
     kind: Literal["original", "one format", "mix"]
     scheme: str
+    layers: tuple[tuple[str, ...], ...]
     predicted_kl: float
     kl: float
     perplexity: float
@@ -43,7 +45,6 @@ class MixRow:
     time_s: float
     tokens_per_s: float
     usd_per_mtok: float | None
-    is_chosen: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

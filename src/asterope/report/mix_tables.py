@@ -36,7 +36,7 @@ def mix_tables(report: MixReport) -> Iterator[Table]:
     load = f"{report.batch} x {report.context:,} tokens on {report.chip}, {report.fidelity}"
     table = new_table(f"Measured and simulated (a decode step, {load})", *MIX_COLUMNS)
     for row in report.mixes:
-        table.add_row(*mix_cells(row), style="bold" if row.is_chosen else "")
+        table.add_row(*mix_cells(row))
     yield table
 
 

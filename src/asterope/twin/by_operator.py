@@ -38,7 +38,7 @@ def timed_by_operators(
 
     Raises: ChipError if the chip has no calibrated operators.
     """
-    start_ps, mixed, timed = 0, 0, []  # `mixed` counts the layers whose attention is done
+    start_ps, attended, timed = 0, 0, []  # `attended` counts the layers whose attention is done
     for launch in launches:
         result = launch.result
         if launch.name in operators.COLLECTIVES:
@@ -46,12 +46,12 @@ def timed_by_operators(
             start_ps += result.time_ps
             continue
         if launch.name == _ATTENTION:
-            found = _attention(model, chip, shape, model.config.windows[mixed])
-            mixed += 1
+            found = _attention(model, chip, shape, model.config.windows[attended])
+            attended += 1
         elif launch.tag and result.flop:
             rows = shape.batch * (1 if launch.tag == "head" else shape.new_tokens)
             (rate,) = result.flop
-            layer = model.layers[mixed if launch.tag == "qkv" else mixed - 1]
+            layer = model.layers[attended if launch.tag == "qkv" else attended - 1]
             linear = model.head if launch.tag == "head" else getattr(layer, launch.tag)
             found = product_time(linear, chip, rows=rows, rate=rate)
         else:

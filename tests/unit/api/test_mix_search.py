@@ -58,6 +58,7 @@ def test_a_place_alone_is_the_mix_with_that_place(places):
     assert before.weight_bytes - found.weight_bytes == row.bytes_saved
     assert isinstance(model.model.layers[1].down, QuantizedLinear)
     assert (before.kind, found.kind, before.kl) == ("original", "mix", 0.0)
+    assert found.layers == (("bf16",) * 4, ("bf16", "bf16", "bf16", "mxfp4"))
 
 
 @pytest.mark.parametrize("by", ["time", "bytes"])
@@ -165,3 +166,18 @@ def test_formats_that_do_not_fit_are_named(original, text, tmp_path):
         api.measure_places(original, [scheme("mxfp4+h256")], text, WORKLOAD)
     with pytest.raises(ConfigError, match="has no weights"):
         api.measure_places(ast.from_config(SMALL), SCHEMES, text, WORKLOAD)
+
+
+@pytest.mark.slow
+def test_between_two_formats_a_mix_loses_far_less_than_halfway():
+    """On a trained model a few places lose most, and they stay in the finer format."""
+    model = ast.load(ast.shipped_model())
+    step = api.Workload(chip=MAIA, batch=32, context=512, fidelity="roofline")
+    text = api.text_of(model, None, max_tokens=1024)
+    places = api.measure_places(model, (scheme("nvfp4"), scheme("fp8")), text, step)
+    _, small = places.measure(scheme("nvfp4"))
+    _, fine = places.measure(scheme("fp8"))
+    halfway = (small.weight_bytes + fine.weight_bytes) / 2
+    _, mixed = api.fit_budget(places, parse_budget(f"bytes<{halfway}"))
+    assert mixed.weight_bytes < halfway
+    assert mixed.kl < 0.6 * (small.kl + fine.kl) / 2

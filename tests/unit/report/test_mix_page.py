@@ -19,6 +19,7 @@ PLACES = ("qkv", "down")
 def row(name, kind, ratio, tokens_per_s, kl, **more):
     return MixRow(
         name=name, kind=kind, scheme=f"{name} weights, bf16 activations", predicted_kl=1.25 * kl,
+        layers=((name, "bf16"),) * 2,
         kl=kl, perplexity=20 * ratio, perplexity_ratio=ratio, top1_agreement=1 - kl,
         weight_bytes=int(1e12 / tokens_per_s), time_s=32 / tokens_per_s,
         tokens_per_s=tokens_per_s, usd_per_mtok=400 / tokens_per_s, **more,

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.progress import track
 
 from asterope import api, llm
+from asterope.native import write_atomically
 
 COMMAND = "python -m benchmarks.quality.bench_qat --keep DIR"
 FORMATS = "mxfp4,nvfp4,mxfp4/fp8,nvfp4/fp8,mxfp4/same,nvfp4/same"
@@ -47,10 +48,9 @@ def unseen_text(keep: Path) -> Path:
         if file.stat().st_size < _MAX_BYTES
     ]
     random.Random(0).shuffle(files)
-    keep.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps({"text": file.read_text(encoding="utf-8")}) for file in files)
     text = keep / "text.jsonl"
-    text.write_text("\n".join(lines))
+    write_atomically(text, "\n".join(lines).encode())
     return text
 
 
@@ -73,7 +73,7 @@ def trained(
 def main(
     keep: Annotated[Path, typer.Option(metavar="DIR", help="Where trained models are kept.")],
     formats: Annotated[str, typer.Option(metavar="NAMES", help="Formats.")] = FORMATS,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 200,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 150,
     windows: Annotated[int, typer.Option(min=1, help="Windows of a step.")] = 1,
     tokens: Annotated[int, typer.Option(min=2, help="Held-out tokens to score.")] = 16384,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,

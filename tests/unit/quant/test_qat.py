@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from asterope.errors import CheckpointError, ConfigError, ShapeError
+from asterope.errors import CheckpointError, ConfigError, ShapeError, UnsupportedError
 from asterope.quant import (
     ACTIVATIONS,
     WEIGHT_FORMATS,
@@ -234,4 +234,10 @@ def test_a_weight_that_diverged_is_named():
         layer.weight[3, 4] = float("nan")
     with pytest.raises(CheckpointError, match=r"element \[3, 4\] is nan") as caught:
         layer(inputs())
+    assert caught.value.where == "w"
+
+
+def test_a_weight_elsewhere_is_named():
+    with pytest.raises(UnsupportedError, match="is on meta") as caught:
+        layer_of(scheme("mxfp4")).to("meta")(inputs().to("meta"))
     assert caught.value.where == "w"

@@ -19,13 +19,21 @@ if TYPE_CHECKING:
         attention_mappings,
         time_attention,
     )
-    from asterope.api.calibration import Calibration, read_calibration
+    from asterope.api.calibration import Calibration, read_calibration, text_windows
     from asterope.api.estimation import EstimateOptions, estimate
     from asterope.api.language_model import LanguageModel, from_config, load, with_scheme
     from asterope.api.launched import PAGE_EVENTS, launch_report
     from asterope.api.mapping import MappingTime, product_mappings
+    from asterope.api.mix_search import compare_mixes, fit_budget, mix_report
     from asterope.api.operation import MappedTime, OperationTime
     from asterope.api.options import COMPARED_CHIPS, COMPARED_FORMATS, RunOptions
+    from asterope.api.place_costs import PlaceCosts, Workload
+    from asterope.api.place_sensitivity import (
+        MIXED_FORMATS,
+        FrontMix,
+        PlaceSensitivity,
+        measure_places,
+    )
     from asterope.api.product import ProductTime, product_launches, time_product
     from asterope.api.progress import Progress
     from asterope.api.run import run_checkpoint
@@ -43,23 +51,28 @@ if TYPE_CHECKING:
     from asterope.api.sweep import read_sweep, run_sweep, time_point
     from asterope.api.text import HELD_OUT_MODULES, ScoredText, text_of
     from asterope.api.timed import Run
+    from asterope.api.training import TrainedModel, from_trained, torch_model, train
     from asterope.api.workers import on_processes, on_ray
 
 __all__ = [
     "COMPARED_CHIPS",
     "COMPARED_FORMATS",
     "HELD_OUT_MODULES",
+    "MIXED_FORMATS",
     "PAGE_EVENTS",
     "SHIPPED_NAME",
     "AttentionMapping",
     "AttentionTime",
     "Calibration",
     "EstimateOptions",
+    "FrontMix",
     "HeadShape",
     "LanguageModel",
     "MappedTime",
     "MappingTime",
     "OperationTime",
+    "PlaceCosts",
+    "PlaceSensitivity",
     "Pricing",
     "ProductTime",
     "Progress",
@@ -69,14 +82,21 @@ __all__ = [
     "ScoredText",
     "Sensitivity",
     "Source",
+    "TrainedModel",
+    "Workload",
     "attention_launches",
     "attention_mappings",
     "check_target",
+    "compare_mixes",
     "estimate",
     "find_source",
+    "fit_budget",
     "from_config",
+    "from_trained",
     "launch_report",
     "load",
+    "measure_places",
+    "mix_report",
     "on_processes",
     "on_ray",
     "product_launches",
@@ -90,9 +110,12 @@ __all__ = [
     "score_formats",
     "shipped_model",
     "text_of",
+    "text_windows",
     "time_attention",
     "time_point",
     "time_product",
+    "torch_model",
+    "train",
     "vary_figures",
     "with_scheme",
 ]
@@ -108,13 +131,21 @@ _MODULE_OF = {
             "attention_mappings",
             "time_attention",
         ),
-        "calibration": ("Calibration", "read_calibration"),
+        "calibration": ("Calibration", "read_calibration", "text_windows"),
         "estimation": ("EstimateOptions", "estimate"),
         "language_model": ("LanguageModel", "from_config", "load", "with_scheme"),
         "launched": ("PAGE_EVENTS", "launch_report"),
         "mapping": ("MappingTime", "product_mappings"),
+        "mix_search": ("compare_mixes", "fit_budget", "mix_report"),
         "operation": ("MappedTime", "OperationTime"),
         "options": ("COMPARED_CHIPS", "COMPARED_FORMATS", "RunOptions"),
+        "place_costs": ("PlaceCosts", "Workload"),
+        "place_sensitivity": (
+            "MIXED_FORMATS",
+            "FrontMix",
+            "PlaceSensitivity",
+            "measure_places",
+        ),
         "product": ("ProductTime", "product_launches", "time_product"),
         "progress": ("Progress",),
         "run": ("run_checkpoint",),
@@ -132,6 +163,7 @@ _MODULE_OF = {
         "sweep": ("read_sweep", "run_sweep", "time_point"),
         "text": ("HELD_OUT_MODULES", "ScoredText", "text_of"),
         "timed": ("Run",),
+        "training": ("TrainedModel", "from_trained", "torch_model", "train"),
         "workers": ("on_processes", "on_ray"),
     }.items()
     for name in names

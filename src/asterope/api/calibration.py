@@ -21,7 +21,7 @@ from asterope.quant import Algorithm, algorithm
 if TYPE_CHECKING:
     from asterope.api.language_model import LanguageModel
 
-__all__ = ["Calibration", "read_calibration"]
+__all__ = ["Calibration", "read_calibration", "text_windows"]
 
 _FIELD = "text"
 _CHARACTERS_PER_TOKEN = 16
@@ -61,6 +61,18 @@ def read_calibration(
                 hint="leave --calibrate out, or use --algorithm gptq",
             )  # fmt: skip
         return None
+    windows, what = text_windows(model, file, num_windows=num_windows, length=length, seed=seed)
+    return Calibration(algorithm=chosen, windows=windows, what=what)
+
+
+def text_windows(
+    model: LanguageModel, file: Path | None, *, num_windows: int, length: int, seed: int = 0
+) -> tuple[torch.Tensor, str]:
+    """Return windows of a text that is as in `read_calibration`, and what they are in words.
+
+    Shapes: result [S, T], at most `num_windows` of `length`.
+    Raises: as `read_calibration`.
+    """
     length = min(length, model.config.max_context)
     documents = _library(seed) if file is None else _documents(file, num_windows * length)
     tokens: list[int] = []
@@ -75,11 +87,8 @@ def read_calibration(
             where="calibration text" if file is None else str(file),
         )
     source = f"Python {platform.python_version()}'s own sources" if file is None else str(file)
-    return Calibration(
-        algorithm=chosen,
-        windows=torch.tensor(tokens[: count * length]).view(count, length),
-        what=f"{count} windows of {length} tokens of {source}",
-    )
+    windows = torch.tensor(tokens[: count * length]).view(count, length)
+    return windows, f"{count} windows of {length} tokens of {source}"
 
 
 def _library(seed: int) -> Iterator[str]:

@@ -17,10 +17,10 @@ from asterope.api.staging import staged
 from asterope.errors import OutputError
 from asterope.llm import KeptLayers, Linear, Model, PlainLinear, load_model, projections
 from asterope.quant import (
+    Plan,
     QuantizedLinear,
-    Scheme,
-    parse_quantization_config,
-    quantization_config,
+    parse_plan,
+    plan_config,
     split,
     to_tensors,
 )
@@ -45,7 +45,7 @@ _COPIED = (
 def save_checkpoint(
     model: Model,
     source: Source,
-    scheme: Scheme | None,
+    scheme: Plan | None,
     directory: Path,
     progress: Callable[[int, int], None] | None = None,
     kept_in: Path | None = None,
@@ -84,7 +84,7 @@ def check_target(directory: Path) -> None:
         )
 
 
-def _write(staging: Path, model: Model, source: Source, scheme: Scheme | None) -> None:
+def _write(staging: Path, model: Model, source: Source, scheme: Plan | None) -> None:
     # Parts of a fused projection share memory, which the file format forbids.
     tensors = {name: tensor.clone() for name, tensor in _tensors(model)}
     weights = staging / "model.safetensors"
@@ -97,13 +97,12 @@ def _write(staging: Path, model: Model, source: Source, scheme: Scheme | None) -
             shutil.copyfile(source.directory / name, staging / name)
 
 
-def _config(model: Model, source: Source, scheme: Scheme | None) -> dict[str, Any]:
+def _config(model: Model, source: Source, scheme: Plan | None) -> dict[str, Any]:
     config = {k: v for k, v in source.config.items() if k not in ("quantization_config", "dtype")}
     config["torch_dtype"] = str(model.dtype).removeprefix("torch.")
     if scheme is not None:
-        config["quantization_config"] = quantization_config(
-            scheme, [_HEAD, *_kept(model)], static_inputs=_has_static_inputs(model)
-        )
+        static = _has_static_inputs(model)
+        config["quantization_config"] = plan_config(scheme, [_HEAD], static_inputs=static)
     return config
 
 
@@ -113,17 +112,6 @@ def _has_static_inputs(model: Model) -> bool:
         for layer in model.layers
         for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)
     )
-
-
-def _kept(model: Model) -> list[str]:
-    """Return the names of projections that are not quantized."""
-    return [
-        f"model.layers.{index}.{name}"
-        for index, layer in enumerate(model.layers)
-        for place, pieces in projections(model.config).items()
-        if isinstance(getattr(layer, place), PlainLinear)
-        for name, *_ in pieces
-    ]
 
 
 def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
@@ -165,13 +153,13 @@ def _linear_tensors(
 def _compare(
     staging: Path,
     model: Model,
-    scheme: Scheme | None,
+    scheme: Plan | None,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Load what was written and compare it with what was meant, bit for bit."""
     stored = json.loads((staging / "config.json").read_text(encoding="utf-8"))
     recorded = stored.get("quantization_config")
-    read_scheme = parse_quantization_config(recorded)[0] if recorded else None
+    read_scheme = parse_plan(recorded, model.config.num_layers) if recorded else None
     again = load_model(staging, progress=progress)
     written, read = dict(_tensors(model)), dict(_tensors(again))
     different = sorted(written.keys() ^ read.keys()) or [

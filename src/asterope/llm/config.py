@@ -275,7 +275,7 @@ class _Reader:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Read config.json of a checkpoint directory.
+    """Read config.json of a checkpoint directory, and what tools write beside it.
 
     Raises: CheckpointError if there is no directory, no config.json, or no JSON object in it.
     """
@@ -297,4 +297,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise CheckpointError(f"cannot be read: {error}", where=str(path)) from None
     if not isinstance(raw, dict):
         raise CheckpointError("holds no JSON object", where=str(path))
-    return raw
+    from asterope.quant import quantization_of  # which loads torch
+
+    stored = quantization_of(raw, directory)
+    return raw if stored is None else {**raw, "quantization_config": stored}

@@ -88,53 +88,66 @@ def quantization_config(
     """
     if scheme.format is None:
         raise FormatError("an unquantized checkpoint has no quantization_config", where="weights")
-    stored = _STORED_FORMATS[scheme.weights]
-    activations = None
-    if scheme.activation_format is not None:
-        activations = _inputs(scheme, static=static_inputs)
-    group = {
-        "targets": ["Linear"],
-        "weights": _args(_KINDS[scheme.weights], dynamic=False),
-        "input_activations": activations,
-        "output_activations": None,
-        "format": stored,
-    }
-    return {
-        "quant_method": "compressed-tensors",
-        "quantization_status": "compressed",
-        "format": stored,
-        "config_groups": {"group_0": group},
-        "ignore": list(ignore),
-        "kv_cache_scheme": None,
-        "transform_config": None if scheme.rotation is None else _transforms(scheme, ignore),
+    group = config_group(scheme, ["Linear"], static_inputs=static_inputs)
+    transforms = None
+    if scheme.rotation is not None:
+        transforms = {"config_groups": {"rotation": transform(scheme, ["Linear"], ignore)}}
+    return config_root(group["format"], {"group_0": group}, ignore) | {
+        "transform_config": transforms,
         "asterope": {"scale_rule": scheme.rule},
     }
 
 
 def _inputs(scheme: Scheme, *, static: bool) -> dict[str, Any]:
-    if scheme.activations == "same":
-        return _args(_same_kind(scheme.weights), dynamic="local" if static else True)
-    return _args(_KINDS["fp8_tensor"] if static else _FP8_TOKEN, dynamic=not static)
+    """Return the description of inputs; with blocks of their own scales of theirs are dynamic."""
+    if scheme.activations == "fp8":
+        return _args(_KINDS["fp8_tensor"] if static else _FP8_TOKEN, dynamic=not static)
+    has_upper = scheme.format is not None and scheme.format.two_level
+    return _args(_same_kind(scheme.weights), dynamic="local" if static and has_upper else True)
 
 
-def _transforms(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]:
+def config_root(stored: str, groups: Mapping[str, Any], ignore: Sequence[str]) -> dict[str, Any]:
+    """Return a `quantization_config` around groups of layers, without transforms and rules."""
+    return {
+        "quant_method": "compressed-tensors",
+        "quantization_status": "compressed",
+        "format": stored,
+        "config_groups": dict(groups),
+        "ignore": list(ignore),
+        "kv_cache_scheme": None,
+    }
+
+
+def config_group(
+    scheme: Scheme, targets: Sequence[str], *, static_inputs: bool = False
+) -> dict[str, Any]:
+    """Return the group of the layers that have a scheme."""
+    activations = None
+    if scheme.activation_format is not None:
+        activations = _inputs(scheme, static=static_inputs)
+    return {
+        "targets": list(targets),
+        "weights": _args(_KINDS[scheme.weights], dynamic=False),
+        "input_activations": activations,
+        "output_activations": None,
+        "format": _STORED_FORMATS[scheme.weights],
+    }
+
+
+def transform(scheme: Scheme, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, Any]:
     """Return the rotation of a scheme: of inputs when they come, of weights already."""
     places = (("input", False), ("weight_input", True))
     return {
-        "config_groups": {
-            "rotation": {
-                "type": "hadamard",
-                "apply": [
-                    {
-                        "targets": ["Linear"], "location": place, "inverse": inverse,
-                        "ignore": list(ignore),
-                    }
-                    for place, inverse in places
-                ],
-                "randomize": False, "requires_grad": False, "head_dim": scheme.rotation,
-                "precision": "torch.float32",
+        "type": "hadamard",
+        "apply": [
+            {
+                "targets": list(targets), "location": place, "inverse": inverse,
+                "ignore": list(ignore),
             }
-        }
+            for place, inverse in places
+        ],
+        "randomize": False, "requires_grad": False, "head_dim": scheme.rotation,
+        "precision": "torch.float32",
     }  # fmt: skip
 
 
@@ -226,9 +239,15 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
 
 
 def has_static_inputs(config: Mapping[str, Any]) -> bool:
-    """Tell whether layers store scales of their inputs, of a configuration that was parsed."""
-    inputs = [group.get("input_activations") or {} for group in config["config_groups"].values()]
-    return any(args.get("dynamic") in (False, "local") for args in inputs)
+    """Tell whether layers store scales of their inputs, of a configuration that was parsed.
+
+    Raises: UnsupportedError if only some of the groups with quantized inputs do.
+    """
+    inputs = [group.get("input_activations") for group in config["config_groups"].values()]
+    static = {args.get("dynamic") in (False, "local") for args in inputs if args}
+    if len(static) > 1:
+        _refuse(_GROUP, "static and dynamic inputs", "groups of one kind")
+    return True in static
 
 
 def _check_root(config: Mapping[str, Any]) -> None:

@@ -14,7 +14,9 @@ from asterope.cli import app
 COMMANDS = (
     "run",
     "quantize",
+    "train",
     "eval",
+    "sensitivity",
     "generate",
     "simulate",
     "cost",
@@ -22,7 +24,8 @@ COMMANDS = (
     "chips show",
     "models",
 )
-SLOW = ("cost", "eval", "run", "simulate")
+SLOW = ("cost", "eval", "run", "sensitivity", "simulate")
+SLOW = ("cost", "eval", "run", "simulate", "train")
 WEIGHTS = "stdlib-llama"
 
 

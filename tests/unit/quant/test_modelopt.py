@@ -191,7 +191,7 @@ def test_own_file_says_what_config_json_says(tmp_path):
         '"exclude_modules": ["lm_head", "model.layers.0.mlp*"]}}'
     )
     layout = read_layout(quantization_of({}, tmp_path))
-    assert layout.scheme == Scheme(weights="nvfp4", activations="same")
+    assert layout.plan(1) == Scheme(weights="nvfp4", activations="same")
     assert layout.is_kept("model.layers.0.mlp.up_proj", ())
     assert not layout.is_kept("model.layers.0.self_attn.q_proj", ())
     assert len(layout.notes) == 1
@@ -263,7 +263,7 @@ def test_configuration_that_contradicts_itself_names_the_field(path, value):
 
 @pytest.mark.parametrize("quiet", [None, False, [], {}, ""])
 def test_a_field_that_says_nothing_may_have_any_name(quiet):
-    assert read_layout(changed("later", quiet)).scheme.weights == "nvfp4"
+    assert read_layout(changed("later", quiet)).plan(1).weights == "nvfp4"
 
 
 @pytest.mark.parametrize("method", ["gptq", None, 3])

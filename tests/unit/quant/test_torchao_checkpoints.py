@@ -69,7 +69,7 @@ def test_mx_is_read_out_of_swizzled_scales(dtype, weights, mode, torchao):
     config = mx_config(torchao, getattr(torch, dtype), mode)
     theirs = quantized(torchao, config)
     layout = read_layout(config_of(torchao, config))
-    assert layout.scheme == Scheme(weights=weights, activations="same", rule=mode.lower())
+    assert layout.plan(1) == Scheme(weights=weights, activations="same", rule=mode.lower())
     layer = layout.layer(NAME, *written(torchao, theirs))
     assert torch.equal(layer.dequantize(), theirs.dequantize(torch.float32))
 
@@ -79,7 +79,7 @@ def test_nvfp4_is_read_with_and_without_a_scale_of_the_tensor(per_tensor, torcha
     config = torchao[1].NVFP4WeightOnlyConfig(use_dynamic_per_tensor_scale=per_tensor)
     theirs = quantized(torchao, config)
     layout = read_layout(config_of(torchao, config))
-    assert layout.scheme == Scheme(weights="nvfp4")
+    assert layout.plan(1) == Scheme(weights="nvfp4")
     layer = layout.layer(NAME, *written(torchao, theirs))
     wanted = theirs.dequantize(torch.float32)  # which multiplies the two scales first
     torch.testing.assert_close(layer.dequantize(), wanted, rtol=2**-22, atol=0)
@@ -99,7 +99,7 @@ def test_float8_is_read(kind, dynamic, torchao):
     theirs = quantization.Float8Tensor.from_hp(weight(), granularity=granularity)
     layout = read_layout(config_of(torchao, config))
     weights = {"PerRow": "fp8_row", "PerTensor": "fp8_tensor"}[kind]
-    assert layout.scheme == Scheme(weights=weights, activations="fp8" if dynamic else "bf16")
+    assert layout.plan(1) == Scheme(weights=weights, activations="fp8" if dynamic else "bf16")
     layer = layout.layer(NAME, *written(torchao, theirs))
     assert torch.equal(layer.dequantize(), theirs.dequantize(torch.float32))
 
@@ -109,7 +109,7 @@ def test_nvfp4_with_static_inputs_has_a_scale_of_them(torchao):
 
     config = torchao[1].NVFP4DynamicActivationNVFP4WeightConfig(step="convert")
     layout = read_layout(config_of(torchao, config))
-    assert layout.scheme == Scheme(weights="nvfp4", activations="same")
+    assert layout.plan(1) == Scheme(weights="nvfp4", activations="same")
     theirs = NVFP4Tensor.to_nvfp4(weight(), act_per_tensor_scale=torch.tensor(0.003))
     layer = layout.layer(NAME, *written(torchao, theirs))
     assert layer.input_scale == float(torch.tensor(0.003))

@@ -101,4 +101,4 @@ def _layout(
         )
         return stored_layer(tensors, scheme, places)
 
-    return Layout(scheme=scheme, layer=layer, is_kept=is_kept, notes=notes)
+    return Layout(scheme_of=lambda _: scheme, layer=layer, is_kept=is_kept, notes=notes)

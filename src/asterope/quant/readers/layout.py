@@ -10,6 +10,7 @@ import torch
 
 from asterope.errors import UnsupportedError
 from asterope.quant.linear import QuantizedLinear
+from asterope.quant.mix import Plan, plan_of_modules
 from asterope.quant.scheme import Scheme
 
 __all__ = ["Layout", "Reader", "Tensors", "check_tensors", "is_named"]
@@ -22,16 +23,24 @@ LayerReader = Callable[[str, Tensors, Mapping[str, str]], QuantizedLinear]
 class Layout:
     """How a checkpoint is quantized.
 
+    `scheme_of(name)` tells the scheme of a layer, None where its name says that it is left plain.
     `layer(name, tensors, metadata)` makes a layer of the tensors whose names begin with its own,
     and of the text that the safetensors files carry beside them. `is_kept(name, own)` tells whether
     it was left unquantized, by its name or the full names of its tensors. `notes` say what is in
     the checkpoint and not used.
     """
 
-    scheme: Scheme
+    scheme_of: Callable[[str], Scheme | None]
     layer: LayerReader
     is_kept: Callable[[str, Collection[str]], bool]
     notes: tuple[str, ...] = ()
+
+    def plan(self, num_layers: int) -> Plan:
+        """Return how a model of so many layers is quantized, as far as names tell.
+
+        Raises: as `plan_of_modules`.
+        """
+        return plan_of_modules(self.scheme_of, num_layers)
 
 
 Reader = Callable[[Mapping[str, object]], Layout]

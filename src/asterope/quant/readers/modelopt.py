@@ -117,7 +117,7 @@ def read_modelopt(config: Mapping[str, Any]) -> Layout:
         return stored_layer(tensors, scheme, places)
 
     return Layout(
-        scheme=scheme,
+        scheme_of=lambda _: scheme,
         layer=layer,
         is_kept=lambda name, _: is_named(name, ignored),
         notes=(KV_CACHE,) * has_kv_cache,

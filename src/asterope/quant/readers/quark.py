@@ -96,7 +96,7 @@ def read_quark(config: Mapping[str, Any]) -> Layout:
         return stored_layer(tensors, scheme, places)
 
     return Layout(
-        scheme=scheme,
+        scheme_of=lambda _: scheme,
         layer=layer,
         is_kept=lambda name, _: is_named(name, ignored),
         notes=(KV_CACHE,) * has_kv_cache,

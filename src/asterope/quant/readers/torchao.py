@@ -90,7 +90,7 @@ def read_torchao(config: Mapping[str, Any]) -> Layout:
         return _layer(name, tensors, metadata, scheme, static_inputs=is_static)
 
     return Layout(
-        scheme=scheme,
+        scheme_of=lambda _: scheme,
         layer=layer,
         is_kept=lambda name, own: f"{name}.weight" in own,
     )

@@ -126,9 +126,11 @@ def config_group(scheme: Scheme, targets: Sequence[str], *, static_inputs: bool)
 
 
 def _inputs(scheme: Scheme, *, static: bool) -> dict[str, Any]:
-    if scheme.activations == "same":
-        return _args(_same_kind(scheme.weights), dynamic="local" if static else True)
-    return _args(_KINDS["fp8_tensor"] if static else _FP8_TOKEN, dynamic=not static)
+    """Return the description of inputs; scales of their own blocks are dynamic."""
+    if scheme.activations == "fp8":
+        return _args(_KINDS["fp8_tensor"] if static else _FP8_TOKEN, dynamic=not static)
+    has_upper = scheme.format is not None and scheme.format.two_level
+    return _args(_same_kind(scheme.weights), dynamic="local" if static and has_upper else True)
 
 
 def transform(scheme: Scheme, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, Any]:

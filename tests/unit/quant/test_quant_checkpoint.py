@@ -347,3 +347,12 @@ def test_configuration_that_is_not_valid_names_the_field(path, value, where, wha
         parse_quantization_config(changed(path, value))
     assert caught.value.where == where
     assert what in caught.value.what
+
+
+def test_groups_with_static_and_with_dynamic_inputs_are_refused_together():
+    plan = Scheme(weights="fp8_tensor", activations="fp8")
+    config = quantization_config(plan, [], static_inputs=True)
+    other = copy.deepcopy(quantization_config(plan, [])["config_groups"]["group_0"])
+    config["config_groups"]["group_1"] = other | {"targets": ["re:.*down_proj"]}
+    with pytest.raises(UnsupportedError, match="static and dynamic inputs"):
+        read_layout(config)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,6 +25,8 @@ COMMAND = "python -m benchmarks.quality.bench_ptq"
 FORMATS = (
     "fp8,mxfp8,nvfp4,mxfp4,nvfp4/fp8,mxfp4/fp8,nvfp4/same,mxfp4/same,nvfp4/same+h,mxfp4/same+h"
 )
+Case = tuple[str, str]
+"""A format and an algorithm."""
 _LEAST_LOSS = 0.005
 HEADER = (
     "weights/activations", "algorithm", "perplexity, of bf16's", "of rounding's loss taken back",
@@ -61,11 +64,19 @@ def measure(checkpoint: Path, formats: list[str], windows: int, tokens: int) -> 
         start = time.perf_counter()
         made = api.with_scheme(original, api.read_scheme(case[0]), None, calibrations[case[1]])
         models[case], took[case] = made.model, time.perf_counter() - start
+    return score(original, models, took, text)
+
+
+def score(
+    original: api.LanguageModel, models: Mapping[Case, llm.Model], took: Mapping[Case, float],
+    text: api.ScoredText,
+) -> list[Result]:  # fmt: skip
+    """Score models by format and algorithm, rounding to nearest of each format among them."""
     reference, found = llm.evaluate(
         original.model, {"|".join(case): model for case, model in models.items()}, text.tokens
     )
     results = []
-    for fmt, name in cases:
+    for fmt, name in models:
         quality = found[f"{fmt}|{name}"]
         nearest = found.get(f"{fmt.partition('+')[0]}|rtn", found[f"{fmt}|rtn"])
         lost = nearest.perplexity - reference.perplexity

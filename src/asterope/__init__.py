@@ -32,12 +32,14 @@ __all__ = [
     "estimate",
     "formats",
     "from_config",
+    "from_trained",
     "llm",
     "load",
     "quant",
     "run",
     "shipped_model",
     "simulate",
+    "train",
     "twin",
 ]
 
@@ -53,10 +55,12 @@ _PACKAGE_OF = {
     "Timeline": "runtime",
     "estimate": "api",
     "from_config": "api",
+    "from_trained": "api",
     "load": "api",
     "run": "api",
     "shipped_model": "api",
     "simulate": "runtime",
+    "train": "api",
 }
 _ORIGINAL_NAME = {"run": "run_checkpoint"}
 

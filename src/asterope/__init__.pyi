@@ -7,8 +7,10 @@ from asterope.api import (
     RunOptions,
     estimate,
     from_config,
+    from_trained,
     load,
     shipped_model,
+    train,
 )
 from asterope.api import run_checkpoint as run
 from asterope.cost import Assumptions
@@ -32,11 +34,13 @@ __all__ = [
     "estimate",
     "formats",
     "from_config",
+    "from_trained",
     "llm",
     "load",
     "quant",
     "run",
     "shipped_model",
     "simulate",
+    "train",
     "twin",
 ]

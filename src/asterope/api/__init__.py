@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         attention_mappings,
         time_attention,
     )
-    from asterope.api.calibration import Calibration, read_calibration
+    from asterope.api.calibration import Calibration, read_calibration, text_windows
     from asterope.api.estimation import EstimateOptions, estimate
     from asterope.api.language_model import LanguageModel, from_config, load, with_scheme
     from asterope.api.launched import PAGE_EVENTS, launch_report
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from asterope.api.sweep import read_sweep, run_sweep, time_point
     from asterope.api.text import HELD_OUT_MODULES, ScoredText, text_of
     from asterope.api.timed import Run
+    from asterope.api.training import TrainedModel, from_trained, torch_model, train
     from asterope.api.workers import on_processes, on_ray
 
 __all__ = [
@@ -81,6 +82,7 @@ __all__ = [
     "ScoredText",
     "Sensitivity",
     "Source",
+    "TrainedModel",
     "Workload",
     "attention_launches",
     "attention_mappings",
@@ -90,6 +92,7 @@ __all__ = [
     "find_source",
     "fit_budget",
     "from_config",
+    "from_trained",
     "launch_report",
     "load",
     "measure_places",
@@ -107,9 +110,12 @@ __all__ = [
     "score_formats",
     "shipped_model",
     "text_of",
+    "text_windows",
     "time_attention",
     "time_point",
     "time_product",
+    "torch_model",
+    "train",
     "vary_figures",
     "with_scheme",
 ]
@@ -125,7 +131,7 @@ _MODULE_OF = {
             "attention_mappings",
             "time_attention",
         ),
-        "calibration": ("Calibration", "read_calibration"),
+        "calibration": ("Calibration", "read_calibration", "text_windows"),
         "estimation": ("EstimateOptions", "estimate"),
         "language_model": ("LanguageModel", "from_config", "load", "with_scheme"),
         "launched": ("PAGE_EVENTS", "launch_report"),
@@ -157,6 +163,7 @@ _MODULE_OF = {
         "sweep": ("read_sweep", "run_sweep", "time_point"),
         "text": ("HELD_OUT_MODULES", "ScoredText", "text_of"),
         "timed": ("Run",),
+        "training": ("TrainedModel", "from_trained", "torch_model", "train"),
         "workers": ("on_processes", "on_ray"),
     }.items()
     for name in names

@@ -19,7 +19,7 @@ from asterope.cost import Assumptions
 from asterope.errors import CheckpointError, ConfigError, ShapeError, UnsupportedError
 from asterope.quant import Mix, Plan
 
-__all__ = ["LanguageModel", "from_config", "load"]
+__all__ = ["LanguageModel", "from_config", "load", "made_from", "with_scheme"]
 
 Progress = Callable[[int, int], None]
 _WINDOW = 512
@@ -296,7 +296,10 @@ def with_scheme(
             plain._needs_weights("calibrated")
             kept = None
             if kept_in is not None:
-                kept = llm.KeptLayers(kept_in, _made_from(plain, scheme, calibration))
+                kept = llm.KeptLayers(
+                    kept_in,
+                    made_from(plain, scheme, calibration.algorithm, calibration.windows.tolist()),
+                )
             model = llm.quantize_layers(
                 plain.model, scheme, calibration.algorithm, calibration.windows, kept=kept,
                 progress=progress,
@@ -307,14 +310,13 @@ def with_scheme(
     return dataclasses.replace(original, model=model, scheme=scheme, algorithm=how)
 
 
-def _made_from(plain: LanguageModel, scheme: Plan, calibration: Calibration) -> str:
-    """Return a digest of what quantized layers depend on; weights by their files' size and age."""
-    directory = plain.source.directory
+def made_from(original: LanguageModel, *terms: object) -> str:
+    """Return a digest of a model and what else a result depends on; of files, size and age."""
+    directory = original.source.directory
     files = [] if directory is None else sorted(directory.glob("*.safetensors"))
     stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    terms = (__version__, plain.source.config, stats, str(plain.model.dtype), scheme,
-             calibration.algorithm, calibration.windows.tolist())  # fmt: skip
-    return hashlib.sha256(repr(terms).encode()).hexdigest()
+    known = (__version__, original.source.config, stats, str(original.model.dtype), *terms)
+    return hashlib.sha256(repr(known).encode()).hexdigest()
 
 
 def _build(

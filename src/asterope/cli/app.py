@@ -18,6 +18,7 @@ from asterope.cli.run import run
 from asterope.cli.script import PASS_ON
 from asterope.cli.sensitivity import sensitivity
 from asterope.cli.trace import trace
+from asterope.cli.train import train
 
 __all__ = ["app", "main"]
 
@@ -38,6 +39,7 @@ app = typer.Typer(
 )
 app.command("run")(run)
 app.command("quantize")(models_in_hand.quantize)
+app.command("train")(train)
 app.command("eval")(models_in_hand.evaluate)
 app.command("sensitivity")(sensitivity)
 app.command("generate")(models_in_hand.generate)

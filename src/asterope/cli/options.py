@@ -61,10 +61,11 @@ FIDELITIES = ("tile", "operator", "roofline")
 _CHIP, _COST, _SCORE = "Chip and workload", "Cost", "Accuracy"
 _CALIBRATE, _MIXED = "Calibration", "Mixed precision"
 _FIELDS = (
-    "activations", "basis", "batch", "budget", "context", "dtype", "fidelity", "format", "formats",
+    "activations", "basis", "batch", "budget", "context", "cross_entropy", "dtype", "fidelity",
+    "format", "formats",
     "idle_power_fraction", "max_new_tokens", "max_text_tokens", "overhead_power_ratio", "phase",
-    "prefill_batch", "pue", "rule", "seed", "temperature", "top_k", "top_p", "usd_per_kwh",
-    "utilisation",
+    "prefill_batch", "pue", "relative_rate", "rule", "seed", "steps", "temperature",
+    "top_k", "top_p", "usd_per_kwh", "utilisation", "windows_per_step",
 )  # fmt: skip
 OPTION_OF = {name: f"--{name.replace('_', '-')}" for name in _FIELDS} | {
     "energy_j": "--power-w",

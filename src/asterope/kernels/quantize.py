@@ -23,7 +23,7 @@ _MANTISSA = (1 << _MANTISSA_BITS) - 1
 
 @triton.jit
 def _fp8_kernel(x, codes, scales, K, stride_x, given, GIVEN: tl.constexpr, BLOCK: tl.constexpr):
-    """One row, by its largest magnitude or by a scale that is given; what is too large saturates."""
+    """One row, by its largest magnitude or a scale that is given; what is too large saturates."""
     row = tl.program_id(0).to(tl.int64)
     offs = tl.arange(0, BLOCK)
     on = offs < K

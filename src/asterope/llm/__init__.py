@@ -19,6 +19,7 @@ from asterope.llm.published import (
 
 if TYPE_CHECKING:
     from asterope.llm.cache import CACHE_FORMATS, with_cache
+    from asterope.llm.distillation import Trained, TrainingPlan, distill, distillation_loss
     from asterope.llm.kept_layers import KeptLayers
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
     from asterope.llm.load import load_model, model_from_config, projections
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from asterope.llm.shard import shard
     from asterope.llm.tensors import TensorFiles, open_tensors
     from asterope.llm.tokenizer import Tokenizer, load_tokenizer
+    from asterope.llm.trained import start_from, trained_model
+    from asterope.llm.training_state import TrainingState
 
 __all__ = [
     "CACHE_FORMATS",
@@ -50,7 +53,12 @@ __all__ = [
     "Sampling",
     "TensorFiles",
     "Tokenizer",
+    "Trained",
+    "TrainingPlan",
+    "TrainingState",
     "count_parameters",
+    "distill",
+    "distillation_loss",
     "evaluate",
     "generate",
     "load_model",
@@ -66,6 +74,8 @@ __all__ = [
     "read_config",
     "sample",
     "shard",
+    "start_from",
+    "trained_model",
     "with_cache",
 ]
 
@@ -73,6 +83,7 @@ _MODULE_OF = {
     name: module
     for module, names in {
         "cache": ("CACHE_FORMATS", "with_cache"),
+        "distillation": ("Trained", "TrainingPlan", "distill", "distillation_loss"),
         "kept_layers": ("KeptLayers",),
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),
         "load": ("load_model", "model_from_config", "projections"),
@@ -84,6 +95,8 @@ _MODULE_OF = {
         "sensitivity": ("PlaceLoss", "place_losses"),
         "tensors": ("TensorFiles", "open_tensors"),
         "tokenizer": ("Tokenizer", "load_tokenizer"),
+        "trained": ("start_from", "trained_model"),
+        "training_state": ("TrainingState",),
     }.items()
     for name in names
 }

@@ -18,6 +18,7 @@ from asterope.quant.inputs import InputSums
 from asterope.quant.linear import QuantizedLinear, concatenate, from_quantized, split
 from asterope.quant.mix import MODULES, PLACES, Mix, Plan, mix_of
 from asterope.quant.mixed_config import parse_plan, plan_config
+from asterope.quant.qat import FakeQuantizedLinear, prepare_qat, quantized_layers
 from asterope.quant.readers import Layout, experts_from_blocks, quantization_of, read_layout
 from asterope.quant.recipes import RECIPES, Recipe, recipe
 from asterope.quant.rtn import common_amax, quantize_weight
@@ -34,6 +35,7 @@ __all__ = [
     "Algorithm",
     "Budget",
     "Calibrated",
+    "FakeQuantizedLinear",
     "FrontPoint",
     "InputSums",
     "Layout",
@@ -55,10 +57,12 @@ __all__ = [
     "parse_plan",
     "parse_quantization_config",
     "plan_config",
+    "prepare_qat",
     "quantization_config",
     "quantization_of",
     "quantize_calibrated",
     "quantize_weight",
+    "quantized_layers",
     "read_layout",
     "recipe",
     "scheme",

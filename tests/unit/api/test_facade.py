@@ -16,7 +16,8 @@ STUB = Path(asterope.__file__).with_suffix(".pyi")
 NAMES = [
     "Assumptions", "AsteropeError", "EstimateOptions", "LanguageModel", "Pricing", "Run",
     "RunOptions", "Timeline", "__version__", "chips", "cost", "estimate", "formats",
-    "from_config", "llm", "load", "quant", "run", "shipped_model", "simulate", "twin",
+    "from_config", "from_trained", "llm", "load", "quant", "run", "shipped_model", "simulate",
+    "train", "twin",
 ]  # fmt: skip
 
 

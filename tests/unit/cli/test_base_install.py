@@ -43,6 +43,7 @@ def test_chips_models_and_the_cost_of_a_speed_need_no_torch(args):
     [
         ["run"],
         ["quantize", "x", "-o", "y"],
+        ["train", "x", "-o", "y"],
         ["eval", "x"],
         ["generate", "x", "y"],
         ["simulate", "qwen3-8b"],

@@ -14,6 +14,7 @@ from asterope.cli import app
 COMMANDS = (
     "run",
     "quantize",
+    "train",
     "eval",
     "sensitivity",
     "generate",
@@ -24,6 +25,7 @@ COMMANDS = (
     "models",
 )
 SLOW = ("cost", "eval", "run", "sensitivity", "simulate")
+SLOW = ("cost", "eval", "run", "simulate", "train")
 WEIGHTS = "stdlib-llama"
 
 

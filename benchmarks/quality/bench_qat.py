@@ -1,0 +1,109 @@
+"""What training for a format takes back of what rounding loses, beside calibration.
+
+Run it as `python -m benchmarks.quality.bench_qat --keep DIR`. Every format is rounded to nearest,
+calibrated, and trained from what calibration gives; all are scored on the same held-out windows.
+Trained models are kept in DIR, so that a run that was broken off goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import random
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from benchmarks.harness import Report, Section, publish
+from benchmarks.quality.bench_ptq import HEADER, Case, cells, score
+from rich.console import Console
+from rich.progress import track
+
+from asterope import api, llm
+
+COMMAND = "python -m benchmarks.quality.bench_qat --keep DIR"
+FORMATS = "mxfp4,nvfp4,mxfp4/fp8,nvfp4/fp8,mxfp4/same,nvfp4/same"
+LIBRARIES = ("hypothesis", "jinja2", "networkx", "numpy", "pygments", "rich")
+"""None of them has a copy of a module that is scored."""
+_MAX_BYTES = 60_000  # larger files are mostly tables
+CALIBRATED = ("rtn", "gptq", "awq_gptq")
+NOTES = """\
+- rtn: round to nearest.
+- gptq, awq_gptq: calibrated on 64 windows of 512 tokens, as `bench_ptq` does.
+- qad: from what awq_gptq gives, trained to say what the original says, {steps} steps of {windows}
+  windows of 512 tokens of the sources of {libraries}, which it has not seen.
+"""
+
+
+def unseen_text(keep: Path) -> Path:
+    """Write sources of libraries, which the shipped model has not seen, in a drawn order."""
+    files = [
+        file
+        for name in LIBRARIES
+        for place in importlib.import_module(name).__path__
+        for file in sorted(Path(place).rglob("*.py"))
+        if file.stat().st_size < _MAX_BYTES
+    ]
+    random.Random(0).shuffle(files)
+    keep.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps({"text": file.read_text(encoding="utf-8")}) for file in files)
+    text = keep / "text.jsonl"
+    text.write_text("\n".join(lines))
+    return text
+
+
+def trained(
+    original: api.LanguageModel, fmt: str, plan: llm.TrainingPlan, keep: Path
+) -> tuple[llm.Model, float]:
+    """Train for a format, or load what was trained; return the model and the seconds it took."""
+    text = unseen_text(keep)
+    place = keep / fmt.replace("/", "-")
+    took = place / "seconds.json"
+    if not place.exists():
+        start = time.perf_counter()
+        made = api.train(original, fmt, plan=plan, text=text, kept_in=keep / f"{place.name}.state")
+        seconds = time.perf_counter() - start
+        made.model.save(place)
+        took.write_text(json.dumps(seconds))
+    return api.load(place).model, float(json.loads(took.read_text()))
+
+
+def main(
+    keep: Annotated[Path, typer.Option(metavar="DIR", help="Where trained models are kept.")],
+    formats: Annotated[str, typer.Option(metavar="NAMES", help="Formats.")] = FORMATS,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 200,
+    windows: Annotated[int, typer.Option(min=1, help="Windows of a step.")] = 1,
+    tokens: Annotated[int, typer.Option(min=2, help="Held-out tokens to score.")] = 16384,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,
+    write: Annotated[bool, typer.Option(help="Write benchmarks/results/qat_*.md.")] = False,
+) -> None:
+    """Compare training with calibration and rounding on the shipped model."""
+    original = api.load(api.SHIPPED_NAME)
+    plan = llm.TrainingPlan(steps=steps, windows_per_step=windows)
+    calibrations = {name: api.read_calibration(original, name) for name in CALIBRATED}
+    models: dict[Case, llm.Model] = {}
+    took: dict[Case, float] = {}
+    for fmt in track(formats.split(","), "training", console=Console(stderr=True)):
+        for name, calibration in calibrations.items():
+            start = time.perf_counter()
+            made = api.with_scheme(original, api.read_scheme(fmt), None, calibration)
+            models[fmt, name], took[fmt, name] = made.model, time.perf_counter() - start
+        models[fmt, "qad"], took[fmt, "qad"] = trained(original, fmt, plan, keep)
+    results = score(original, models, took, api.text_of(original, None, max_tokens=tokens))
+    report = Report(
+        theme="qat", title="Training for a format",
+        notes=NOTES.format(steps=steps, windows=windows, libraries=", ".join(LIBRARIES)),
+        sections=[Section(
+            title=f"{api.SHIPPED_NAME}: {tokens:,} held-out tokens", header=HEADER,
+            rows=[cells(r) for r in results],
+        )],
+        data=[dataclasses.asdict(r) for r in results],
+        packages=["torch", "transformers"], command=COMMAND,
+    )  # fmt: skip
+    publish(report, as_json=as_json, write=write)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,140 @@
+"""Train a checkpoint for a format it will be rounded to: distillation from itself, unrounded."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from asterope import llm
+from asterope.api.calibration import Calibration, text_windows
+from asterope.api.language_model import LanguageModel, made_from, with_scheme
+from asterope.api.progress import Progress, silent
+from asterope.api.source import resolve_scheme
+from asterope.errors import ConfigError, UnsupportedError
+from asterope.quant import Scheme, algorithm, prepare_qat
+
+__all__ = ["TrainedModel", "from_trained", "torch_model", "train"]
+
+_HELD_OUT, _CALIBRATED = 16, 64
+_LENGTH = 512
+_UNTRAINED = ("model.embed_tokens.weight", "lm_head.weight")
+"""Not rounded to a format: training would move rare tokens at random."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedModel:
+    """A model that training made, how the training went, and the text in words."""
+
+    model: LanguageModel
+    trained: llm.Trained
+    what: str
+
+
+def train(
+    original: LanguageModel, fmt: Scheme | str | None = "mxfp4", *,
+    text: str | Path | None = None, plan: llm.TrainingPlan | None = None, start: str = "awq_gptq",
+    kept_in: Path | None = None, progress: Progress = silent,
+) -> TrainedModel:  # fmt: skip
+    """Train an original's weights so that little is lost when they are rounded to a format.
+
+    It starts from what the algorithm `start` makes of them, `rtn` for the weights as they are. The
+    loss is the divergence from the original on windows of 512 tokens of a text, which is as in
+    `read_calibration`; 16 windows of it are held out, and the weights that do best on them kept.
+    Projections and norms are trained, in float32, and the embedding and the head stay as they are;
+    what is computed between is in the original's type. With
+    `kept_in` a run that was killed goes on from that file, to the same bytes.
+
+    Raises: as `LanguageModel.quantize`; ConfigError without transformers, or if training diverges.
+    """
+    scheme = resolve_scheme(fmt) if isinstance(fmt, str) else fmt
+    if scheme is None:
+        raise ConfigError("there is nothing to train for", where="format", hint="use mxfp4")
+    plan = plan or llm.TrainingPlan()
+    wanted = plan.steps * plan.windows_per_step + _HELD_OUT
+    windows, what = text_windows(
+        original, None if text is None else Path(text), num_windows=wanted, length=_LENGTH
+    )
+    held = min(_HELD_OUT, len(windows) // 2)
+    if held < 1:
+        raise ConfigError(f"{what} are too few: some are held out", where="text")
+    student, teacher = torch_model(original), torch_model(original)
+    first = Calibration(
+        algorithm=algorithm(start), windows=windows[held : held + _CALIBRATED], what=what
+    )
+    if first.algorithm.needs_text:
+        report = functools.partial(progress, first.algorithm.name)
+        llm.start_from(student, with_scheme(original, scheme, report, first).model)
+    prepare_qat(student, scheme)
+    for name, parameter in student.named_parameters():
+        parameter.requires_grad_(name not in _UNTRAINED)
+    teacher.to(original.model.dtype)
+    kept = None
+    if kept_in is not None:
+        kept = llm.TrainingState(
+            kept_in, made_from(original, scheme, plan, start, windows.tolist())
+        )
+    with _computing_in(original.model.dtype):
+        trained = llm.distill(
+            student, teacher, windows[held:], windows[:held], plan, kept=kept,
+            progress=lambda done, steps, _: progress("train", done, steps),
+        )  # fmt: skip
+    return TrainedModel(model=from_trained(original, student), trained=trained, what=what)
+
+
+def torch_model(original: LanguageModel) -> nn.Module:
+    """Return the model as transformers has it, with the checkpoint's weights in float32.
+
+    Raises: ConfigError without transformers or for a quantized checkpoint; UnsupportedError
+    without weights; CheckpointError for tensors that are missing or wrong.
+    """
+    directory = original.source.directory
+    if directory is None:
+        raise UnsupportedError("has no weights, so it cannot be trained", where=original.name)
+    if original.source.stored_scheme is not None:
+        raise ConfigError(
+            "the checkpoint is already quantized", where=original.source.where,
+            hint="train the original",
+        )  # fmt: skip
+    auto = _transformers()
+    config = auto.AutoConfig.from_pretrained(str(directory), local_files_only=True)
+    config.use_cache = False
+    model: nn.Module = auto.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    # Read by us: checked, and never unpickled.
+    with llm.open_tensors(directory) as files, torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(files.get(name, tuple(parameter.shape), torch.float32))
+    return model
+
+
+def from_trained(original: LanguageModel, module: nn.Module) -> LanguageModel:
+    """Return the quantized model that a module in training stands for, to score, run and save.
+
+    The module is the original as transformers has it, made ready by `quant.prepare_qat` and trained
+    by any loop. Codes and scales are those of its forward pass, bit for bit.
+
+    Raises: as `llm.trained_model`.
+    """
+    model, scheme = llm.trained_model(original.model, module)
+    return dataclasses.replace(original, model=model, scheme=scheme, algorithm="qad")
+
+
+def _transformers() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about its own dependencies
+            import transformers
+    except ImportError:
+        raise ConfigError(
+            "training needs transformers", where="train", hint="pip install 'asterope[train]'"
+        ) from None
+    return transformers
+
+
+def _computing_in(dtype: torch.dtype) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)

@@ -1,0 +1,203 @@
+"""Train a model to say what another says: distillation, with a schedule that needs no tuning.
+
+Models are torch modules that give logits for tokens, those of transformers included.
+Shapes: S windows of T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from asterope.errors import ConfigError
+from asterope.llm.training_state import TrainingState
+from asterope.quant import FakeQuantizedLinear
+
+__all__ = ["Trained", "TrainingPlan", "distill", "distillation_loss"]
+
+_MAX_BATCH_TOKENS = 2048
+_BETAS = (0.9, 0.95)
+_MAX_NORM = 1.0
+_LAST_RATE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingPlan:
+    """How long to train, and how.
+
+    `cross_entropy` is the share of the loss that the text itself has; the rest is the divergence
+    from the original. `relative_rate` is AdamW's peak learning rate for each tensor as a share of
+    its root mean square, so that it suits models of any width, weights and norms alike; it warms
+    up over `warm_up` of the steps, and falls by a cosine to a fiftieth.
+
+    Raises: ConfigError naming the field that is outside its limits.
+    """
+
+    steps: int = 200
+    windows_per_step: int = 4
+    cross_entropy: float = 0.0
+    relative_rate: float = 0.002
+    warm_up: float = 0.1
+    evaluate_every: int = 25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least, most in (
+            ("steps", 1, 10_000_000), ("windows_per_step", 1, 1 << 20), ("cross_entropy", 0, 1),
+            ("relative_rate", 0, 1), ("warm_up", 0, 1), ("evaluate_every", 1, 10_000_000),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ConfigError(f"{value} is outside {least}..{most}", where=name)
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step as a share of the peak."""
+        rising = max(1, round(self.warm_up * self.steps))
+        if step < rising:
+            return (step + 1) / rising
+        share = (step - rising) / max(1, self.steps - rising)
+        return _LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * share)) / 2
+
+    def batch(self, step: int, num_windows: int) -> list[int]:
+        """Return which windows a step sees: all once, in a drawn order, before any again."""
+        first = step * self.windows_per_step
+        places = range(first, first + self.windows_per_step)
+        orders = {
+            epoch: torch.randperm(
+                num_windows, generator=torch.Generator().manual_seed(self.seed + epoch)
+            )
+            for epoch in {place // num_windows for place in places}
+        }
+        return [int(orders[place // num_windows][place % num_windows]) for place in places]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """What training came to: the held-out loss after each evaluation, by step, and the best."""
+
+    held_out_losses: dict[int, float]
+    best_step: int
+
+
+def distillation_loss(
+    logits: torch.Tensor, expected: torch.Tensor, tokens: torch.Tensor, cross_entropy: float = 0.0
+) -> torch.Tensor:
+    """Return the mean divergence KL(expected || model) of a token, mixed with the text's entropy.
+
+    Shapes: logits and expected [S, T, V]; tokens [S, T].
+    """
+    found = logits[:, :-1].float().log_softmax(-1)
+    loss = found.new_zeros(())
+    if cross_entropy < 1:
+        wanted = expected[:, :-1].float().log_softmax(-1)
+        divergence = (wanted.exp() * (wanted - found)).sum(-1).mean()
+        loss = loss + (1 - cross_entropy) * divergence
+    if cross_entropy > 0:
+        nll = -found.gather(-1, tokens[:, 1:, None]).mean()
+        loss = loss + cross_entropy * nll
+    return loss
+
+
+def distill(
+    student: nn.Module,
+    teacher: nn.Module,
+    windows: torch.Tensor,
+    held_out: torch.Tensor,
+    plan: TrainingPlan,
+    *,
+    kept: TrainingState | None = None,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> Trained:
+    """Train a student that `prepare_qat` made; it ends with the weights of least held-out loss.
+
+    With `kept` the state is written after each evaluation, and training goes on from there, to the
+    same bytes on the same machine with as many threads. `progress(done, steps, loss)` is called
+    after each step.
+
+    Shapes: windows and held_out [S, T] of tokens.
+    Raises: ConfigError if nothing is to be trained, or the loss is not finite; OutputError if the
+    state cannot be written.
+    """
+    weights = {n: p for n, p in student.named_parameters() if p.requires_grad}
+    if not weights or not any(isinstance(m, FakeQuantizedLinear) for m in student.modules()):
+        raise ConfigError(
+            "has no quantized layer to train", where=type(student).__name__,
+            hint="call prepare_qat(model, scheme) before",
+        )  # fmt: skip
+    groups = [{"params": [w], "peak": plan.relative_rate * _size(w)} for w in weights.values()]
+    optimizer = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=0.0)
+    state = TrainingState() if kept is None else kept
+    step = state.restore(weights, optimizer)
+    teacher.eval()
+    student.eval()  # no dropout: the loss is to be that of what will run
+    if step == 0:
+        state.judge(0, _held_out_loss(student, teacher, held_out, plan), weights)
+    while step < plan.steps:
+        batch = windows[plan.batch(step, len(windows))]
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * plan.rate(step)
+        loss = _step(student, teacher, batch, plan, weights, optimizer)
+        step += 1
+        if progress:
+            progress(step, plan.steps, loss)
+        if step % plan.evaluate_every == 0 or step == plan.steps:
+            state.judge(step, _held_out_loss(student, teacher, held_out, plan), weights)
+            state.keep(step, weights, optimizer)
+    return Trained(held_out_losses=dict(state.losses), best_step=state.take_best(weights))
+
+
+def _size(weight: torch.Tensor) -> float:
+    """Return the root mean square of a tensor, one of zeros: what its steps are measured by."""
+    return float(weight.detach().double().square().mean().sqrt()) or 1.0
+
+
+def _logits(model: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
+    found = model(tokens)
+    logits: torch.Tensor = getattr(found, "logits", found)
+    return logits
+
+
+def _parts(batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Split a batch into what is computed at once."""
+    return torch.split(batch, max(1, _MAX_BATCH_TOKENS // batch.shape[1]))
+
+
+def _loss(
+    student: nn.Module, teacher: nn.Module, tokens: torch.Tensor, plan: TrainingPlan
+) -> torch.Tensor:
+    with torch.no_grad():
+        expected = _logits(teacher, tokens)
+    return distillation_loss(_logits(student, tokens), expected, tokens, plan.cross_entropy)
+
+
+def _step(
+    student: nn.Module, teacher: nn.Module, batch: torch.Tensor, plan: TrainingPlan,
+    weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer,
+) -> float:  # fmt: skip
+    """Take one step; return the loss before it."""
+    optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    for tokens in _parts(batch):
+        loss = _loss(student, teacher, tokens, plan) * (len(tokens) / len(batch))
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    if not math.isfinite(total):
+        raise ConfigError(
+            f"the loss is {total}", where="training", hint="train with a smaller relative_rate"
+        )
+    nn.utils.clip_grad_norm_(weights.values(), _MAX_NORM)
+    optimizer.step()
+    return total
+
+
+@torch.no_grad()
+def _held_out_loss(
+    student: nn.Module, teacher: nn.Module, windows: torch.Tensor, plan: TrainingPlan
+) -> float:
+    parts = _parts(windows)
+    losses = (float(_loss(student, teacher, tokens, plan)) * len(tokens) for tokens in parts)
+    return sum(losses) / len(windows)

@@ -1,0 +1,121 @@
+"""Between models of ours and torch modules in training: what training starts from and makes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import nn
+
+from asterope.errors import CheckpointError, ConfigError
+from asterope.llm.layers import Layer, Linear, PlainLinear
+from asterope.llm.load import projections
+from asterope.llm.model import Model
+from asterope.quant import QuantizedLinear, Scheme, concatenate, quantized_layers, split
+
+__all__ = ["start_from", "trained_model"]
+
+
+def trained_model(original: Model, module: nn.Module) -> tuple[Model, Scheme]:
+    """Return the model that a module in training stands for, and its scheme.
+
+    The module has the layers of `original` under their names in checkpoints, as those of
+    transformers have, and `prepare_qat` made it. Codes and scales are those of its forward pass;
+    what is not quantized is rounded to the original's type.
+
+    Raises: ConfigError for a layer that is not quantized, or by another scheme; CheckpointError for
+    a tensor that is missing, of another shape, or not finite.
+    """
+    trained = _Trained(original, module)
+    layers = [trained.layer(index, layer) for index, layer in enumerate(original.layers)]
+    embedding = trained.tensor("model.embed_tokens.weight", original.embedding)
+    head: Linear = PlainLinear(embedding)
+    if not original.config.tied_embeddings:
+        assert isinstance(original.head, PlainLinear)
+        head = PlainLinear(trained.tensor("lm_head.weight", original.head.weight))
+    norm = trained.tensor("model.norm.weight", original.norm)
+    model = dataclasses.replace(
+        original, embedding=embedding, layers=layers, norm=norm, head=head,
+        scheme=f"{trained.scheme.describe()}, trained",
+    )  # fmt: skip
+    return model, trained.scheme
+
+
+def start_from(module: nn.Module, model: Model) -> None:
+    """Give a module in training the norms and quantized weights of a model, the latter by value.
+
+    The module is as in `trained_model`.
+    """
+    parameters = dict(module.named_parameters())
+    with torch.no_grad():
+        for index, layer in enumerate(model.layers):
+            prefix = f"model.layers.{index}"
+            for place, name in _norm_names(prefix).items():
+                if getattr(layer, place) is not None:
+                    parameters[name].copy_(getattr(layer, place))
+            for place, pieces in projections(model.config).items():
+                linear = getattr(layer, place)
+                parts = split(linear, [rows for _, rows, _, _ in pieces])
+                for (name, *_), part in zip(pieces, parts, strict=True):
+                    parameters[f"{prefix}.{name}.weight"].copy_(part.dequantize())
+                    if part.bias is not None:
+                        parameters[f"{prefix}.{name}.bias"].copy_(part.bias)
+
+
+def _norm_names(prefix: str) -> dict[str, str]:
+    return {
+        "attention_norm": f"{prefix}.input_layernorm.weight",
+        "mlp_norm": f"{prefix}.post_attention_layernorm.weight",
+        "q_norm": f"{prefix}.self_attn.q_norm.weight",
+        "k_norm": f"{prefix}.self_attn.k_norm.weight",
+    }
+
+
+class _Trained:
+    """The tensors and quantized layers of a module, checked when taken."""
+
+    def __init__(self, original: Model, module: nn.Module) -> None:
+        self.config, self.dtype = original.config, original.dtype
+        self.linears, self.tensors = quantized_layers(module), module.state_dict()
+        self.scheme = next(iter(self.linears.values())).scheme
+
+    def tensor(self, name: str, like: torch.Tensor) -> torch.Tensor:
+        found = self.tensors.get(name)
+        if found is None or found.shape != like.shape:
+            what = "is missing" if found is None else f"has shape {list(found.shape)}"
+            raise CheckpointError(f"{what}; the original has {list(like.shape)}", where=name)
+        converted: torch.Tensor = found.detach().to(self.dtype).contiguous()
+        if not bool(torch.isfinite(converted).all()):
+            raise CheckpointError(
+                "is not finite", where=name, hint="training diverged; use a smaller rate"
+            )
+        return converted
+
+    def layer(self, index: int, original: Layer) -> Layer:
+        prefix = f"model.layers.{index}"
+        pieces = {
+            place: [f"{prefix}.{name}" for name, _, _, _ in parts]
+            for place, parts in projections(self.config).items()
+        }
+        made = original.with_linears(lambda place, _: self.linear(pieces[place]))
+        found: dict[str, Any] = {
+            place: self.tensor(name, getattr(original, place))
+            for place, name in _norm_names(prefix).items()
+            if getattr(original, place) is not None
+        }
+        return dataclasses.replace(made, **found)
+
+    def linear(self, names: list[str]) -> QuantizedLinear:
+        parts = []
+        for name in names:
+            part = self.linears.get(name)
+            if part is None or part.scheme != self.scheme:
+                raise ConfigError(
+                    "is not quantized" if part is None else "has another scheme than the first",
+                    where=name,
+                    hint="call prepare_qat once, on the whole model",
+                )
+            bias = None if part.bias is None else part.bias.to(self.dtype)
+            parts.append(dataclasses.replace(part, bias=bias))
+        return concatenate(parts)

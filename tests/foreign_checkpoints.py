@@ -38,7 +38,7 @@ def modelopt_nvfp4(rng, n, k):
 def modelopt_fp8(rng, n, k):
     scale = np.float32(rng.uniform(0.5e-3, 2e-3))
     codes, weight = fp8(rng, n, k, scales=scale)
-    scales = {key: torch.tensor(float(scale)) for key in ("weight_scale", "input_scale")}
+    scales = {"weight_scale": torch.tensor(float(scale)), "input_scale": torch.tensor(0.2)}
     return {"weight": codes, **scales}, weight
 
 
@@ -63,7 +63,8 @@ def fp8_rows(rng, n, k):
 def mx_blocks(element):
     def layer(rng, n, k):
         codes, scales, weight = mx(rng, n, k, element=element)
-        return {"weight": codes, "weight_scale": scales}, weight
+        stored = {"weight": codes, "weight_scale": scales, "input_scale": torch.tensor(0.2)}
+        return stored, weight
 
     return layer
 

@@ -17,21 +17,22 @@ from typing import Annotated
 
 import typer
 from benchmarks.harness import Report, Section, publish
-from benchmarks.quality.bench_ptq import HEADER, Case, cells, score
+from benchmarks.quality.bench_ptq import HEADER, Case, Result, cells, score
 from rich.console import Console
 from rich.progress import track
 
 from asterope import api, llm
+from asterope.native import write_atomically
 
 COMMAND = "python -m benchmarks.quality.bench_qat --keep DIR"
 FORMATS = "mxfp4,nvfp4,mxfp4/fp8,nvfp4/fp8,mxfp4/same,nvfp4/same"
 LIBRARIES = ("hypothesis", "jinja2", "networkx", "numpy", "pygments", "rich")
 """None of them has a copy of a module that is scored."""
 _MAX_BYTES = 60_000  # larger files are mostly tables
-CALIBRATED = ("rtn", "gptq", "awq_gptq")
+CALIBRATED = ("rtn", "awq_gptq")
 NOTES = """\
 - rtn: round to nearest.
-- gptq, awq_gptq: calibrated on 64 windows of 512 tokens, as `bench_ptq` does.
+- awq_gptq: calibrated on 64 windows of 512 tokens; `bench_ptq` has other algorithms.
 - qad: from what awq_gptq gives, trained to say what the original says, {steps} steps of {windows}
   windows of 512 tokens of the sources of {libraries}, which it has not seen.
 """
@@ -47,10 +48,9 @@ def unseen_text(keep: Path) -> Path:
         if file.stat().st_size < _MAX_BYTES
     ]
     random.Random(0).shuffle(files)
-    keep.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps({"text": file.read_text(encoding="utf-8")}) for file in files)
     text = keep / "text.jsonl"
-    text.write_text("\n".join(lines))
+    write_atomically(text, "\n".join(lines).encode())
     return text
 
 
@@ -58,22 +58,20 @@ def trained(
     original: api.LanguageModel, fmt: str, plan: llm.TrainingPlan, keep: Path
 ) -> tuple[llm.Model, float]:
     """Train for a format, or load what was trained; return the model and the seconds it took."""
-    text = unseen_text(keep)
     place = keep / fmt.replace("/", "-")
-    took = place / "seconds.json"
+    took = place.with_suffix(".json")
     if not place.exists():
-        start = time.perf_counter()
-        made = api.train(original, fmt, plan=plan, text=text, kept_in=keep / f"{place.name}.state")
-        seconds = time.perf_counter() - start
+        start, state = time.perf_counter(), place.with_suffix(".state")
+        made = api.train(original, fmt, plan=plan, text=unseen_text(keep), kept_in=state)
+        write_atomically(took, json.dumps(time.perf_counter() - start).encode())
         made.model.save(place)
-        took.write_text(json.dumps(seconds))
     return api.load(place).model, float(json.loads(took.read_text()))
 
 
 def main(
     keep: Annotated[Path, typer.Option(metavar="DIR", help="Where trained models are kept.")],
     formats: Annotated[str, typer.Option(metavar="NAMES", help="Formats.")] = FORMATS,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 200,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 150,
     windows: Annotated[int, typer.Option(min=1, help="Windows of a step.")] = 1,
     tokens: Annotated[int, typer.Option(min=2, help="Held-out tokens to score.")] = 16384,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,
@@ -92,17 +90,21 @@ def main(
             models[fmt, name], took[fmt, name] = made.model, time.perf_counter() - start
         models[fmt, "qad"], took[fmt, "qad"] = trained(original, fmt, plan, keep)
     results = score(original, models, took, api.text_of(original, None, max_tokens=tokens))
-    report = Report(
-        theme="qat", title="Training for a format",
-        notes=NOTES.format(steps=steps, windows=windows, libraries=", ".join(LIBRARIES)),
-        sections=[Section(
-            title=f"{api.SHIPPED_NAME}: {tokens:,} held-out tokens", header=HEADER,
-            rows=[cells(r) for r in results],
-        )],
+    publish(report(results, plan, tokens), as_json=as_json, write=write)
+
+
+def report(results: list[Result], plan: llm.TrainingPlan, tokens: int) -> Report:
+    """Return the table of some results."""
+    notes = NOTES.format(
+        steps=plan.steps, windows=plan.windows_per_step, libraries=", ".join(LIBRARIES)
+    )
+    title = f"{api.SHIPPED_NAME}: {tokens:,} held-out tokens"
+    return Report(
+        theme="qat", title="Training for a format", notes=notes,
+        sections=[Section(title=title, header=HEADER, rows=[cells(r) for r in results])],
         data=[dataclasses.asdict(r) for r in results],
         packages=["torch", "transformers"], command=COMMAND,
     )  # fmt: skip
-    publish(report, as_json=as_json, write=write)
 
 
 if __name__ == "__main__":

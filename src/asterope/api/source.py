@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from asterope.errors import CheckpointError, ConfigError, FormatError
-from asterope.llm import ModelConfig, published_config, published_model, read_config
+from asterope.llm import (
+    ModelConfig,
+    published_config,
+    published_model,
+    read_checkpoint_config,
+)
 from asterope.quant import UNQUANTIZED, Layout, Plan, Scheme, read_layout
 from asterope.quant import scheme as parse_scheme
 
@@ -90,7 +95,8 @@ def find_source(model: str | Path) -> Source:
     path = checkpoint_directory(model)
     if path.is_dir():
         name = path.resolve().name
-        return Source(name=name, where=str(path), config=read_config(path), directory=path)
+        config = read_checkpoint_config(path)
+        return Source(name=name, where=str(path), config=config, directory=path)
     if path.is_file():
         return _config_file(path)
     if "/" in str(model) and not _is_published(str(model)):

@@ -102,9 +102,13 @@ def torch_model(original: LanguageModel) -> nn.Module:
             hint="train the original",
         )  # fmt: skip
     auto = _transformers()
-    config = auto.AutoConfig.from_pretrained(str(directory), local_files_only=True)
+    config = auto.AutoConfig.from_pretrained(
+        str(directory), local_files_only=True, trust_remote_code=False
+    )
     config.use_cache = False
-    model: nn.Module = auto.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model: nn.Module = auto.AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, trust_remote_code=False
+    )
     # Read by us: checked, and never unpickled.
     with llm.open_tensors(directory) as files, torch.no_grad():
         for name, parameter in model.named_parameters():

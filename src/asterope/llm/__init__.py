@@ -18,7 +18,7 @@ from asterope.llm.published import (
 )
 
 if TYPE_CHECKING:
-    from asterope.llm.cache import CACHE_FORMATS, with_cache
+    from asterope.llm.cache import CACHE_FORMATS, CACHE_SCALES, with_cache
     from asterope.llm.distillation import Trained, TrainingPlan, distill, distillation_loss
     from asterope.llm.kept_layers import KeptLayers
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CACHE_FORMATS",
+    "CACHE_SCALES",
     "FAMILIES",
     "KVCache",
     "KeptLayers",
@@ -82,7 +83,7 @@ __all__ = [
 _MODULE_OF = {
     name: module
     for module, names in {
-        "cache": ("CACHE_FORMATS", "with_cache"),
+        "cache": ("CACHE_FORMATS", "CACHE_SCALES", "with_cache"),
         "distillation": ("Trained", "TrainingPlan", "distill", "distillation_loss"),
         "kept_layers": ("KeptLayers",),
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),

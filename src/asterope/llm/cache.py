@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
@@ -17,13 +17,15 @@ from asterope.errors import CheckpointError, ConfigError
 from asterope.llm.layers import KVCache, Layer
 from asterope.llm.model import Model
 
-__all__ = ["CACHE_FORMATS", "with_cache"]
+__all__ = ["CACHE_FORMATS", "CACHE_SCALES", "check_scale", "with_cache", "with_scales"]
 
 CACHE_FORMATS: Mapping[str, torch.dtype | None] = MappingProxyType(
     {"auto": None, "fp8": torch.float8_e4m3fn}
 )
 """The formats of a KV cache; `auto` is the type of the activations."""
 
+CACHE_SCALES = ("k_scale", "v_scale")
+"""What a layer's attention stores of them in a checkpoint."""
 _MAX_BATCH_TOKENS = 4096
 
 
@@ -55,6 +57,11 @@ def with_cache(
             (_scale(keys, most), _scale(values, most))
             for keys, values in _largest(model, windows, progress)
         ]
+    return dataclasses.replace(with_scales(model, scales), cache_dtype=dtype)
+
+
+def with_scales(model: Model, scales: Sequence[tuple[float, float]]) -> Model:
+    """Return the model with a KV cache in fp8 and each layer's scales of keys and values."""
     changed: dict[tuple[int, float, float], Layer] = {}  # shapes share one layer: so do these
     layers = []
     for layer, (key_scale, value_scale) in zip(model.layers, scales, strict=True):
@@ -62,7 +69,20 @@ def with_cache(
         if key not in changed:
             changed[key] = dataclasses.replace(layer, key_scale=key_scale, value_scale=value_scale)
         layers.append(changed[key])
-    return dataclasses.replace(model, layers=layers, cache_dtype=dtype)
+    return dataclasses.replace(model, layers=layers, cache_dtype=CACHE_FORMATS["fp8"])
+
+
+def check_scale(stored: torch.Tensor, name: str) -> float:
+    """Return a stored scale of keys or values.
+
+    Raises: CheckpointError naming the tensor, if it is not one positive number.
+    """
+    if stored.numel() != 1 or not stored.is_floating_point():
+        raise CheckpointError(f"is {stored.dtype} {list(stored.shape)}, not a number", where=name)
+    scale = float(stored)
+    if not (math.isfinite(scale) and scale > 0):
+        raise CheckpointError(f"is {scale}, not a positive number", where=name)
+    return scale
 
 
 def _scale(largest: float, most: float) -> float:

@@ -275,7 +275,7 @@ class _Reader:
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Read config.json of a checkpoint directory, and what tools write beside it.
+    """Read config.json of a checkpoint directory.
 
     Raises: CheckpointError if there is no directory, no config.json, or no JSON object in it.
     """
@@ -297,7 +297,4 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise CheckpointError(f"cannot be read: {error}", where=str(path)) from None
     if not isinstance(raw, dict):
         raise CheckpointError("holds no JSON object", where=str(path))
-    from asterope.quant import quantization_of  # which loads torch
-
-    stored = quantization_of(raw, directory)
-    return raw if stored is None else {**raw, "quantization_config": stored}
+    return raw

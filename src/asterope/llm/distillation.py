@@ -42,7 +42,7 @@ class TrainingPlan:
     cross_entropy: float = 0.0
     relative_rate: float = 0.002
     warm_up: float = 0.1
-    evaluate_every: int = 25
+    evaluate_every: int = 50
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from asterope.errors import CheckpointError, ConfigError, UnsupportedError
+from asterope.llm.cache import CACHE_SCALES, check_scale, with_scales
 from asterope.llm.config import ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
@@ -23,11 +24,12 @@ from asterope.quant import (
     common_amax,
     concatenate,
     mix_of,
+    quantization_of,
     quantize_weight,
     read_layout,
 )
 
-__all__ = ["load_model", "model_from_config", "projections"]
+__all__ = ["load_model", "model_from_config", "projections", "read_checkpoint_config"]
 
 Progress = Callable[[int, int], None]
 
@@ -66,6 +68,16 @@ def compute_dtype(name: str | None, config: ModelConfig) -> torch.dtype:
     return _DTYPES[chosen]
 
 
+def read_checkpoint_config(directory: Path) -> dict[str, Any]:
+    """Read config.json, and as its `quantization_config` what tools write in a file beside it.
+
+    Raises: CheckpointError as `read_config`, and for a file beside it that cannot be read.
+    """
+    raw = read_config(directory)
+    stored = quantization_of(raw, directory)
+    return raw if stored is None else {**raw, "quantization_config": stored}
+
+
 def load_model(
     directory: str | Path,
     *,
@@ -81,7 +93,7 @@ def load_model(
     Raises: CheckpointError naming the file, field or tensor that is missing or wrong.
     """
     path = Path(directory)
-    raw = read_config(path)
+    raw = read_checkpoint_config(path)
     stored = raw.get("quantization_config")
     layout = read_layout(stored) if stored else None
     config = ModelConfig.from_dict(raw, where=str(path / "config.json"))
@@ -129,7 +141,14 @@ class _Checkpoint:
             head = PlainLinear(files.get("lm_head.weight", shape, self.dtype))
         model = Model(config, embedding, layers, norm, head, self.dtype)
         model.scheme = model.plan.describe() if model.plan else ""
+        if self.layout is not None and self.layout.has_fp8_cache:
+            return with_scales(model, [self._cache_scales(i) for i in range(config.num_layers)])
         return model
+
+    def _cache_scales(self, index: int) -> tuple[float, float]:
+        names = (f"model.layers.{index}.self_attn.{name}" for name in CACHE_SCALES)
+        keys, values = (check_scale(self.files.raw(name), name) for name in names)
+        return keys, values
 
     def _layer(self, index: int) -> Layer:
         prefix = f"model.layers.{index}"

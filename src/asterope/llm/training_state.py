@@ -84,11 +84,6 @@ class TrainingState:
                 weight.copy_(self._best[name])
         return min(self.losses, key=lambda step: (self.losses[step], step))
 
-    def remove(self) -> None:
-        """Delete the file."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
-
     def _read(self) -> tuple[int, dict[str, torch.Tensor]] | None:
         if self.path is None:
             return None

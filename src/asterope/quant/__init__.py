@@ -15,6 +15,7 @@ from asterope.quant.config import parse_quantization_config, quantization_config
 from asterope.quant.equalize import equalizing_scale
 from asterope.quant.front import FrontPoint, pareto_front
 from asterope.quant.inputs import InputSums
+from asterope.quant.kv_config import kv_cache_scheme
 from asterope.quant.linear import QuantizedLinear, concatenate, from_quantized, split
 from asterope.quant.mix import MODULES, PLACES, Mix, Plan, mix_of
 from asterope.quant.mixed_config import parse_plan, plan_config
@@ -51,6 +52,7 @@ __all__ = [
     "experts_from_blocks",
     "from_quantized",
     "from_tensors",
+    "kv_cache_scheme",
     "mix_of",
     "pareto_front",
     "parse_budget",

@@ -9,8 +9,10 @@
 | mxfp6, mxfp4, mxfp4_e1m2 | `weight_packed` uint8 [N, K x bits / 8], `weight_scale` as mxfp8 |
 | nvfp4 | `weight_packed`, `weight_scale` e4m3 [N, K / 16], `weight_global_scale` float32 [1] |
 
-`weight_global_scale` divides: value = code x weight_scale / weight_global_scale. Packed codes run
-from the lowest bit up, so the even one of two 4-bit codes is in the low half of its byte.
+`weight_global_scale` divides: value = code x weight_scale / weight_global_scale. Where inputs have
+a static scale it is `input_scale`, which multiplies, or for nvfp4 `input_global_scale`, which
+divides; both are float32 [1]. Packed codes run from the lowest bit up, so the even one of two 4-bit
+codes is in the low half of its byte.
 mxfp4_e1m2 is an extension of Asterope; the others are read by compressed-tensors 0.20.
 
 Source: compressed-tensors 0.20, `compressors/`.
@@ -41,7 +43,20 @@ def to_tensors(name: str, layer: QuantizedLinear) -> dict[str, torch.Tensor]:
     tensors = _weight_tensors(name, layer)
     if layer.bias is not None:
         tensors["bias"] = layer.bias
+    if layer.input_scale is not None:
+        scale = layer.input_scale
+        stored = float(reciprocal(scale)) if _inputs_divide(layer.scheme) else scale
+        tensors[_inputs_key(layer.scheme)] = torch.tensor([stored], dtype=torch.float32)
     return {f"{name}.{key}": tensor.contiguous() for key, tensor in tensors.items()}
+
+
+def _inputs_divide(scheme: Scheme) -> bool:
+    """Tell whether the static scale of inputs is the upper one of nvfp4."""
+    return scheme.activations == "same"
+
+
+def _inputs_key(scheme: Scheme) -> str:
+    return "input_global_scale" if _inputs_divide(scheme) else "input_scale"
 
 
 def _weight_tensors(name: str, layer: QuantizedLinear) -> dict[str, torch.Tensor]:
@@ -96,10 +111,16 @@ def _one_scale(name: str, layer: QuantizedLinear) -> torch.Tensor:
     return scales[:1]
 
 
-def from_tensors(name: str, tensors: Mapping[str, torch.Tensor], scheme: Scheme) -> QuantizedLinear:
+def from_tensors(
+    name: str,
+    tensors: Mapping[str, torch.Tensor],
+    scheme: Scheme,
+    *,
+    static_inputs: bool = False,
+) -> QuantizedLinear:
     """Return the layer called `name` from the tensors of a checkpoint; others are not looked at.
 
-    Scales of inputs are not used: activations are quantized with scales of their own.
+    A scale of inputs is used if they are static.
 
     Raises: CheckpointError for a tensor that is missing, of another type or shape, or holds NaN or
     a negative scale; ShapeError if the block does not divide K. Each names the tensor.
@@ -111,6 +132,8 @@ def from_tensors(name: str, tensors: Mapping[str, torch.Tensor], scheme: Scheme)
             scales=f"{name}.weight_scale",
             upper=f"{name}.weight_global_scale",
             upper_divides=True,
+            inputs=f"{name}.{_inputs_key(scheme)}" if static_inputs else "",
+            inputs_divide=_inputs_divide(scheme),
             bias=bias,
         )
         return stored_layer(tensors, scheme, places)

@@ -20,9 +20,10 @@ from asterope.errors import CheckpointError, FormatError, UnsupportedError
 from asterope.quant.fields import check_fields, names
 from asterope.quant.fields import mapping as _mapping
 from asterope.quant.fields import refuse as _refuse
+from asterope.quant.kv_config import is_fp8_cache
 from asterope.quant.scheme import Scheme
 
-__all__ = ["parse_quantization_config", "quantization_config"]
+__all__ = ["has_static_inputs", "parse_quantization_config", "quantization_config"]
 
 _ROOT = "quantization_config"
 _GROUP = f"{_ROOT}.config_groups"
@@ -77,14 +78,18 @@ _FP8_GROUPS: _Kind = (8, "group", 128)
 _BLOCK_STRUCTURE = [128, 128]
 
 
-def quantization_config(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]:
+def quantization_config(
+    scheme: Scheme, ignore: Sequence[str], *, static_inputs: bool = False
+) -> dict[str, Any]:
     """Return the `quantization_config` of a checkpoint; `ignore` names layers left as they were.
+
+    With `static_inputs` layers store a scale of their inputs, the upper one for nvfp4.
 
     Raises: FormatError for unquantized weights, which have none.
     """
     if scheme.format is None:
         raise FormatError("an unquantized checkpoint has no quantization_config", where="weights")
-    group = config_group(scheme, ["Linear"])
+    group = config_group(scheme, ["Linear"], static_inputs=static_inputs)
     transforms = None
     if scheme.rotation is not None:
         transforms = {"config_groups": {"rotation": transform(scheme, ["Linear"], ignore)}}
@@ -106,12 +111,11 @@ def config_root(stored: str, groups: Mapping[str, Any], ignore: Sequence[str]) -
     }
 
 
-def config_group(scheme: Scheme, targets: Sequence[str]) -> dict[str, Any]:
+def config_group(scheme: Scheme, targets: Sequence[str], *, static_inputs: bool) -> dict[str, Any]:
     """Return the group of the layers that have a scheme."""
     activations = None
     if scheme.activation_format is not None:
-        kind = _FP8_TOKEN if scheme.activations == "fp8" else _same_kind(scheme.weights)
-        activations = _args(kind, dynamic=True)
+        activations = _inputs(scheme, static=static_inputs)
     return {
         "targets": list(targets),
         "weights": _args(_KINDS[scheme.weights], dynamic=False),
@@ -119,6 +123,14 @@ def config_group(scheme: Scheme, targets: Sequence[str]) -> dict[str, Any]:
         "output_activations": None,
         "format": _STORED_FORMATS[scheme.weights],
     }
+
+
+def _inputs(scheme: Scheme, *, static: bool) -> dict[str, Any]:
+    """Return the description of inputs; scales of their own blocks are dynamic."""
+    if scheme.activations == "fp8":
+        return _args(_KINDS["fp8_tensor"] if static else _FP8_TOKEN, dynamic=not static)
+    has_upper = scheme.format is not None and scheme.format.two_level
+    return _args(_same_kind(scheme.weights), dynamic="local" if static and has_upper else True)
 
 
 def transform(scheme: Scheme, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, Any]:
@@ -172,7 +184,7 @@ def _rotation(value: Any, ignore: Sequence[str]) -> int | None:
     return size
 
 
-def _args(kind: _Kind, *, dynamic: bool) -> dict[str, Any]:
+def _args(kind: _Kind, *, dynamic: bool | str) -> dict[str, Any]:
     """Return the description of one kind of quantized floats."""
     bits, strategy, group_size = kind
     args = {
@@ -195,8 +207,8 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
     """Return the scheme of a checkpoint and the layers it leaves unquantized.
 
     One group of linear layers is read, weights of the formats of `Scheme`, activations in bf16,
-    fp8 a token, or the format of the weights. Where fp8 activations have a static scale, and nvfp4
-    ones a static upper scale, a dynamic one a row takes its place.
+    fp8, or the format of the weights. `has_static_inputs` tells if layers store a scale of fp8
+    inputs, or the upper one of nvfp4.
 
     Raises: UnsupportedError for a valid configuration that cannot be read; CheckpointError for one
     that is not valid. Each names the field.
@@ -225,6 +237,11 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
     return _scheme(weights, activations, config.get("asterope"), rotation), ignore
 
 
+def has_static_inputs(group: Mapping[str, Any]) -> bool:
+    """Tell whether layers store scales of their inputs, of a group that was parsed."""
+    return (group.get("input_activations") or {}).get("dynamic") in (False, "local")
+
+
 def _check_root(config: Mapping[str, Any]) -> None:
     check_fields(_mapping(config, _ROOT), _ROOT_FIELDS, _ROOT)
     for field, known in (
@@ -233,10 +250,10 @@ def _check_root(config: Mapping[str, Any]) -> None:
     ):
         if config.get(field) not in known:
             _refuse(f"{_ROOT}.{field}", config.get(field), " or ".join(known))
-    for field in ("kv_cache_scheme", "sparsity_config"):
-        value = config.get(field)
-        if value and value != {"format": "dense"}:
-            _refuse(f"{_ROOT}.{field}", value, "null")
+    is_fp8_cache(config.get("kv_cache_scheme"))
+    sparse = config.get("sparsity_config")
+    if sparse and sparse != {"format": "dense"}:
+        _refuse(f"{_ROOT}.sparsity_config", sparse, "null")
 
 
 def _weights(value: Any, stored: Any, where: str) -> str:

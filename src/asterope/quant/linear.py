@@ -66,6 +66,8 @@ class QuantizedLinear:
     have them at six and four bits. Scales of blocks of several rows (fp8_block128) are held once a
     row, so that layers that end inside a block can be concatenated.
 
+    `input_scale` is a static scale that inputs are quantized with, in place of one for each row.
+
     Shapes: codes [N, K] e4m3 or the unquantized weight, [N, K / 2] packed for e2m1; scales
     [N, K / block], bytes of E8M0 or e4m3, or float32; row_scale [N] float32; bias [N].
     """
@@ -75,6 +77,7 @@ class QuantizedLinear:
     scales: torch.Tensor | None = None
     row_scale: torch.Tensor | None = None
     bias: torch.Tensor | None = None
+    input_scale: float | None = None
 
     @classmethod
     def empty(
@@ -101,7 +104,7 @@ class QuantizedLinear:
             name: torch.empty(shape, dtype=kind, device=device)
             for name, (shape, kind) in specs.items()
         }
-        return cls(scheme=scheme, **tensors)
+        return cls(scheme=scheme, input_scale=None, **tensors)
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -184,7 +187,8 @@ class QuantizedLinear:
             return ScaledOperand(codes=x.to(torch.bfloat16), format="bf16")
         if self.scheme.activations == "same" and self._has_blocks_of_rows:
             return quantize_groups(x)
-        return quantize_rows(x, fmt, self.scheme.rule if fmt == self.scheme.weights else None)
+        rule = self.scheme.rule if fmt == self.scheme.weights else None
+        return quantize_rows(x, fmt, rule, scale=self.input_scale)
 
     def dequantize(self) -> torch.Tensor:
         """Return the weight in float32: code x block scale, times the row scale, turned back.
@@ -281,7 +285,9 @@ def from_quantized(
 def concatenate(parts: Sequence[QuantizedLinear]) -> QuantizedLinear:
     """Return one layer whose outputs are those of the parts, one after another.
 
-    Raises: ShapeError if the parts differ in K, scheme, type, or in having a bias.
+    Of static scales of inputs the largest is taken, which clips nothing that another would not.
+
+    Raises: ShapeError if the parts differ in K, scheme, type, or in having a bias or static inputs.
     """
     if not parts:
         raise ShapeError("there is no layer to concatenate", where="parts")
@@ -292,13 +298,15 @@ def concatenate(parts: Sequence[QuantizedLinear]) -> QuantizedLinear:
             ("scheme", part.scheme, first.scheme),
             ("dtype", part.codes.dtype, first.codes.dtype),
             ("bias", part.bias is not None, first.bias is not None),
+            ("static inputs", part.input_scale is not None, first.input_scale is not None),
         ):
             if mine != other:
                 raise ShapeError(
                     f"{what} is {mine}, that of the first {other}", where=f"parts[{i}]"
                 )
     joined = {name: torch.cat([part.tensors[name] for part in parts]) for name in first.tensors}
-    return QuantizedLinear(scheme=first.scheme, **joined)
+    inputs = [part.input_scale for part in parts if part.input_scale is not None]
+    return QuantizedLinear(scheme=first.scheme, input_scale=max(inputs, default=None), **joined)
 
 
 def split(whole: QuantizedLinear, sizes: Sequence[int]) -> tuple[QuantizedLinear, ...]:
@@ -312,6 +320,10 @@ def split(whole: QuantizedLinear, sizes: Sequence[int]) -> tuple[QuantizedLinear
         )
     cuts = {name: torch.split(tensor, list(sizes)) for name, tensor in whole.tensors.items()}
     return tuple(
-        QuantizedLinear(scheme=whole.scheme, **{name: parts[i] for name, parts in cuts.items()})
+        QuantizedLinear(
+            scheme=whole.scheme,
+            input_scale=whole.input_scale,
+            **{name: parts[i] for name, parts in cuts.items()},
+        )
         for i in range(len(sizes))
     )

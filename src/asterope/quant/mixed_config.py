@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from asterope.errors import CheckpointError, UnsupportedError
 from asterope.quant.config import (
     config_group,
     config_root,
+    has_static_inputs,
     parse_quantization_config,
     quantization_config,
     transform,
@@ -24,7 +26,7 @@ from asterope.quant.config import (
 from asterope.quant.mix import MODULES, Mix, Plan, plan_of_modules
 from asterope.quant.scheme import Scheme
 
-__all__ = ["parse_groups", "parse_plan", "plan_config"]
+__all__ = ["StoredGroup", "parse_groups", "parse_plan", "plan_config"]
 
 _ROOT = "quantization_config"
 _CLASS = "Linear"
@@ -33,14 +35,25 @@ _MOST_REPEATS, _LONGEST_PATTERN = 4, 4096
 _MIXED = "mixed-precision"
 
 
-def plan_config(plan: Plan, ignore: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class StoredGroup:
+    """A group of modules: their scheme, and whether each stores a scale of its inputs."""
+
+    scheme: Scheme
+    has_static_inputs: bool
+
+
+def plan_config(
+    plan: Plan, ignore: Sequence[str], *, static_inputs: bool = False
+) -> dict[str, Any]:
     """Return the `quantization_config` of a checkpoint; `ignore` names other modules left plain.
 
     Raises: FormatError for unquantized weights, which have none.
     """
     simplest = plan.simplest if isinstance(plan, Mix) else plan
     if not isinstance(simplest, Mix):
-        return quantization_config(simplest or Scheme(weights="none"), ignore)
+        one = simplest or Scheme(weights="none")
+        return quantization_config(one, ignore, static_inputs=static_inputs)
     modules: dict[Scheme, list[str]] = {}
     plain: list[str] = []
     for layer in range(len(simplest.layers)):
@@ -48,9 +61,12 @@ def plan_config(plan: Plan, ignore: Sequence[str]) -> dict[str, Any]:
             (modules.setdefault(scheme, []) if scheme else plain).extend(_names(layer, place))
     ignore = [*plain, *ignore]
     if len(modules) == 1:
-        return quantization_config(next(iter(modules)), ignore)
+        return quantization_config(next(iter(modules)), ignore, static_inputs=static_inputs)
     named = {f"group_{i}": scheme for i, scheme in enumerate(modules)}
-    groups = {name: config_group(scheme, modules[scheme]) for name, scheme in named.items()}
+    groups = {
+        name: config_group(scheme, modules[scheme], static_inputs=static_inputs)
+        for name, scheme in named.items()
+    }
     stored = {group["format"] for group in groups.values()}
     rotations = {
         name: transform(scheme, modules[scheme], [])
@@ -74,11 +90,17 @@ def parse_plan(config: Mapping[str, Any], num_layers: int) -> Plan:
 
     Raises: as `parse_groups` and `plan_of_modules`.
     """
-    return plan_of_modules(parse_groups(config), num_layers)
+    group_of = parse_groups(config)
+
+    def scheme_of(module: str) -> Scheme | None:
+        group = group_of(module)
+        return None if group is None else group.scheme
+
+    return plan_of_modules(scheme_of, num_layers)
 
 
-def parse_groups(config: Mapping[str, Any]) -> Callable[[str], Scheme | None]:
-    """Return what tells the scheme of a module by its name, None for one that is left plain.
+def parse_groups(config: Mapping[str, Any]) -> Callable[[str], StoredGroup | None]:
+    """Return what tells the group of a module by its name, None for one that is left plain.
 
     Targets are names of modules, `re:` patterns or the class Linear, and go before each other in
     this order. Each group is read as `parse_quantization_config` reads one.
@@ -90,16 +112,19 @@ def parse_groups(config: Mapping[str, Any]) -> Callable[[str], Scheme | None]:
         parse_quantization_config(config)  # raises, saying what is missing
         raise CheckpointError("is empty", where=f"{_ROOT}.config_groups")
     texts = {name: _texts(group, str(name)) for name, group in groups.items()}
-    schemes = {name: _scheme_of(config, name, texts) for name in groups}
-    by_text = {text: schemes[name] for name, own in texts.items() for text in own}
+    stored = {
+        name: StoredGroup(_scheme_of(config, name, texts), has_static_inputs(group))
+        for name, group in groups.items()
+    }
+    by_text = {text: stored[name] for name, own in texts.items() for text in own}
     targets = _Targets(by_text, f"{_ROOT}.config_groups")
     ignored = _Targets(config.get("ignore") or (), f"{_ROOT}.ignore")
 
-    def scheme_of(module: str) -> Scheme | None:
+    def group_of(module: str) -> StoredGroup | None:
         text = None if ignored.match(module) else targets.match(module)
         return by_text[text] if text else None
 
-    return scheme_of
+    return group_of
 
 
 class _Targets:

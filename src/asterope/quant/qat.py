@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from asterope.errors import ConfigError, FormatError
+from asterope.errors import ConfigError, FormatError, UnsupportedError
 from asterope.quant.fake_quant import fake_inputs, fake_weight, quantize_latent
 from asterope.quant.learned_scales import scales_shape
 from asterope.quant.linear import QuantizedLinear
@@ -29,8 +30,7 @@ class FakeQuantizedLinear(nn.Module):
     trained. The output is the product of the rounded inputs and the rounded weight, in float32 if
     autocast does not say otherwise, in the type of the inputs; `QuantizedLinear.apply` has the same
     operands, bit for bit, and adds their products up in another order. `log2_scale`, if scales are
-    learned, moves each block's; it starts at zero. The codec runs on the CPU: tensors that lie
-    elsewhere are refused.
+    learned, moves each block's; it starts at zero.
 
     Shapes: weight [N, K]; bias [N]; log2_scale [N, blocks].
     """
@@ -51,8 +51,14 @@ class FakeQuantizedLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return x W^T + bias of rounded operands. Shapes: x [..., K]; result [..., N].
 
-        Raises: CheckpointError, naming the layer, if the weight is not finite any more.
+        Raises: CheckpointError if the weight is not finite any more; UnsupportedError if it is not
+        on the CPU, where the codec runs. Both name the layer.
         """
+        if self.weight.device.type != "cpu":
+            raise UnsupportedError(
+                f"its weight is on {self.weight.device.type}; layers are rounded on the CPU",
+                where=self.name, hint="call model.cpu(); with Trainer, use_cpu=True",
+            )  # fmt: skip
         values = fake_weight(
             self.weight, self.scheme, name=self.name, amax=self._amax(), log2_scale=self.log2_scale
         )
@@ -69,7 +75,7 @@ class FakeQuantizedLinear(nn.Module):
                 self.weight, self.scheme, name=self.name, amax=self._amax(),
                 log2_scale=self.log2_scale,
             )  # fmt: skip
-        return QuantizedLinear(scheme=made.scheme, bias=bias, **made.tensors)
+        return dataclasses.replace(made, bias=bias)
 
     def extra_repr(self) -> str:
         """Say the shape and the scheme when the model is printed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,7 +26,8 @@ class Places:
     """The names of a weight's tensors: codes, scales, and the scale above those of blocks.
 
     Value = code x scale x upper, or, where `upper_divides`, code x scale / upper. An upper scale
-    that a layout may leave out, `upper_is_optional`, is 1.
+    that a layout may leave out, `upper_is_optional`, is 1. `inputs` is the static scale of inputs,
+    if they have one: code x scale, or, where `inputs_divide`, code / scale.
     """
 
     codes: str
@@ -33,6 +35,8 @@ class Places:
     upper: str = ""
     upper_divides: bool = False
     upper_is_optional: bool = False
+    inputs: str = ""
+    inputs_divide: bool = False
     bias: str = ""
 
 
@@ -72,7 +76,11 @@ def stored_layer(
         seed=None,
         packed=packed,
     )
-    return from_quantized(q, scheme, bias=bias)
+    layer = from_quantized(q, scheme, bias=bias)
+    if not places.inputs:
+        return layer
+    inputs = _one_scale(tensors, places.inputs, divides=places.inputs_divide)
+    return dataclasses.replace(layer, input_scale=float(inputs))
 
 
 def take(
@@ -135,13 +143,16 @@ def _check_codes(codes: torch.Tensor, largest: int, key: str) -> None:
 
 
 def _upper(tensors: Mapping[str, torch.Tensor], places: Places) -> np.float32:
-    """Return what the block scales are multiplied by, as it is stored or its reciprocal."""
-    key = places.upper
-    if places.upper_is_optional and key not in tensors:
+    """Return what the block scales are multiplied by."""
+    if places.upper_is_optional and places.upper not in tensors:
         return np.float32(1)
+    return _one_scale(tensors, places.upper, divides=places.upper_divides)
+
+
+def _one_scale(tensors: Mapping[str, torch.Tensor], key: str, *, divides: bool) -> np.float32:
     value = float(take(tensors, key, REAL_DTYPES, ((1,), (), (1, 1))))
     if not _SMALLEST_GLOBAL <= value <= 1 / _SMALLEST_GLOBAL:
         raise CheckpointError(
             f"{value} is outside {_SMALLEST_GLOBAL:.3g}..{1 / _SMALLEST_GLOBAL:.3g}", where=key
         )
-    return reciprocal(value) if places.upper_divides else np.float32(value)
+    return reciprocal(value) if divides else np.float32(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 
 import pytest
@@ -162,3 +163,17 @@ def test_a_checkpoint_that_lacks_a_tensor_is_named(tmp_path):
     (place / "config.json").write_text(json.dumps({**config, "attention_bias": True}))
     with pytest.raises(CheckpointError, match=r"q_proj\.bias is missing"):
         api.torch_model(model)
+
+
+def test_without_transformers_the_extra_is_named(model, text, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ConfigError, match="needs transformers") as caught:
+        ast.train(model, text=text, plan=PLAN)
+    assert "asterope[train]" in caught.value.hint
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    config = {**SMALL, "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.M"}}
+    place = write_tokenized(tmp_path / "evil", config)
+    (place / "evil.py").write_text("raise SystemExit('run')")
+    assert type(api.torch_model(ast.load(place))).__name__ == "LlamaForCausalLM"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -11,14 +12,16 @@ from foreign_checkpoints import FOREIGN, write_both
 
 @pytest.fixture
 def theirs(tmp_path):
-    return write_both(tmp_path, FOREIGN["modelopt-fp8"])[0]
+    foreign = FOREIGN["modelopt-fp8"]
+    config = foreign.config | {"kv_cache_scheme": {"num_bits": 8, "type": "float"}}
+    return write_both(tmp_path, dataclasses.replace(foreign, config=config))[0]
 
 
 def test_quantize_keeps_its_codes_and_says_what_is_not_used(asterope, theirs, tmp_path):
     ended = asterope("quantize", theirs, "-o", "ours")
     assert ended.code == 0
     assert "fp8_tensor weights, fp8 activations" in ended.err
-    assert "scales of inputs are not used" in ended.err
+    assert "quantized KV cache" in ended.err
     written = json.loads((tmp_path / "ours" / "config.json").read_text())
     assert written["quantization_config"]["format"] == "float-quantized"
     again = asterope("quantize", "ours", "-o", "again", "--json")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 
 import pytest
 import torch
@@ -106,3 +108,21 @@ def test_gpt_oss_says_what_is_missing_to_run_it(tmp_path):
     write_checkpoint(tmp_path, raw | {"quantization_config": {"quant_method": "mxfp4"}}, tensors={})
     with pytest.raises(UnsupportedError, match="mixture of experts"):
         load_model(tmp_path)
+
+
+def test_what_a_tool_wrote_beside_config_json_is_read(both, foreign, tmp_path):
+    if foreign.config["quant_method"] != "modelopt":
+        pytest.skip("only Model Optimizer does")
+    theirs = shutil.copytree(both[0], tmp_path / "theirs")
+    raw = json.loads((theirs / "config.json").read_text())
+    algorithm = raw.pop("quantization_config")["quant_algo"]
+    (theirs / "config.json").write_text(json.dumps(raw))
+    own = {"quant_algo": algorithm, "exclude_modules": ["lm_head"], "kv_cache_quant_algo": None}
+    (theirs / "hf_quant_config.json").write_text(json.dumps({"quantization": own}))
+    found, wanted = (ast.load(directory) for directory in (theirs, both[0]))
+    assert found.scheme == wanted.scheme
+    assert torch.equal(
+        found.model.layers[0].qkv.dequantize(), linears(wanted.model)[0].dequantize()
+    )
+    again = ast.load(found.save(tmp_path / "ours"))
+    assert again.scheme == found.scheme

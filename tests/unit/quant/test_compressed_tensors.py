@@ -137,3 +137,23 @@ def test_library_refuses_e1m2_instead_of_reading_it_as_e2m1(library):
     config = quantization_config(Scheme(weights="mxfp4_e1m2"), [])
     with pytest.raises(ValueError, match="format"):
         quantization.QuantizationConfig.model_validate(config)
+
+
+@pytest.mark.parametrize(
+    ("preset", "plan"),
+    [
+        ("FP8", Scheme(weights="fp8_tensor", activations="fp8")),
+        ("NVFP4", Scheme(weights="nvfp4", activations="same")),
+    ],
+)
+def test_static_inputs_are_those_of_the_library_s_preset(preset, plan, library):
+    _, quantization = library
+    config = quantization_config(plan, ["lm_head"], static_inputs=True)
+    ours = quantization.QuantizationConfig.model_validate(config).config_groups["group_0"]
+    theirs = quantization.preset_name_to_scheme(preset, ["Linear"])
+    for found, wanted in (
+        (ours.weights, theirs.weights),
+        (ours.input_activations, theirs.input_activations),
+    ):
+        for field in ("num_bits", "type", "strategy", "group_size", "dynamic", "symmetric"):
+            assert getattr(found, field) == getattr(wanted, field), field

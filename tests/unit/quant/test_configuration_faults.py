@@ -1,14 +1,17 @@
-"""Configurations of every tool, changed at random: refused with an error of ours, or understood."""
+"""Configurations and layers of every tool, changed at random: understood, or refused by us."""
 
 import copy
 
+import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asterope.errors import AsteropeError, CheckpointError, UnsupportedError
 from asterope.quant import Layout, Scheme, quantization_config, read_layout
 from foreign_checkpoints import FOREIGN, TORCHAO
+from foreign_weights import mx, swizzled
 
 CONFIGS = {
     **{name: foreign.config for name, foreign in FOREIGN.items()},
@@ -59,7 +62,50 @@ def test_a_field_more_is_never_ignored(name):
             read_layout(changed)
 
 
+DTYPES = [torch.uint8, torch.int32, torch.float32, torch.bfloat16, torch.float8_e4m3fn]
+SHAPES = st.lists(st.sampled_from([0, 1, 2, 16, 64, 128]), max_size=2) | st.just([2, 2, 2])
+
+
+def torchao_layer():
+    codes, scales, _ = mx(np.random.default_rng(0), 64, 128, element="e2m1")
+    tiled = torch.from_numpy(swizzled(scales.numpy()))
+    return {"_weight_qdata": codes, "_weight_scale": tiled}
+
+
+LAYERS = {
+    **{
+        name: (foreign.config, foreign.layer(np.random.default_rng(0), 64, 128)[0])
+        for name, foreign in FOREIGN.items()
+    },
+    "modelopt-coarse": (
+        {"quant_method": "modelopt", "quant_algo": "W4A8_NVFP4_FP8"},
+        FOREIGN["modelopt-nvfp4"].layer(np.random.default_rng(0), 64, 128)[0],
+    ),
+    "torchao": (TORCHAO, torchao_layer()),
+}
+METADATA = {
+    "w.weight": '{"_type": "MXTensor", "_data": {"block_size": 32, "is_swizzled_scales": 1}}'
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@settings(deadline=None)
+@given(data=st.data())
+def test_another_tensor_is_understood_or_an_error_that_names_it(name, data):
+    config, layer = LAYERS[name]
+    stored = {f"w.{key}": tensor for key, tensor in layer.items()}
+    read_layout(config).layer("w", stored, METADATA)
+    key = data.draw(st.sampled_from(sorted(stored)))
+    shape, dtype = data.draw(SHAPES), data.draw(st.sampled_from(DTYPES))
+    stored[key] = torch.full(shape, data.draw(st.sampled_from([0, 1, 127]))).to(dtype)
+    try:
+        read_layout(config).layer("w", stored, METADATA)
+    except AsteropeError as error:
+        assert error.where.startswith("w.")
+
+
 @pytest.mark.parametrize("name", CONFIGS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_another_value_is_understood_or_an_error_of_ours(name, data):
     changed = copy.deepcopy(CONFIGS[name])

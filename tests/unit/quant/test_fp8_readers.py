@@ -99,6 +99,7 @@ def test_layers_are_left_out_by_name_beginning_or_end():
         ("weight_block_size", [128, 64]),
         ("weight_block_size", [1, 128]),
         ("activation_scheme", "block"),
+        ("activation_scheme", "static"),
         ("fmt", "e5m2"),
         ("scale_fmt", "ue8m0"),
         ("expert_dtype", "fp4"),
@@ -112,6 +113,17 @@ def test_fp8_that_cannot_be_read_names_the_field(field, value):
     with pytest.raises(UnsupportedError) as caught:
         read_layout(BLOCKS | {field: value})
     assert caught.value.where == f"quantization_config.{field}"
+
+
+@pytest.mark.parametrize("key", ["activation_scale", "input_scale"])
+def test_static_inputs_have_a_scale_of_either_name(key):
+    codes, _ = fp8(np.random.default_rng(0), 12, 64, scales=np.float32(0.013))
+    stored = {f"{NAME}.weight": codes, f"{NAME}.weight_scale_inv": torch.tensor(0.013)}
+    config = {"quant_method": "fp8", "activation_scheme": "static"}
+    assert read(stored | {f"{NAME}.{key}": torch.tensor(0.5)}, config).input_scale == 0.5
+    with pytest.raises(CheckpointError, match="is missing") as caught:
+        read(stored, config)
+    assert caught.value.where == f"{NAME}.activation_scale"
 
 
 def test_fbgemm_says_that_its_bound_is_not_used():
@@ -133,7 +145,7 @@ def test_quark_s_scale_rule_is_recorded(mode, rule):
     ("weight", "inputs", "scheme"),
     [
         (FP4, None, Scheme(weights="mxfp4")),
-        (FP4, FP4, Scheme(weights="mxfp4", activations="same")),
+        (FP4, FP4 | {"is_dynamic": True}, Scheme(weights="mxfp4", activations="same")),
         (FP4, quark_spec("fp8_e4m3", "per_tensor"), Scheme(weights="mxfp4", activations="fp8")),
         (
             quark_spec("fp8_e4m3", "per_channel", ch_axis=0),
@@ -170,6 +182,7 @@ def with_field(path, value):
         ("global_quant_config.weight.later", 1),
         ("global_quant_config.input_tensors", quark_spec("int8", "per_tensor")),
         ("global_quant_config.output_tensors", FP4),
+        ("global_quant_config.input_tensors", FP4),
         ("layer_quant_config.*", {"weight": quark_spec("fp8_e4m3", "per_tensor")}),
         ("layer_type_quant_config", {"Linear": {}}),
         ("algo_config", [{"name": "rotation"}]),

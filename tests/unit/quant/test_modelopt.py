@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from asterope.errors import CheckpointError, UnsupportedError
+from asterope.errors import CheckpointError, ShapeError, UnsupportedError
+from asterope.formats import dequantize, quantize
 from asterope.quant import Scheme, concatenate, quantization_of, read_layout
 from foreign_weights import fp8, mx, nvfp4
 
@@ -36,9 +37,15 @@ def config(algorithm="NVFP4", bits=4, group_size=16, **more):
     }
 
 
+INPUTS = torch.tensor(0.0021)
+
+
 def nvfp4_tensors(seed=0, upper=0.0123):
     codes, scales, weight = nvfp4(np.random.default_rng(seed), N, K, upper=upper)
-    stored = {"weight": codes, "weight_scale": scales, "weight_scale_2": torch.tensor(upper)}
+    stored = {
+        "weight": codes, "weight_scale": scales, "weight_scale_2": torch.tensor(upper),
+        "input_scale": INPUTS,
+    }  # fmt: skip
     return {f"{NAME}.{key}": tensor for key, tensor in stored.items()}, weight
 
 
@@ -49,8 +56,9 @@ def read(stored, found=None):
 @pytest.mark.parametrize("algorithm", ["NVFP4", "W4A16_NVFP4", "W4A8_NVFP4_FP8"])
 def test_nvfp4_is_code_times_scale_times_scale_2(algorithm):
     stored, weight = nvfp4_tensors()
-    stored[f"{NAME}.input_scale"] = torch.tensor(0.25)
-    assert torch.equal(read(stored, config(algorithm)).dequantize(), weight)
+    layer = read(stored, config(algorithm))
+    assert torch.equal(layer.dequantize(), weight)
+    assert layer.input_scale == (None if algorithm == "W4A16_NVFP4" else float(INPUTS))
 
 
 def test_blocks_of_32_have_each_scale_twice():
@@ -62,6 +70,25 @@ def test_blocks_of_32_have_each_scale_twice():
     fine[key] = fine[key].view(torch.float8_e4m3fn)
     found = {"quant_method": "modelopt", "quant_algo": "W4A8_NVFP4_FP8", "group_size": 32}
     assert torch.equal(read(stored, found).dequantize(), read(fine).dequantize())
+
+
+def test_fused_projections_take_the_largest_static_scale_of_inputs():
+    parts = []
+    for seed, scale in enumerate((0.001, 0.004, 0.002)):
+        stored, _ = nvfp4_tensors(seed)
+        parts.append(read(stored | {f"{NAME}.input_scale": torch.tensor(scale)}))
+    assert concatenate(parts).input_scale == float(torch.tensor(0.004))
+    dynamic = read(nvfp4_tensors()[0], config("W4A16_NVFP4"))
+    with pytest.raises(ShapeError):
+        concatenate([parts[0], dynamic])
+
+
+def test_static_scale_of_inputs_is_what_they_are_quantized_with():
+    stored, weight = nvfp4_tensors()
+    x = torch.randn(5, K, generator=torch.Generator().manual_seed(3))
+    q = quantize(x.numpy(), "nvfp4", global_scale=float(INPUTS))
+    wanted = torch.from_numpy(dequantize(q)).double() @ weight.double().T
+    torch.testing.assert_close(read(stored).apply(x).double(), wanted, rtol=1e-4, atol=1e-3)
 
 
 def test_upper_scale_is_not_taken_for_its_reciprocal():
@@ -91,7 +118,9 @@ def test_fp8_has_one_scale(shape):
     scale = np.float32(0.0173)
     codes, weight = fp8(np.random.default_rng(0), N, K, scales=scale)
     stored = {f"{NAME}.weight": codes, f"{NAME}.weight_scale": torch.full(shape, float(scale))}
+    stored[f"{NAME}.input_scale"] = INPUTS
     layer = read(stored, config("FP8", 8, None))
+    assert layer.input_scale == float(INPUTS)
     assert layer.scheme == Scheme(weights="fp8_tensor", activations="fp8")
     assert torch.equal(layer.dequantize(), weight)
 
@@ -112,6 +141,7 @@ def test_fp8_per_channel_has_a_scale_a_row():
 def test_mx_has_powers_of_two_and_its_rule_is_recorded(algorithm, bits, element, activations):
     codes, scales, weight = mx(np.random.default_rng(0), N, K, element=element)
     stored = {f"{NAME}.weight": codes, f"{NAME}.weight_scale": scales}
+    stored[f"{NAME}.input_scale"] = INPUTS
     layer = read(stored, config(algorithm, bits, 32))
     assert (layer.scheme.activations, layer.scheme.rule) == (activations, "rceil")
     assert torch.equal(layer.dequantize(), weight)
@@ -125,6 +155,8 @@ def test_mx_has_powers_of_two_and_its_rule_is_recorded(algorithm, bits, element,
         ("weight_scale", lambda t: None, "is missing"),
         ("weight_scale", lambda t: t.float(), "is torch.float32, not torch.float8_e4m3fn"),
         ("weight_scale_2", lambda t: None, "is missing"),
+        ("input_scale", lambda t: None, "is missing"),
+        ("input_scale", lambda t: t * torch.nan, "nan is outside"),
         ("weight_scale_2", lambda t: t.repeat(3), "has shape [3], not [1] or []"),
         ("weight_scale_2", lambda t: t * 0, "0.0 is outside"),
         ("weight", lambda t: t.view(torch.float8_e4m3fn), "is torch.float8_e4m3fn, not torch.u"),
@@ -162,9 +194,8 @@ def test_own_file_says_what_config_json_says(tmp_path):
     assert layout.plan(1) == Scheme(weights="nvfp4", activations="same")
     assert layout.is_kept("model.layers.0.mlp.up_proj", ())
     assert not layout.is_kept("model.layers.0.self_attn.q_proj", ())
-    assert len(layout.notes) == 2
-    assert "scales of inputs" in layout.notes[0]
-    assert "KV cache" in layout.notes[1]
+    assert len(layout.notes) == 1
+    assert "KV cache" in layout.notes[0]
     in_config = config("FP8", 8, None)
     assert quantization_of({"quantization_config": in_config}, tmp_path) is in_config
 

@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from asterope.errors import CheckpointError, ConfigError, FormatError, ShapeError
+from asterope.errors import (
+    CheckpointError,
+    ConfigError,
+    FormatError,
+    ShapeError,
+    UnsupportedError,
+)
 from asterope.quant import (
     ACTIVATIONS,
     WEIGHT_FORMATS,
@@ -244,3 +250,9 @@ def test_scales_of_several_rows_are_refused():
         prepare_qat(model, "fp8_block/same")
     assert raised.value.hint == "use fp8_row"
     assert type(model[0]) is nn.Linear
+
+
+def test_a_weight_elsewhere_is_named():
+    with pytest.raises(UnsupportedError, match="is on meta") as caught:
+        layer_of(scheme("mxfp4")).to("meta")(inputs().to("meta"))
+    assert caught.value.where == "w"

@@ -1,6 +1,7 @@
 """Layers to tensors and configuration and back; damaged checkpoints."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -237,14 +238,27 @@ def changed(path, value, weights="mxfp4"):
     return config
 
 
-def test_static_scales_of_inputs_are_read_and_said_not_to_be_used():
-    config = quantization_config(Scheme(weights="fp8_tensor", activations="fp8"), [])
-    assert read_layout(config).notes == ()
-    args = config["config_groups"]["group_0"]["input_activations"]
-    args |= {"dynamic": False, "strategy": "tensor"}
+STATIC = [
+    (Scheme(weights="fp8_tensor", activations="fp8"), "input_scale", 0.01, 0.01),
+    (Scheme(weights="mxfp4", activations="fp8"), "input_scale", 0.01, 0.01),
+    (Scheme(weights="nvfp4", activations="same"), "input_global_scale", 0.004, 250.0),
+]
+
+
+@pytest.mark.parametrize(("plan", "key", "scale", "stored"), STATIC)
+def test_static_scales_of_inputs_are_stored_and_read(plan, key, scale, stored):
+    config = json.loads(json.dumps(quantization_config(plan, [], static_inputs=True)))
     layout = read_layout(config)
-    assert layout.plan(1).activations == "fp8"
-    assert "not used" in layout.notes[0]
+    assert layout.plan(1) == plan
+    layer = quantize_weight(torch.randn(N, K), plan, name=NAME)
+    layer = dataclasses.replace(layer, input_scale=float(torch.tensor(scale)))
+    tensors = to_tensors(NAME, layer)
+    torch.testing.assert_close(tensors[f"{NAME}.{key}"], torch.tensor([stored]))
+    again = layout.layer(NAME, tensors, {})
+    assert again.input_scale == pytest.approx(scale, rel=2**-22)
+    assert to_tensors(NAME, again)[f"{NAME}.{key}"] == tensors.pop(f"{NAME}.{key}")
+    with pytest.raises(CheckpointError, match="is missing"):
+        layout.layer(NAME, tensors, {})
 
 
 @pytest.mark.parametrize("place", [(), ("config_groups", "group_0"), (INPUTS,), (PARTS,)])
@@ -333,3 +347,12 @@ def test_configuration_that_is_not_valid_names_the_field(path, value, where, wha
         parse_quantization_config(changed(path, value))
     assert caught.value.where == where
     assert what in caught.value.what
+
+
+def test_groups_with_static_and_with_dynamic_inputs_are_refused_together():
+    plan = Scheme(weights="fp8_tensor", activations="fp8")
+    config = quantization_config(plan, [], static_inputs=True)
+    other = copy.deepcopy(quantization_config(plan, [])["config_groups"]["group_0"])
+    config["config_groups"]["group_1"] = other | {"targets": ["re:.*down_proj"]}
+    with pytest.raises(UnsupportedError, match="static and dynamic inputs"):
+        read_layout(config)

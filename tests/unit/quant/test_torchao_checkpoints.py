@@ -104,11 +104,15 @@ def test_float8_is_read(kind, dynamic, torchao):
     assert torch.equal(layer.dequantize(), theirs.dequantize(torch.float32))
 
 
-def test_nvfp4_with_static_inputs_says_that_their_scales_are_not_used(torchao):
+def test_nvfp4_with_static_inputs_has_a_scale_of_them(torchao):
+    from torchao.prototype.mx_formats.nvfp4_tensor import NVFP4Tensor
+
     config = torchao[1].NVFP4DynamicActivationNVFP4WeightConfig(step="convert")
     layout = read_layout(config_of(torchao, config))
     assert layout.plan(1) == Scheme(weights="nvfp4", activations="same")
-    assert "not used" in layout.notes[0]
+    theirs = NVFP4Tensor.to_nvfp4(weight(), act_per_tensor_scale=torch.tensor(0.003))
+    layer = layout.layer(NAME, *written(torchao, theirs))
+    assert layer.input_scale == float(torch.tensor(0.003))
 
 
 def test_a_layer_is_left_out_where_its_weight_is_stored_whole(torchao):

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from asterope.quant.checkpoint import from_tensors
+from asterope.quant.kv_config import is_fp8_cache
 from asterope.quant.linear import QuantizedLinear
 from asterope.quant.mixed_config import parse_groups
 from asterope.quant.readers.layout import Layout, Tensors
-from asterope.quant.readers.notes import STATIC_INPUTS
+from asterope.quant.scheme import Scheme
 
 __all__ = ["read_compressed"]
 
@@ -19,18 +20,20 @@ def read_compressed(config: Mapping[str, Any]) -> Layout:
 
     Raises: as `parse_groups`.
     """
-    scheme_of, groups = parse_groups(config), config["config_groups"]
-    inputs = [group.get("input_activations") or {} for group in groups.values()]
-    is_static = any(args.get("dynamic", True) is not True for args in inputs)
+    group_of = parse_groups(config)
+
+    def scheme_of(name: str) -> Scheme | None:
+        group = group_of(name)
+        return None if group is None else group.scheme
 
     def layer(name: str, tensors: Tensors, _: Mapping[str, str]) -> QuantizedLinear:
-        scheme = scheme_of(name)
-        assert scheme is not None
-        return from_tensors(name, tensors, scheme)
+        group = group_of(name)
+        assert group is not None
+        return from_tensors(name, tensors, group.scheme, static_inputs=group.has_static_inputs)
 
     return Layout(
         scheme_of=scheme_of,
         layer=layer,
-        is_kept=lambda name, _: scheme_of(name) is None,
-        notes=(STATIC_INPUTS,) * is_static,
+        is_kept=lambda name, _: group_of(name) is None,
+        has_fp8_cache=is_fp8_cache(config.get("kv_cache_scheme")),
     )

@@ -22,7 +22,7 @@ from typing import Any
 from asterope.quant.fields import check_fields, names, refuse
 from asterope.quant.linear import QuantizedLinear
 from asterope.quant.readers.layout import Layout, Tensors, check_tensors
-from asterope.quant.readers.notes import BOUNDED_INPUTS, STATIC_INPUTS
+from asterope.quant.readers.notes import BOUNDED_INPUTS
 from asterope.quant.scheme import Scheme
 from asterope.quant.stored import Places, stored_layer
 
@@ -55,13 +55,15 @@ def read_fp8(config: Mapping[str, Any]) -> Layout:
     ):
         if config.get(field) not in known:
             refuse(f"{_ROOT}.{field}", config.get(field), f"{known[0]!r}")
+    is_static = config.get("activation_scheme") == "static"
     if config.get("weight_block_size"):
+        if is_static:
+            refuse(f"{_ROOT}.activation_scheme", "static", "dynamic, beside blocks of weights,")
         scheme = Scheme(weights="fp8_block128", activations="same")
     else:
         scheme = Scheme(weights="fp8_tensor", activations="fp8")
     field = "ignored_layers" if config.get("ignored_layers") else "modules_to_not_convert"
-    is_static = config.get("activation_scheme") == "static"
-    return _layout(scheme, config, field, (STATIC_INPUTS,) * is_static)
+    return _layout(scheme, config, field, static_inputs=is_static)
 
 
 def read_fbgemm_fp8(config: Mapping[str, Any]) -> Layout:
@@ -71,12 +73,13 @@ def read_fbgemm_fp8(config: Mapping[str, Any]) -> Layout:
     """
     check_fields(config, _FBGEMM_FIELDS, _ROOT)
     scheme = Scheme(weights="fp8_row", activations="fp8")
-    return _layout(scheme, config, "modules_to_not_convert", (BOUNDED_INPUTS,))
+    return _layout(scheme, config, "modules_to_not_convert", notes=(BOUNDED_INPUTS,))
 
 
 def _layout(
-    scheme: Scheme, config: Mapping[str, Any], field: str, notes: tuple[str, ...]
-) -> Layout:
+    scheme: Scheme, config: Mapping[str, Any], field: str, *, static_inputs: bool = False,
+    notes: tuple[str, ...] = (),
+) -> Layout:  # fmt: skip
     where = f"{_ROOT}.{field}"
     kept = names(config.get(field), where)
     for name in kept:
@@ -88,9 +91,14 @@ def _layout(
 
     def layer(name: str, tensors: Tensors, metadata: Mapping[str, str]) -> QuantizedLinear:
         check_tensors(name, tensors, _TENSORS)
-        scales = f"{name}.weight_scale_inv"
+        scales, inputs = f"{name}.weight_scale_inv", f"{name}.activation_scale"
         if scales not in tensors and f"{name}.weight_scale" in tensors:
             scales = f"{name}.weight_scale"
-        return stored_layer(tensors, scheme, Places(codes=f"{name}.weight", scales=scales))
+        if inputs not in tensors and f"{name}.input_scale" in tensors:
+            inputs = f"{name}.input_scale"
+        places = Places(
+            codes=f"{name}.weight", scales=scales, inputs=inputs if static_inputs else ""
+        )
+        return stored_layer(tensors, scheme, places)
 
     return Layout(scheme_of=lambda _: scheme, layer=layer, is_kept=is_kept, notes=notes)

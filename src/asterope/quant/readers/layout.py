@@ -27,13 +27,15 @@ class Layout:
     `layer(name, tensors, metadata)` makes a layer of the tensors whose names begin with its own,
     and of the text that the safetensors files carry beside them. `is_kept(name, own)` tells whether
     it was left unquantized, by its name or the full names of its tensors. `notes` say what is in
-    the checkpoint and not used.
+    the checkpoint and not used. With `has_fp8_cache` each layer's attention stores scales of keys
+    and values.
     """
 
     scheme_of: Callable[[str], Scheme | None]
     layer: LayerReader
     is_kept: Callable[[str, Collection[str]], bool]
     notes: tuple[str, ...] = ()
+    has_fp8_cache: bool = False
 
     def plan(self, num_layers: int) -> Plan:
         """Return how a model of so many layers is quantized, as far as names tell.

@@ -30,7 +30,7 @@ from asterope.formats import BlockFormat
 from asterope.quant.fields import check_fields, look_up, mapping, names, refuse
 from asterope.quant.linear import QuantizedLinear
 from asterope.quant.readers.layout import Layout, Tensors, check_tensors, is_named
-from asterope.quant.readers.notes import KV_CACHE, STATIC_INPUTS
+from asterope.quant.readers.notes import KV_CACHE
 from asterope.quant.scheme import Scheme
 from asterope.quant.stored import Places, stored_layer
 
@@ -52,7 +52,7 @@ _COARSE = "W4A8_NVFP4_FP8"
 """The algorithm whose blocks may be twice as large: each of their scales is taken for two."""
 _COARSE_SIZE = 32
 _STATIC = ("FP8", "NVFP4", "W4A8_MXFP4_FP8", "W4A8_NVFP4_FP8")
-"""Algorithms whose layers store an `input_scale`."""
+"""Algorithms whose layers store an `input_scale`, for nvfp4 inputs the upper one."""
 _FIELDS = (
     "quant_method", "quant_algo", "config_groups", "ignore", "kv_cache_scheme", "group_size",
     "producer",
@@ -103,12 +103,14 @@ def read_modelopt(config: Mapping[str, Any]) -> Layout:
         _check_group(group, fmt, f"{_ROOT}.config_groups.{name}")
     ignored = names(config.get("ignore"), f"{_ROOT}.ignore")
     has_kv_cache = config.get("kv_cache_scheme") is not None
-    notes = (STATIC_INPUTS,) * (algorithm in _STATIC) + (KV_CACHE,) * has_kv_cache
 
     def layer(name: str, tensors: Tensors, metadata: Mapping[str, str]) -> QuantizedLinear:
         check_tensors(name, tensors, _TENSORS)
         places = Places(
-            codes=f"{name}.weight", scales=f"{name}.weight_scale", upper=f"{name}.weight_scale_2"
+            codes=f"{name}.weight",
+            scales=f"{name}.weight_scale",
+            upper=f"{name}.weight_scale_2",
+            inputs=f"{name}.input_scale" if algorithm in _STATIC else "",
         )
         if algorithm == _COARSE:
             tensors = _finer(tensors, places)
@@ -118,14 +120,16 @@ def read_modelopt(config: Mapping[str, Any]) -> Layout:
         scheme_of=lambda _: scheme,
         layer=layer,
         is_kept=lambda name, _: is_named(name, ignored),
-        notes=notes,
+        notes=(KV_CACHE,) * has_kv_cache,
     )
 
 
 def _finer(tensors: Tensors, places: Places) -> Tensors:
     """Return tensors with a scale for each 16 elements, where there is one for 32."""
     codes, scales = tensors.get(places.codes), tensors.get(places.scales)
-    if codes is None or scales is None or 2 * codes.shape[-1] != _COARSE_SIZE * scales.shape[-1]:
+    if codes is None or scales is None or not codes.dim() == scales.dim() == 2:
+        return tensors
+    if 2 * codes.shape[1] != _COARSE_SIZE * scales.shape[1]:
         return tensors
     doubled = scales.view(torch.uint8).repeat_interleave(2, -1).view(scales.dtype)
     return {**tensors, places.scales: doubled}

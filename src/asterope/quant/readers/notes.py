@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-__all__ = ["BOUNDED_INPUTS", "KV_CACHE", "STATIC_INPUTS"]
+__all__ = ["BOUNDED_INPUTS", "KV_CACHE"]
 
-STATIC_INPUTS = (
-    "The checkpoint's scales of inputs are not used: each token is quantized with its own."
-)
 BOUNDED_INPUTS = (
     "The checkpoint's bound on scales of inputs is not used: large inputs are not clipped."
 )

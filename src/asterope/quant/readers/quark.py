@@ -23,7 +23,7 @@ from typing import Any
 from asterope.quant.fields import check_fields, look_up, mapping, names, refuse
 from asterope.quant.linear import QuantizedLinear
 from asterope.quant.readers.layout import Layout, Tensors, check_tensors, is_named
-from asterope.quant.readers.notes import KV_CACHE, STATIC_INPUTS
+from asterope.quant.readers.notes import KV_CACHE
 from asterope.quant.scheme import Scheme
 from asterope.quant.stored import Places, stored_layer
 
@@ -80,19 +80,26 @@ def read_quark(config: Mapping[str, Any]) -> Layout:
             refuse(f"{where}.{field}", whole[field], "null")
     scheme = _scheme(whole, where)
     has_kv_cache = bool(config.get("kv_cache_quant_config")) | _has_kv_outputs(config, whole)
-    is_static = mapping(whole.get("input_tensors") or {}, where).get("is_dynamic") is False
+    inputs = mapping(whole.get("input_tensors") or {}, f"{where}.input_tensors")
+    is_static = inputs.get("is_dynamic") is False
+    if is_static and inputs.get("qscheme") != "per_tensor":
+        refuse(f"{where}.input_tensors.is_dynamic", False, "true, or one scale a tensor")
     ignored = names(config.get("exclude"), f"{_ROOT}.exclude")
 
     def layer(name: str, tensors: Tensors, metadata: Mapping[str, str]) -> QuantizedLinear:
         check_tensors(name, tensors, _TENSORS)
-        places = Places(codes=f"{name}.weight", scales=f"{name}.weight_scale")
+        places = Places(
+            codes=f"{name}.weight",
+            scales=f"{name}.weight_scale",
+            inputs=f"{name}.input_scale" if is_static else "",
+        )
         return stored_layer(tensors, scheme, places)
 
     return Layout(
         scheme_of=lambda _: scheme,
         layer=layer,
         is_kept=lambda name, _: is_named(name, ignored),
-        notes=(STATIC_INPUTS,) * is_static + (KV_CACHE,) * has_kv_cache,
+        notes=(KV_CACHE,) * has_kv_cache,
     )
 
 

@@ -31,7 +31,6 @@ from asterope.formats import BlockFormat
 from asterope.quant.fields import check_fields, mapping, refuse
 from asterope.quant.linear import QuantizedLinear
 from asterope.quant.readers.layout import Layout, Tensors, check_tensors
-from asterope.quant.readers.notes import STATIC_INPUTS
 from asterope.quant.scheme import Scheme
 from asterope.quant.stored import Places, stored_layer
 
@@ -84,16 +83,16 @@ def read_torchao(config: Mapping[str, Any]) -> Layout:
     if kind not in _CONFIGS:
         refuse(f"{_WHERE}._type", kind, ", ".join(_CONFIGS))
     scheme = _CONFIGS[kind](data, f"{_WHERE}._data")
+    is_static = data.get("step") is not None
 
     def layer(name: str, tensors: Tensors, metadata: Mapping[str, str]) -> QuantizedLinear:
         check_tensors(name, tensors, _TENSORS)
-        return _layer(name, tensors, metadata, scheme)
+        return _layer(name, tensors, metadata, scheme, static_inputs=is_static)
 
     return Layout(
         scheme_of=lambda _: scheme,
         layer=layer,
         is_kept=lambda name, own: f"{name}.weight" in own,
-        notes=(STATIC_INPUTS,) * (data.get("step") is not None),
     )
 
 
@@ -182,8 +181,9 @@ _CONFIGS = MappingProxyType(
 
 
 def _layer(
-    name: str, tensors: Tensors, metadata: Mapping[str, str], scheme: Scheme
-) -> QuantizedLinear:
+    name: str, tensors: Tensors, metadata: Mapping[str, str], scheme: Scheme, *,
+    static_inputs: bool,
+) -> QuantizedLinear:  # fmt: skip
     fmt, prefix = scheme.format, f"{name}._weight"
     assert fmt is not None
     is_swizzled = _checked(name, metadata, scheme)
@@ -192,10 +192,10 @@ def _layer(
         scales=f"{prefix}_scale",
         upper=f"{prefix}_per_tensor_scale",
         upper_is_optional=True,
+        inputs=f"{prefix}_act_per_tensor_scale" if static_inputs else "",
     )
-    if is_swizzled and places.scales in tensors and places.codes in tensors:
-        stored = {places.scales: _unswizzled(tensors, places, fmt)}
-        tensors = {**tensors, **stored}
+    if is_swizzled:
+        tensors = {**tensors, **_unswizzled(tensors, places, fmt)}
     return stored_layer(tensors, scheme, places)
 
 
@@ -232,10 +232,13 @@ def _checked(name: str, metadata: Mapping[str, str], scheme: Scheme) -> bool:
     return bool(data.get("is_swizzled_scales"))
 
 
-def _unswizzled(tensors: Tensors, places: Places, fmt: BlockFormat) -> torch.Tensor:
-    """Return scales of blocks row by row, without the padding."""
+def _unswizzled(tensors: Tensors, places: Places, fmt: BlockFormat) -> Tensors:
+    """Return scales of blocks row by row, without the padding; nothing for what is no layer."""
+    codes, swizzled = tensors.get(places.codes), tensors.get(places.scales)
+    if codes is None or swizzled is None or codes.dim() != 2 or swizzled.dtype.itemsize != 1:
+        return {}
+    n, width = codes.shape
     assert isinstance(fmt.granularity, int)
-    swizzled, (n, width) = tensors[places.scales], tensors[places.codes].shape
     columns = width * 8 // fmt.element.bits // fmt.granularity
     tall, wide = -(-n // _TILE_ROWS), -(-columns // _TILE_COLUMNS)
     if swizzled.numel() != tall * wide * _TILE_ROWS * _TILE_COLUMNS:
@@ -246,4 +249,4 @@ def _unswizzled(tensors: Tensors, places: Places, fmt: BlockFormat) -> torch.Ten
         )
     tiles = swizzled.contiguous().view(torch.uint8).view(tall, wide, 32, 4, 4)
     rows = tiles.permute(0, 3, 2, 1, 4).reshape(tall * _TILE_ROWS, wide * _TILE_COLUMNS)
-    return rows[:n, :columns].contiguous().view(swizzled.dtype)
+    return {places.scales: rows[:n, :columns].contiguous().view(swizzled.dtype)}

@@ -39,8 +39,8 @@ def test_what_is_saved_computes_the_same(small, tmp_path):
     tensors = load_file(place / "model.safetensors")
     layer = small.model.layers[0]
     stored = (
-        tensors["model.layers.1.self_attn.k_scale"],
-        tensors["model.layers.1.self_attn.v_scale"],
+        tensors["model.layers.0.self_attn.k_scale"],
+        tensors["model.layers.0.self_attn.v_scale"],
     )
     assert (float(stored[0]), float(stored[1])) == (layer.key_scale, layer.value_scale)
     again = ast.load(place)

@@ -303,7 +303,7 @@ def test_unquantized_scheme_has_no_configuration():
     [
         ("quant_method", "gptq", f"{ROOT}.quant_method", "'gptq' cannot be read; compressed-"),
         ("quantization_status", "initialized", f"{ROOT}.quantization_status", "compressed or froz"),
-        ("kv_cache_scheme", {"num_bits": 8}, f"{ROOT}.kv_cache_scheme", "null can"),
+        ("kv_cache_scheme", {"num_bits": 8}, f"{ROOT}.kv_cache_scheme.type", "float can"),
         (
             "transform_config",
             {"config_groups": {}},

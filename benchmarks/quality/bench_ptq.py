@@ -111,8 +111,9 @@ def main(
     results = measure(checkpoint, formats.split(","), windows, tokens)
     how = f"{checkpoint}: {windows} windows of text to calibrate on, {tokens:,} held-out tokens"
     notes = [f"- {row.name}: {row.describe}." for row in ALGORITHMS.values()]
+    theme = "ptq" if str(checkpoint) == api.SHIPPED_NAME else f"ptq_{checkpoint.name}"
     report = Report(
-        theme="ptq", title="Post-training quantization", notes="\n".join(notes),
+        theme=theme, title="Post-training quantization", notes="\n".join(notes),
         sections=[Section(title=how, header=HEADER, rows=[cells(r) for r in results])],
         data=[dataclasses.asdict(r) for r in results],
         packages=["torch"], command=COMMAND,

@@ -11,7 +11,9 @@ from asterope.kernels import (
     ACTIVATION_FORMATS,
     ScaledOperand,
     attention,
+    block_linear,
     linear,
+    quantize_groups,
     quantize_rows,
     rms_norm,
     rotate_and_cache,
@@ -59,6 +61,13 @@ def _scaled_linear(device, weights, activations):
     return [scaled_linear(operand, scaled_weight(weights, 50, 192, device))]
 
 
+def _block_linear(device):
+    x, w = (random(r, 200, seed=r, dtype=torch.bfloat16, device=device) for r in (21, 50))
+    operand = quantize_groups(x)
+    made = block_linear(operand, quantize_groups(w))
+    return [operand.codes, operand.scales, made]
+
+
 def _quantize(device, fmt):
     made = quantize_rows(random(9, 160, dtype=torch.bfloat16, device=device, scale=3.0), fmt)
     return [t for t in (made.codes, made.scales, made.row_scale) if t is not None]
@@ -98,6 +107,7 @@ CALLS = {
     "linear bf16": lambda device="cpu": _linear(device, torch.bfloat16),
     "linear fp8": lambda device="cpu": _linear(device, torch.float8_e4m3fn),
     "linear bf16 of one row": lambda device="cpu": _linear(device, torch.bfloat16, m=1, bias=False),
+    "block_linear": lambda device="cpu": _block_linear(device),
     "rms_norm": lambda device="cpu": _rms_norm(device),
     "silu_mul": lambda device="cpu": _silu_mul(device),
     "rotate_and_cache": lambda device="cpu": _rotate_and_cache(device),

@@ -24,8 +24,16 @@ if TYPE_CHECKING:
     from asterope.api.language_model import LanguageModel, from_config, load, with_scheme
     from asterope.api.launched import PAGE_EVENTS, launch_report
     from asterope.api.mapping import MappingTime, product_mappings
+    from asterope.api.mix_search import compare_mixes, fit_budget, mix_report
     from asterope.api.operation import MappedTime, OperationTime
     from asterope.api.options import COMPARED_CHIPS, COMPARED_FORMATS, RunOptions
+    from asterope.api.place_costs import PlaceCosts, Workload
+    from asterope.api.place_sensitivity import (
+        MIXED_FORMATS,
+        FrontMix,
+        PlaceSensitivity,
+        measure_places,
+    )
     from asterope.api.product import ProductTime, product_launches, time_product
     from asterope.api.progress import Progress
     from asterope.api.run import run_checkpoint
@@ -50,17 +58,21 @@ __all__ = [
     "COMPARED_CHIPS",
     "COMPARED_FORMATS",
     "HELD_OUT_MODULES",
+    "MIXED_FORMATS",
     "PAGE_EVENTS",
     "SHIPPED_NAME",
     "AttentionMapping",
     "AttentionTime",
     "Calibration",
     "EstimateOptions",
+    "FrontMix",
     "HeadShape",
     "LanguageModel",
     "MappedTime",
     "MappingTime",
     "OperationTime",
+    "PlaceCosts",
+    "PlaceSensitivity",
     "Pricing",
     "ProductTime",
     "Progress",
@@ -71,15 +83,20 @@ __all__ = [
     "Sensitivity",
     "Source",
     "TrainedModel",
+    "Workload",
     "attention_launches",
     "attention_mappings",
     "check_target",
+    "compare_mixes",
     "estimate",
     "find_source",
+    "fit_budget",
     "from_config",
     "from_trained",
     "launch_report",
     "load",
+    "measure_places",
+    "mix_report",
     "on_processes",
     "on_ray",
     "product_launches",
@@ -119,8 +136,16 @@ _MODULE_OF = {
         "language_model": ("LanguageModel", "from_config", "load", "with_scheme"),
         "launched": ("PAGE_EVENTS", "launch_report"),
         "mapping": ("MappingTime", "product_mappings"),
+        "mix_search": ("compare_mixes", "fit_budget", "mix_report"),
         "operation": ("MappedTime", "OperationTime"),
         "options": ("COMPARED_CHIPS", "COMPARED_FORMATS", "RunOptions"),
+        "place_costs": ("PlaceCosts", "Workload"),
+        "place_sensitivity": (
+            "MIXED_FORMATS",
+            "FrontMix",
+            "PlaceSensitivity",
+            "measure_places",
+        ),
         "product": ("ProductTime", "product_launches", "time_product"),
         "progress": ("Progress",),
         "run": ("run_checkpoint",),

@@ -42,7 +42,8 @@ class EstimateOptions:
     """Say on what a model is timed and how it is priced.
 
     `fidelity` None times a chip at each one it is described for. `context` None is the model's own,
-    4096 at most. A prefill reads `prefill_batch` prompts.
+    4096 at most. A prefill reads `prefill_batch` prompts. `tensor_parallel` chips share each layer,
+    of every kind of chip.
 
     Raises: ConfigError naming the option that is outside its limits.
     """
@@ -54,10 +55,11 @@ class EstimateOptions:
     prefill_batch: int = 1
     context: int | None = None
     fidelity: Fidelity | None = None
+    tensor_parallel: int = 1
     pricing: Pricing = field(default_factory=Pricing)
 
     def __post_init__(self) -> None:
-        for name in ("batch", "prefill_batch"):
+        for name in ("batch", "prefill_batch", "tensor_parallel"):
             value = getattr(self, name)
             if not 1 <= value <= 1 << 20:
                 raise ConfigError(f"{value} is outside 1..{1 << 20}", where=name)
@@ -141,8 +143,12 @@ def estimate(
     if trace is not None:
         _write_trace(trace, found[0], timed)
     memory = tuple(
-        memory_fit(model.model, chip, batch=options.batch, context=context) for chip in found
-    )
+        memory_fit(
+            model.model, chip, batch=options.batch, context=context,
+            num_chips=options.tensor_parallel,
+        )
+        for chip in found
+    )  # fmt: skip
     steps = _in_order(t.row for t in (*timed, *before))
     return Estimate(
         model=model_facts(model.model, model.source.config, model.source.where),
@@ -184,7 +190,8 @@ class _Timer:
                 step = time_step(
                     model.model, chip, phase=phase, context=self.context, fidelity=fidelity,
                     batch=self.options.batch if phase == "decode" else self.options.prefill_batch,
-                    max_events=max_events, on_launch=listener,
+                    tensor_parallel=self.options.tensor_parallel, max_events=max_events,
+                    on_launch=listener,
                 )  # fmt: skip
                 listener = _listener(report, len(step.launches))
                 yield self._priced(chip, step)
@@ -214,8 +221,8 @@ def _listener(report: Callable[[int, int], None], total: int) -> Callable[[Timed
 
 def _cost(chip: Chip, step: StepTime, assumptions: Assumptions) -> Cost:
     return cost_of_step(
-        chip, tokens=step.num_tokens, step_s=step.time_s, energy_j=counted_energy_j(step),
-        assumptions=assumptions,
+        chip, tokens=step.num_tokens, step_s=step.time_s, num_chips=step.chips,
+        energy_j=counted_energy_j(step), assumptions=assumptions,
     )  # fmt: skip
 
 
@@ -275,10 +282,11 @@ def _notes(
     """Say what a reader must know to read the figures right."""
     for fit in memory:
         if not fit.fits:
+            share = "the model" if fit.num_chips == 1 else "its share of the model"
             yield (
-                f"{fit.chip} cannot hold the model: it takes {fit.chips_needed} chips. Its times"
-                " and costs are those of one chip with enough memory, as if the work split over"
-                " more chips for nothing."
+                f"{fit.chip} cannot hold {share}: it takes {fit.chips_needed} chips."
+                " Times and costs are those of chips with enough memory; `--tensor-parallel"
+                f" {2 * fit.num_chips}` shares the model out."
             )
     for step in steps:
         if step.throttled_s:

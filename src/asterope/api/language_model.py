@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from asterope import __version__, chips, llm, twin
-from asterope.api.calibration import Calibration, read_calibration
+from asterope.api.calibration import Calibration, read_calibration, text_windows
 from asterope.api.save import save_checkpoint
 from asterope.api.source import Source, checkpoint_directory, find_source, resolve_scheme
 from asterope.api.timed import Run, events_per_launch
 from asterope.chips import Chip
 from asterope.cost import Assumptions
 from asterope.errors import CheckpointError, ConfigError, ShapeError, UnsupportedError
-from asterope.quant import Scheme
+from asterope.quant import Mix, Plan
 
 __all__ = ["LanguageModel", "from_config", "load", "made_from", "with_scheme"]
 
 Progress = Callable[[int, int], None]
+_WINDOW = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -35,7 +36,7 @@ class LanguageModel:
     model: llm.Model
     source: Source
     tokenizer: llm.Tokenizer | None
-    scheme: Scheme | None
+    scheme: Plan | None
     dtype: str | None
     algorithm: str = "rtn"
 
@@ -56,7 +57,7 @@ class LanguageModel:
 
     def quantize(
         self,
-        fmt: str = "mxfp4",
+        fmt: str | Mix = "mxfp4",
         *,
         activations: str = "bf16",
         rule: str | None = None,
@@ -68,18 +69,42 @@ class LanguageModel:
         """Return the original with its linear layers rounded to a format, `bf16` for unquantized.
 
         Embedding, norms and output head stay as they are. `activations` are bf16, fp8 or same;
-        `mxfp4/fp8` says both. By `rtn` the weights are read from the checkpoint again, so
-        quantizing a quantized model does not round twice. Other algorithms look at windows of the
-        text that `calibrate` names: `read_calibration` says what it may be.
+        `mxfp4/fp8` says both. A `Mix` gives each place of each layer its own. By `rtn` the weights
+        are read from the checkpoint again, so quantizing a quantized model does not round twice.
+        Other algorithms look at windows of the text that `calibrate` names: `read_calibration`
+        says what it may be.
 
         Raises: FormatError for a format that does not exist; ShapeError if its block does not
         divide a layer; CheckpointError naming the tensor that is not finite; ConfigError if the
         checkpoint itself is quantized, or the text cannot be used.
         """
-        scheme = resolve_scheme(fmt, activations=activations, rule=rule)
+        if isinstance(fmt, Mix):
+            scheme = fmt.simplest
+        else:
+            scheme = resolve_scheme(fmt, activations=activations, rule=rule)
         text = None if calibrate is None else Path(calibrate)
         calibration = read_calibration(self, algorithm, text, num_windows=calibration_windows)
         return with_scheme(self, scheme, progress, calibration)
+
+    def with_cache(
+        self, fmt: str = "fp8", *, calibrate: str | Path | None = None,
+        calibration_windows: int = 16, progress: Progress | None = None,
+    ) -> LanguageModel:  # fmt: skip
+        """Return the model with a KV cache in a format: `fp8`, or `auto` for that of activations.
+
+        With weights each layer's scales are those of the largest key and value in windows of the
+        text that `calibrate` names, as `text_windows` reads it.
+
+        Raises: ConfigError for a format that does not exist, or a text that cannot be used;
+        CheckpointError for keys or values that are not finite, or without a tokenizer.
+        """
+        windows = None
+        if self.has_weights and fmt != "auto":
+            file = None if calibrate is None else Path(calibrate)
+            windows, _ = text_windows(self, file, num_windows=calibration_windows, length=_WINDOW)
+        return dataclasses.replace(
+            self, model=llm.with_cache(self.model, fmt, windows, progress=progress)
+        )
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, with those that the tokenizer opens a document with.
@@ -149,9 +174,11 @@ class LanguageModel:
     def simulate(
         self, chip: Chip | str = "maia200", *, batch: int = 1, context: int = 1024,
         phase: twin.Phase = "decode", fidelity: chips.Fidelity | None = None,
-        assumptions: Assumptions | None = None,
+        tensor_parallel: int = 1, assumptions: Assumptions | None = None,
     ) -> Run:  # fmt: skip
         """Time one step on a chip: a token for each of `batch` sequences, or their prefill.
+
+        With `tensor_parallel` so many chips share each layer, and exchange their sums.
 
         `fidelity` left out is the finest that the chip is described for: `tile`, `operator` or
         `roofline`.
@@ -162,7 +189,7 @@ class LanguageModel:
         described = chips.get(chip) if isinstance(chip, str) else chip
         step = twin.time_step(
             self.model, described, phase=phase, batch=batch, context=context,
-            fidelity=fidelity or described.fidelities[-1],
+            fidelity=fidelity or described.fidelities[-1], tensor_parallel=tensor_parallel,
             max_events=events_per_launch(self.config.num_layers, num_steps=1),
         )  # fmt: skip
         return Run(step=step, chip=described, assumptions=assumptions or Assumptions())
@@ -214,7 +241,7 @@ def load(
     has_tokenizer = (directory / "tokenizer.json").is_file()
     tokenizer = llm.load_tokenizer(directory) if has_tokenizer else None
     return LanguageModel(
-        model=model, source=source, tokenizer=tokenizer, scheme=source.stored_scheme, dtype=dtype
+        model=model, source=source, tokenizer=tokenizer, scheme=model.plan, dtype=dtype
     )
 
 
@@ -241,7 +268,7 @@ def from_config(
 
 
 def with_scheme(
-    original: LanguageModel, scheme: Scheme | None, progress: Progress | None = None,
+    original: LanguageModel, scheme: Plan | None, progress: Progress | None = None,
     calibration: Calibration | None = None, kept_in: Path | None = None,
 ) -> LanguageModel:  # fmt: skip
     """Return the original's weights under another scheme, None for unquantized.
@@ -293,7 +320,7 @@ def made_from(original: LanguageModel, *terms: object) -> str:
 
 
 def _build(
-    source: Source, scheme: Scheme | None, dtype: str | None, progress: Progress | None
+    source: Source, scheme: Plan | None, dtype: str | None, progress: Progress | None
 ) -> llm.Model:
     if source.directory is None:
         return llm.model_from_config(source.config, scheme=scheme, dtype=dtype, name=source.name)

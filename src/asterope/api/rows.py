@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from asterope.api.activity import activity_of_resources
 from asterope.chips import Chip, Confidence, figures, peak_power
 from asterope.cost import Cost, break_even_usd_per_chip_hour
-from asterope.llm import Linear, Model, ModelConfig, PlainLinear, Quality, count_parameters
-from asterope.quant import QuantizedLinear, Scheme
+from asterope.llm import Linear, Model, ModelConfig, PlainLinear, Quality, count_parameters, shard
+from asterope.quant import Plan, QuantizedLinear
 from asterope.report import (
     AccuracyRow,
     Assumption,
@@ -108,7 +108,7 @@ def _parameters(shape: ModelConfig, config: Mapping[str, object]) -> int:
 
 
 def accuracy_row(
-    model: Model, scheme: Scheme | None, name: str, quality: Quality, original: Quality
+    model: Model, scheme: Plan | None, name: str, quality: Quality, original: Quality
 ) -> AccuracyRow:
     """Return what a format has lost against the original."""
     return AccuracyRow(
@@ -155,7 +155,7 @@ def step_row(step: StepTime, chip: Chip) -> Step:
         breakdown_s=_seconds(step.breakdown_ps), flop=step.flop, hbm_bytes=step.hbm_bytes,
         peak_share=step.peak_share, bandwidth_share=step.bandwidth_share,
         groups=launch_groups(step.launches), energy_parts_j=largest_first(step.energy_parts_j),
-        throttled_s=step.throttled_ps / PS_PER_S,
+        throttled_s=step.throttled_ps / PS_PER_S, num_chips=step.chips,
         activity=activity_of_resources(step.launches) if step.fidelity == "tile" else None,
     )  # fmt: skip
 
@@ -206,13 +206,15 @@ def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
         total[name] = total.get(name, 0) + amount
 
 
-def memory_fit(model: Model, chip: Chip, *, batch: int, context: int) -> MemoryFit:
-    """Return what the model and its KV cache take of a chip's memory."""
-    memory = memory_of(model, chip, batch=batch, context=context)
+def memory_fit(
+    model: Model, chip: Chip, *, batch: int, context: int, num_chips: int = 1
+) -> MemoryFit:
+    """Return what the model and its KV cache take of a chip's memory, where several share them."""
+    memory = memory_of(shard(model, num_chips), chip, batch=batch, context=context)
     return MemoryFit(
         chip=chip_label(chip), batch=batch, context=context, weight_bytes=memory.weight_bytes,
         kv_bytes=memory.kv_bytes, capacity_bytes=memory.capacity_bytes, fits=memory.fits,
-        chips_needed=memory.chips_needed,
+        chips_needed=num_chips * memory.chips_needed, num_chips=num_chips,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from asterope.api.options import COMPARED_FORMATS, RunOptions
 from asterope.api.progress import Progress, silent
 from asterope.api.score import score_formats
 from asterope.api.text import DEFAULT_PROMPT, ScoredText, text_of
-from asterope.quant import Scheme
+from asterope.quant import Plan
 from asterope.report import Accuracy, RunReport, Sample
 
 __all__ = ["run_checkpoint"]
@@ -34,7 +34,7 @@ class _Plan:
 
     options: RunOptions
     original: LanguageModel
-    chosen: Scheme | None
+    chosen: Plan | None
     text: ScoredText
 
 
@@ -60,7 +60,7 @@ def run_checkpoint(options: RunOptions, progress: Progress = silent) -> RunRepor
             baseline=None if quantized is plan.original else plan.original,
             progress=progress,
         ),
-        notes=(*scored.left_out, *_notes(scored.accuracy)),
+        notes=(*plan.original.source.notes, *scored.left_out, *_notes(scored.accuracy)),
         versions=_versions(),
         command=options.command,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -76,17 +76,17 @@ def _prepare(options: RunOptions, progress: Progress) -> _Plan:
         options.checkpoint, dtype=options.dtype, progress=functools.partial(progress, "load")
     )
     options.estimate.context_of(original)
-    chosen = options.scheme_of(options.format, rule=options.rule)
+    chosen: Plan | None = options.scheme_of(options.format, rule=options.rule)
     if options.format is None and original.scheme is not None:
         chosen = original.scheme
     text = text_of(original, options.text, max_tokens=options.max_text_tokens, seed=options.seed)
     return _Plan(options=options, original=original, chosen=chosen, text=text)
 
 
-def _schemes(plan: _Plan, chosen: str) -> dict[str, Scheme | None]:
+def _schemes(plan: _Plan, chosen: str) -> dict[str, Plan | None]:
     """Return the schemes to score beside the original, the chosen one first."""
     options, original = plan.options, plan.original
-    schemes: dict[str, Scheme | None] = {chosen: plan.chosen}
+    schemes: dict[str, Plan | None] = {chosen: plan.chosen}
     if original.scheme is not None:
         return schemes
     names = options.formats

@@ -14,13 +14,22 @@ from safetensors.torch import save_file
 
 from asterope.api.source import Source
 from asterope.api.staging import staged
-from asterope.errors import OutputError
-from asterope.llm import KeptLayers, Linear, Model, PlainLinear, load_model, projections
+from asterope.errors import OutputError, UnsupportedError
+from asterope.llm import (
+    CACHE_SCALES,
+    KeptLayers,
+    Linear,
+    Model,
+    PlainLinear,
+    load_model,
+    projections,
+)
 from asterope.quant import (
+    Plan,
     QuantizedLinear,
-    Scheme,
-    parse_quantization_config,
-    quantization_config,
+    kv_cache_scheme,
+    parse_plan,
+    plan_config,
     split,
     to_tensors,
 )
@@ -45,7 +54,7 @@ _COPIED = (
 def save_checkpoint(
     model: Model,
     source: Source,
-    scheme: Scheme | None,
+    scheme: Plan | None,
     directory: Path,
     progress: Callable[[int, int], None] | None = None,
     kept_in: Path | None = None,
@@ -54,10 +63,16 @@ def save_checkpoint(
 
     Layers that were kept in `kept_in` while they were made are deleted before it gets its name.
 
-    Raises: OutputError if the directory holds something or cannot be written, or what was read
+    Raises: UnsupportedError for an fp8 KV cache beside unquantized weights; OutputError if the
+    directory holds something or cannot be written, or what was read
     back is not what was written; then nothing is left behind.
     """
     check_target(directory)
+    if scheme is None and model.cache_dtype is not None:
+        raise UnsupportedError(
+            "has a KV cache in fp8 beside unquantized weights, which no checkpoint stores",
+            where=model.name or "model", hint="quantize the weights too, to fp8 or fewer bits",
+        )  # fmt: skip
     directory = directory.expanduser().absolute()
     try:
         with staged(directory) as staging:
@@ -84,7 +99,7 @@ def check_target(directory: Path) -> None:
         )
 
 
-def _write(staging: Path, model: Model, source: Source, scheme: Scheme | None) -> None:
+def _write(staging: Path, model: Model, source: Source, scheme: Plan | None) -> None:
     # Parts of a fused projection share memory, which the file format forbids.
     tensors = {name: tensor.clone() for name, tensor in _tensors(model)}
     weights = staging / "model.safetensors"
@@ -97,12 +112,23 @@ def _write(staging: Path, model: Model, source: Source, scheme: Scheme | None) -
             shutil.copyfile(source.directory / name, staging / name)
 
 
-def _config(model: Model, source: Source, scheme: Scheme | None) -> dict[str, Any]:
+def _config(model: Model, source: Source, scheme: Plan | None) -> dict[str, Any]:
     config = {k: v for k, v in source.config.items() if k not in ("quantization_config", "dtype")}
     config["torch_dtype"] = str(model.dtype).removeprefix("torch.")
     if scheme is not None:
-        config["quantization_config"] = quantization_config(scheme, [_HEAD])
+        static = _has_static_inputs(model)
+        config["quantization_config"] = plan_config(scheme, [_HEAD], static_inputs=static)
+        if model.cache_dtype is not None:
+            config["quantization_config"]["kv_cache_scheme"] = kv_cache_scheme()
     return config
+
+
+def _has_static_inputs(model: Model) -> bool:
+    return any(
+        isinstance(linear, QuantizedLinear) and linear.input_scale is not None
+        for layer in model.layers
+        for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)
+    )
 
 
 def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
@@ -116,6 +142,9 @@ def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
             norm = getattr(layer, name)
             if norm is not None:
                 yield f"{prefix}.self_attn.{name}.weight", norm
+        if model.cache_dtype is not None:
+            for name, scale in zip(CACHE_SCALES, (layer.key_scale, layer.value_scale), strict=True):
+                yield f"{prefix}.self_attn.{name}", torch.tensor([scale])
         for place, pieces in projections(model.config).items():
             names = [f"{prefix}.{name}" for name, _, _, _ in pieces]
             sizes = [rows for _, rows, _, _ in pieces]
@@ -144,13 +173,13 @@ def _linear_tensors(
 def _compare(
     staging: Path,
     model: Model,
-    scheme: Scheme | None,
+    scheme: Plan | None,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Load what was written and compare it with what was meant, bit for bit."""
     stored = json.loads((staging / "config.json").read_text(encoding="utf-8"))
     recorded = stored.get("quantization_config")
-    read_scheme = parse_quantization_config(recorded)[0] if recorded else None
+    read_scheme = parse_plan(recorded, model.config.num_layers) if recorded else None
     again = load_model(staging, progress=progress)
     written, read = dict(_tensors(model)), dict(_tensors(again))
     different = sorted(written.keys() ^ read.keys()) or [

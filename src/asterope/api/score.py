@@ -13,7 +13,7 @@ from asterope.api.progress import Progress, silent
 from asterope.api.rows import accuracy_row
 from asterope.api.text import ScoredText
 from asterope.errors import FormatError, ShapeError
-from asterope.quant import Scheme
+from asterope.quant import Plan
 from asterope.report import Accuracy, AccuracyRow
 
 __all__ = ["Scored", "score_formats"]
@@ -31,7 +31,7 @@ class Scored:
 
 
 def score_formats(
-    original: LanguageModel, schemes: Mapping[str, Scheme | None], text: ScoredText, *,
+    original: LanguageModel, schemes: Mapping[str, Plan | None], text: ScoredText, *,
     chosen: str = "", context: int = _CONTEXT, calibration: Calibration | None = None,
     progress: Progress = silent,
 ) -> Scored:  # fmt: skip

@@ -13,12 +13,14 @@ from asterope.api.progress import Progress, silent
 from asterope.chips import Chip, Confidence, FigureRow
 from asterope.errors import CapacityError, ChipError, ConfigError
 from asterope.kernels import attention, silu_mul
+from asterope.operators import collective
 from asterope.quant import scheme
 from asterope.runtime import simulate
+from asterope.units import MIB
 
 __all__ = ["PREDICTIONS", "Sensitivity", "vary_figures"]
 
-_TIMED = ("clock_hz", "launch_overhead_s", "tile.", "cluster.", "noc.", "hbm.")
+_TIMED = ("clock_hz", "launch_overhead_s", "tile.", "cluster.", "noc.", "hbm.", "network.")
 _OPEN = (Confidence.ASSUMED, Confidence.CALIBRATED)
 
 
@@ -78,8 +80,10 @@ PREDICTIONS: Mapping[str, Callable[[Chip], float]] = {
     "gemm of 16 rows": _product(16, 8192, 4096, "bf16", "bf16"),
     "attention": _launched(_decode_attention),
     "elementwise": _launched(lambda: silu_mul(_empty(2048, 8192))),
+    "all-reduce": lambda chip: collective(chip, "all_reduce", 8 * MIB, 4).time_s,
 }
-"""What is timed: large products, one that waits for memory, a decode step's attention, a gate."""
+"""What is timed: large products, one that waits for memory, a decode step's attention, a gate, a
+sum over a tray."""
 
 
 def vary_figures(
@@ -99,7 +103,7 @@ def vary_figures(
             f"{factor:g} is not more than 1", where="factor", hint="2 halves, doubles"
         )
     rows = list(_open_figures(chip))
-    before = {name: time_s(chip) for name, time_s in PREDICTIONS.items()}
+    before = _times(chip)
     found = []
     for index, row in enumerate(rows):
         progress("vary figures", index, len(rows))
@@ -146,14 +150,14 @@ def _replaced(chip: Chip, path: str, value: float) -> tuple[float, Chip | None]:
 
 
 def _times(chip: Chip | None) -> dict[str, float]:
-    """Return the times of the predictions whose kernels fit."""
+    """Return the times of the predictions whose kernels fit and whose links are described."""
     found: dict[str, float] = {}
     if chip is None:
         return found
     for name, time_s in PREDICTIONS.items():
         try:
             found[name] = time_s(chip)
-        except CapacityError:
+        except (CapacityError, ChipError):
             continue
     return found
 

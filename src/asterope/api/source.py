@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from asterope.errors import CheckpointError, ConfigError, FormatError
-from asterope.llm import published_config, published_model, read_config
-from asterope.quant import UNQUANTIZED, Scheme, parse_quantization_config
+from asterope.llm import (
+    ModelConfig,
+    published_config,
+    published_model,
+    read_checkpoint_config,
+)
+from asterope.quant import UNQUANTIZED, Layout, Plan, Scheme, read_layout
 from asterope.quant import scheme as parse_scheme
 
 __all__ = [
@@ -39,10 +44,23 @@ class Source:
     directory: Path | None = None
 
     @property
-    def stored_scheme(self) -> Scheme | None:
+    def stored_scheme(self) -> Plan | None:
         """How a checkpoint that is already quantized is, None for an original."""
+        layout = self._layout
+        if layout is None:
+            return None
+        return layout.plan(ModelConfig.from_dict(self.config, where=self.where).num_layers)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a quantized checkpoint holds that is not used."""
+        layout = self._layout
+        return layout.notes if layout else ()
+
+    @property
+    def _layout(self) -> Layout | None:
         stored = self.config.get("quantization_config")
-        return parse_quantization_config(stored)[0] if stored else None
+        return read_layout(stored) if stored else None
 
 
 def shipped_model() -> Path:
@@ -77,7 +95,8 @@ def find_source(model: str | Path) -> Source:
     path = checkpoint_directory(model)
     if path.is_dir():
         name = path.resolve().name
-        return Source(name=name, where=str(path), config=read_config(path), directory=path)
+        config = read_checkpoint_config(path)
+        return Source(name=name, where=str(path), config=config, directory=path)
     if path.is_file():
         return _config_file(path)
     if "/" in str(model) and not _is_published(str(model)):

@@ -61,6 +61,7 @@ class Run:
             self.chip,
             tokens=self.step.num_tokens,
             step_s=self.step.time_s,
+            num_chips=self.step.chips,
             energy_j=counted_energy_j(self.step),
             assumptions=self.assumptions,
         )

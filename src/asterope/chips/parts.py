@@ -199,6 +199,13 @@ class Network:
     off_rack_bytes_per_s: float | None = figure(
         "B/s", "share of a chip in the rack's uplinks, one direction", optional=True
     )
+    packet_bytes: int | None = figure("B", "most data in one packet", optional=True)
+    packet_overhead_bytes: int | None = figure(
+        "B", "headers, trailers and gap around a packet's data", optional=True
+    )
+    collective_start_s: float | None = figure(
+        "s", "from a collective's start to its first packet", optional=True
+    )
     tray_chips: int | None = figure("chips", "chips joined by fixed links", optional=True)
     rack_chips: int | None = figure("chips", "chips under one first-tier switch", optional=True)
     pair_bytes_per_s: float | None = figure(

@@ -16,6 +16,7 @@ from asterope.cli.output import say, write
 from asterope.cli.power import show_power
 from asterope.cli.run import run
 from asterope.cli.script import PASS_ON
+from asterope.cli.sensitivity import sensitivity
 from asterope.cli.trace import trace
 from asterope.cli.train import train
 
@@ -40,6 +41,7 @@ app.command("run")(run)
 app.command("quantize")(models_in_hand.quantize)
 app.command("train")(train)
 app.command("eval")(models_in_hand.evaluate)
+app.command("sensitivity")(sensitivity)
 app.command("generate")(models_in_hand.generate)
 app.command("simulate")(estimates.simulate)
 app.command("cost")(estimates.cost)

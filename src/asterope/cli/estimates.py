@@ -17,10 +17,10 @@ from asterope.cli.operation import Wanted
 from asterope.cli.output import progress_bars, say, show, write_json
 from asterope.cli.sweep import simulate_sweep
 from asterope.cost import cost_of_step, explain
-from asterope.errors import ConfigError, OutputError
+from asterope.errors import ConfigError
 from asterope.report import (
     assumption_table,
-    check_directory,
+    check_file,
     estimate_page,
     estimate_tables,
     new_table,
@@ -64,6 +64,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     batch: opt.Batch = 32,
     prefill_batch: opt.PrefillBatch = 1,
     context: opt.Context = None,
+    kv: opt.KvCache = "auto",
+    tensor_parallel: opt.TensorParallel = 1,
     fidelity: opt.Fidelity = None,
     is_explained: Annotated[
         bool,
@@ -102,6 +104,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
 
     Example: `asterope simulate llama-3.1-8b --format mxfp4/fp8 --batch 64 --trace decode.json`
 
+    Example: `asterope simulate llama-3.1-405b --format mxfp4 --tensor-parallel 4`
+
     Example: `asterope simulate gemm 8192 8192 8192 --format mxfp4 --compare h100,b200 --explain`
 
     Example: `asterope simulate gemm 4096 4096 4096 --format mxfp8/same --report gemm.html`
@@ -119,7 +123,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     _check_single(model, is_for_sweep=out is not None or jobs is not None or on_ray)
     assert model is not None
     for file in (trace, report):
-        _check_file(file)
+        check_file(file)
     wanted = Wanted(is_explained=is_explained, as_json=as_json, trace=trace, report=report)
     chip_names = [chip, *opt.listed(compare)]
     if model == "gemm":
@@ -139,8 +143,9 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         options = opt.estimate_options(
             opt.CostOptions(), chip=chip, compare=compare, batch=batch,
             prefill_batch=prefill_batch, context=context, fidelity=fidelity, phase=phase,
+            tensor_parallel=tensor_parallel,
         )  # fmt: skip
-        shapes = _shapes(model, fmt, activations, rule)
+        shapes = _shapes(model, fmt, activations, rule, kv)
         found = api.estimate(shapes, options, trace=trace, priced=False, progress=progress)
     if as_json:
         write_json(plain(found))
@@ -177,6 +182,8 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
     batch: opt.Batch = 32,
     prefill_batch: opt.PrefillBatch = 1,
     context: opt.Context = None,
+    kv: opt.KvCache = "auto",
+    tensor_parallel: opt.TensorParallel = 1,
     fidelity: opt.Fidelity = None,
     price: opt.Price = None,
     basis: opt.Basis = None,
@@ -214,9 +221,9 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
 
         wanted = opt.estimate_options(
             given, chip=chip, compare=compare, batch=batch, prefill_batch=prefill_batch,
-            context=context, fidelity=fidelity,
+            context=context, fidelity=fidelity, tensor_parallel=tensor_parallel,
         )  # fmt: skip
-        found = api.estimate(_shapes(model, fmt, activations, rule), wanted, progress=progress)
+        found = api.estimate(_shapes(model, fmt, activations, rule, kv), wanted, progress=progress)
     if as_json:
         write_json(plain(found))
         return
@@ -232,23 +239,17 @@ def _check_single(model: str | None, *, is_for_sweep: bool) -> None:
         raise ConfigError("are for --sweep", where="--out, --jobs and --ray")
 
 
-def _check_file(file: Path | None) -> None:
-    """Check before anything slow begins that a file, if one is asked for, can be written."""
-    if file is None:
-        return
-    check_directory(file.absolute().parent)
-    if file.is_dir():
-        raise OutputError("is a directory", where=str(file), hint=f"name a file: {file / 'out'}")
-
-
-def _shapes(model: str, fmt: str | None, activations: str, rule: str | None) -> LanguageModel:
+def _shapes(
+    model: str, fmt: str | None, activations: str, rule: str | None, kv: str
+) -> LanguageModel:
     """Return the model that a user's words mean, quantized, without weights."""
     from asterope import api
 
     shapes = api.from_config(model)
-    if fmt is None and shapes.scheme is not None:
-        return shapes
-    return api.with_scheme(shapes, api.resolve_scheme(fmt, activations=activations, rule=rule))
+    if fmt is not None or shapes.scheme is None:
+        scheme = api.resolve_scheme(fmt, activations=activations, rule=rule)
+        shapes = api.with_scheme(shapes, scheme)
+    return shapes if kv == "auto" else shapes.with_cache(kv)
 
 
 def _cost_of_speed(

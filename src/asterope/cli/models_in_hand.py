@@ -5,14 +5,20 @@ from __future__ import annotations
 import functools
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from asterope.cli import options as opt
 from asterope.cli.errors import need_torch
 from asterope.cli.output import progress_bars, say, show, write, write_json
-from asterope.report import accuracy_table, notes_text, plain
+from asterope.cli.sensitivity import mixed_schemes, within_budget
+from asterope.errors import ConfigError
+from asterope.report import accuracy_table, mix_words, notes_text, plain
+
+if TYPE_CHECKING:
+    from asterope.api import LanguageModel
+    from asterope.quant import Plan
 
 __all__ = ["evaluate", "generate", "quantize"]
 
@@ -34,32 +40,58 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     calibrate: opt.Calibrate = None,
     calibration_windows: opt.CalibrationWindows = 64,
     dtype: opt.Dtype = None,
+    budget: opt.Budget = None,
+    formats: opt.MixedFormats = None,
+    text: opt.TextFile = None,
+    max_text_tokens: opt.MaxTextTokens = 4096,
+    chip: opt.Chip = "maia200",
+    batch: opt.Batch = 32,
+    context: opt.Context = None,
     as_json: opt.AsJson = False,
 ) -> None:
     """Round a checkpoint's linear layers to a format and save it as compressed-tensors.
 
+    A checkpoint that another tool quantized keeps its codes, without `--format`.
+
     With a text to look at, less is lost; if that is broken off, the same command goes on behind the
-    layers that are done. What is saved is read back and compared bit for bit
-    before it gets its name.
+    layers that are done. With a budget each place of each layer gets one of some formats, or none,
+    by what it loses on a text and saves on a chip. What is saved is read back and compared bit for
+    bit before it gets its name.
 
     Example: `asterope quantize stdlib-llama -o stdlib-llama-mxfp4 --format mxfp4`
 
     Example: `asterope quantize stdlib-llama -o by-gptq --format nvfp4/same --algorithm gptq`
+
+    Example: `asterope quantize stdlib-llama -o mixed --budget "ppl<1.02x" --formats mxfp4,fp8`
     """
     need_torch("quantize")
+    _check_budget(budget, fmt or rule, formats)
     with progress_bars() as progress:
         from asterope import api
+        from asterope.quant import parse_budget
 
         api.check_target(out)
-        scheme = api.resolve_scheme(fmt, activations=activations, rule=rule)
+        limit = None if budget is None else parse_budget(budget)
+        schemes = mixed_schemes(formats, activations)
+        timed = api.EstimateOptions(chip=chip, batch=batch, context=context)
+        scheme: Plan | None = api.resolve_scheme(fmt, activations=activations, rule=rule)
         original = api.load(checkpoint, dtype=dtype, progress=functools.partial(progress, "load"))
+        if original.scheme is not None and (fmt, algorithm, calibrate) == (None,) * 3:
+            scheme = original.scheme
         calibration = api.read_calibration(
             original, algorithm, calibrate, num_windows=calibration_windows
         )
         kept_in = out.absolute().with_name(f".{out.absolute().name}.layers")
-        model = api.with_scheme(
-            original, scheme, functools.partial(progress, "quantize"), calibration, kept_in
-        )
+        measured = None
+        if limit is None:
+            model = api.with_scheme(
+                original, scheme, functools.partial(progress, "quantize"), calibration, kept_in
+            )
+        else:
+            scored = api.text_of(original, text, max_tokens=max_text_tokens)
+            model, measured = within_budget(
+                original, limit, schemes, scored, timed, calibration, progress
+            )
         directory = model.save(
             out, progress=functools.partial(progress, "read back"), kept_in=kept_in
         )
@@ -69,12 +101,25 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
             "directory": str(directory), "scheme": model.model.scheme or "unquantized",
             "weight_bytes": after, "original_weight_bytes": before,
             "calibrated_on": calibration.what if calibration else None,
+            "notes": list(original.source.notes),
+            "measured": plain(measured) if measured else None,
         })  # fmt: skip
         return
     write(f"{directory}\n")
     say(f"{model.model.scheme or 'unquantized'}: {before:,} to {after:,} bytes of weights")
     if calibration:
         say(f"calibrated on {calibration.what}")
+    _say_notes(original)
+    if measured:
+        say(f"{limit}: {mix_words(measured)}")
+
+
+def _check_budget(budget: str | None, chosen: str | None, formats: str | None) -> None:
+    """Refuse a budget beside one format, and formats to choose from without a budget."""
+    if budget is None and formats is not None:
+        raise ConfigError("is for --budget", where="--formats", hint="give one with --format")
+    if budget is not None and chosen is not None:
+        raise ConfigError("chooses the formats", where="--budget", hint="name some with --formats")
 
 
 def evaluate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it takes
@@ -131,6 +176,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     say(f"on {scored.accuracy.text}")
     if calibration:
         say(f"by {calibration.algorithm.name}, calibrated on {calibration.what}")
+    _say_notes(original)
 
 
 def generate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it takes
@@ -183,3 +229,9 @@ def generate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         return
     write("\n")
     say(f"{took_s:.2f} s, kernel compilation included")
+    _say_notes(model)
+
+
+def _say_notes(model: LanguageModel) -> None:
+    for note in model.source.notes:
+        say(note)

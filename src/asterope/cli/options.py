@@ -27,6 +27,7 @@ __all__ = [
     "AsJson",
     "Basis",
     "Batch",
+    "Budget",
     "Calibrate",
     "CalibrationWindows",
     "Chip",
@@ -39,12 +40,15 @@ __all__ = [
     "Format",
     "Formats",
     "IdlePower",
+    "KvCache",
     "MaxTextTokens",
+    "MixedFormats",
     "OverheadPower",
     "PrefillBatch",
     "Price",
     "Pue",
     "Rule",
+    "TensorParallel",
     "TextFile",
     "UsdPerKwh",
     "Utilisation",
@@ -55,9 +59,10 @@ __all__ = [
 
 FIDELITIES = ("tile", "operator", "roofline")
 _CHIP, _COST, _SCORE = "Chip and workload", "Cost", "Accuracy"
-_CALIBRATE = "Calibration"
+_CALIBRATE, _MIXED = "Calibration", "Mixed precision"
 _FIELDS = (
-    "activations", "basis", "batch", "context", "cross_entropy", "dtype", "fidelity", "format",
+    "activations", "basis", "batch", "budget", "context", "cross_entropy", "dtype", "fidelity",
+    "format", "formats",
     "idle_power_fraction", "max_new_tokens", "max_text_tokens", "overhead_power_ratio", "phase",
     "prefill_batch", "pue", "relative_rate", "rule", "seed", "steps", "temperature",
     "top_k", "top_p", "usd_per_kwh", "utilisation", "windows_per_step",
@@ -76,9 +81,9 @@ Format = Annotated[
     str | None,
     typer.Option(
         "--format", metavar="NAME",
-        help="Weight format: fp8, fp8_tensor, mxfp8, mxfp6, mxfp4, mxfp4_e1m2, nvfp4, or bf16 for"
-        " unquantized; `mxfp4/fp8` says the activations too, `+h` rotates in blocks. Default:"
-        " mxfp4, or what the checkpoint is quantized to.",
+        help="Weight format: fp8, fp8_tensor, fp8_block, mxfp8, mxfp6, mxfp4, mxfp4_e1m2, nvfp4,"
+        " or bf16 for unquantized; `mxfp4/fp8` says the activations too, `+h` rotates in blocks."
+        " Default: mxfp4, or what the checkpoint is quantized to.",
     ),
 ]  # fmt: skip
 Activations = Annotated[
@@ -139,6 +144,21 @@ Formats = Annotated[
         " 300 M parameters.",
     ),
 ]  # fmt: skip
+MixedFormats = Annotated[
+    str | None,
+    typer.Option(
+        "--formats", metavar="NAMES", rich_help_panel=_MIXED,
+        help="Formats that places may have, separated by commas. Default: mxfp4,nvfp4,fp8.",
+    ),
+]  # fmt: skip
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIMIT", rich_help_panel=_MIXED,
+        help="Search a mix of formats: the fastest within ppl<1.02x or kl<0.01, or the one that"
+        " loses least within bytes<0.4x, time<0.6x or tokens/s>1000.",
+    ),
+]  # fmt: skip
 
 Chip = Annotated[
     str,
@@ -168,6 +188,21 @@ Context = Annotated[
         help="Tokens of each sequence. Default: the model's own limit, 4096 at most.",
     ),
 ]
+TensorParallel = Annotated[
+    int,
+    typer.Option(
+        metavar="N", rich_help_panel=_CHIP,
+        help="Chips that share each layer and exchange their sums: 2 or 4 of a tray, or whole"
+        " trays.",
+    ),
+]  # fmt: skip
+KvCache = Annotated[
+    str,
+    typer.Option(
+        "--kv", metavar="NAME", rich_help_panel=_CHIP,
+        help="Format of the KV cache: `auto` is that of the activations, `fp8` half of it.",
+    ),
+]  # fmt: skip
 Fidelity = Annotated[
     str | None,
     typer.Option(
@@ -273,9 +308,9 @@ def _price(text: str, chip: str) -> tuple[str, float]:
         ) from None
 
 
-def estimate_options(
+def estimate_options(  # noqa: PLR0913 - it passes on what commands take
     cost: CostOptions, *, chip: str, compare: str, batch: int, prefill_batch: int,
-    context: int | None, fidelity: str | None, phase: str = "both",
+    context: int | None, fidelity: str | None, phase: str = "both", tensor_parallel: int = 1,
 ) -> EstimateOptions:  # fmt: skip
     """Return what to time and how to price it.
 
@@ -293,6 +328,7 @@ def estimate_options(
         context=context,
         fidelity=None if fidelity is None else one_of(fidelity, FIDELITIES, "--fidelity"),
         phases=phases[one_of(phase, tuple(phases), "--phase")],
+        tensor_parallel=tensor_parallel,
         pricing=cost.pricing(chip),
     )  # fmt: skip
 

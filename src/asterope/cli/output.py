@@ -19,6 +19,7 @@ from rich.progress import (
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 
 from asterope.errors import OutputError
@@ -107,7 +108,7 @@ class _Lines:
 def progress_bars() -> Iterator[_Bars | _Lines]:
     """Give what to call with stage, done and total; a total of 0 is not known yet.
 
-    On a terminal these are bars with the time that each stage has taken, which vanish at the end;
+    On a terminal these are bars with the time that each stage has taken and will, which vanish;
     elsewhere a line a stage.
     """
     console = Console(stderr=True)
@@ -116,7 +117,8 @@ def progress_bars() -> Iterator[_Bars | _Lines]:
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(bar_width=32),
-        TaskProgressColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
+        TaskProgressColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True) as bars:
         yield _Bars(bars)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from asterope.kernels.activation import silu_mul, silu_mul_reference
 from asterope.kernels.attention import attention, attention_reference
 from asterope.kernels.attention_cycles import AttentionShape, KeyBlocks
+from asterope.kernels.block_linear import block_linear, block_linear_reference
 from asterope.kernels.choices import watched_choices
 from asterope.kernels.key_blocks import ConsideredKeys, choose_key_blocks, considered_keys
 from asterope.kernels.linear import linear, linear_reference
 from asterope.kernels.norm import rms_norm, rms_norm_reference
-from asterope.kernels.quantize import ACTIVATION_FORMATS, quantize_rows
+from asterope.kernels.quantize import ACTIVATION_FORMATS, quantize_groups, quantize_rows
 from asterope.kernels.rotary import rotate_and_cache
 from asterope.kernels.scaled_linear import ScaledOperand, scaled_linear
 from asterope.kernels.tiling import (
@@ -31,12 +32,15 @@ __all__ = [
     "ScaledOperand",
     "attention",
     "attention_reference",
+    "block_linear",
+    "block_linear_reference",
     "choose_blocks",
     "choose_key_blocks",
     "considered",
     "considered_keys",
     "linear",
     "linear_reference",
+    "quantize_groups",
     "quantize_rows",
     "rms_norm",
     "rms_norm_reference",

@@ -23,15 +23,17 @@ _MERGED_ROWS = 4
 
 @triton.jit
 def _attention_kernel(
-    q, k_cache, v_cache, out, bests, totals, scale, tokens, past, window,
+    q, k_cache, v_cache, out, bests, totals, scale, v_scale, tokens, past, window,
     stride_batch, stride_head, stride_part,
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, SHARE: tl.constexpr, DIM: tl.constexpr,
     WINDOW: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, WIDTH: tl.constexpr,
-    PART: tl.constexpr,
+    PART: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
     """Rows are (token, head) pairs of the query heads that share one key head.
 
     With PART, a program sees so many keys, and stores sums with the maximum they are relative to.
+    A cache of fewer bits is widened to the type of the queries; SCALED says that values are
+    multiplied by `v_scale`.
     """
     block, which = tl.program_id(0), tl.program_id(1)
     batch, head = which // KV_HEADS, which % KV_HEADS
@@ -62,7 +64,7 @@ def _attention_kernel(
         keys = start + tl.arange(0, KEYS)
         on_k = (keys <= last)[:, None] & (offs_d < DIM)[None, :]
         at = cache + keys[:, None] * DIM + offs_d[None, :]
-        k = tl.load(k_cache + at, mask=on_k, other=0.0)
+        k = tl.load(k_cache + at, mask=on_k, other=0.0).to(query.dtype)
         score = tl.dot(query, tl.trans(k)) * scale
         seen = keys[None, :] <= place[:, None]
         if WINDOW:
@@ -74,9 +76,11 @@ def _attention_kernel(
         weight = tl.exp2(score - shift[:, None])
         fade = tl.exp2(best - shift)
         total = total * fade + tl.sum(weight, axis=1)
-        v = tl.load(v_cache + at, mask=on_k, other=0.0)
+        v = tl.load(v_cache + at, mask=on_k, other=0.0).to(query.dtype)
         acc = tl.dot(weight.to(v.dtype), v, acc * fade[:, None])
         best = higher
+    if SCALED:
+        total /= v_scale
     if PART:
         out += tl.program_id(2).to(tl.int64) * stride_part
         stats_at = tl.program_id(2) * (stride_part // DIM) + row_at // DIM
@@ -121,10 +125,13 @@ def attention(
     past: int,
     scale: float,
     window: int | None = None,
+    key_scale: float = 1.0,
+    value_scale: float = 1.0,
 ) -> torch.Tensor:
     """Return softmax(q k^T scale) v for queries at positions past, past + 1, ...
 
-    Each query sees the keys up to its own position, with a window only the latest so many.
+    Each query sees the keys up to its own position, with a window only the latest so many. A cache
+    in fp8 holds keys and values divided by their scales.
 
     Shapes: q [B T, Hq, D]; caches [B, Hkv, S, D] with rows 0 .. past + T filled; result
     [B T, Hq D].
@@ -144,7 +151,7 @@ def attention(
         )
     shape = AttentionShape(
         batch=batch, kv_heads=kv_heads, share=share, dim=dim, tokens=tokens, past=past,
-        window=window, bits=8 * k_cache.element_size(),
+        window=window, bits=8 * q.element_size(), cache_bits=8 * k_cache.element_size(),
     )  # fmt: skip
     blocks = choose_key_blocks(shape)
     parts, width = blocks.parts(shape), triton.next_power_of_2(dim)
@@ -153,11 +160,12 @@ def attention(
         sums = torch.empty((parts, rows, q_heads * dim), dtype=torch.float32, device=q.device)
         bests, totals = torch.empty((2, parts, rows, q_heads), dtype=torch.float32, device=q.device)
     _attention_kernel[triton.cdiv(tokens * share, blocks.rows), batch * kv_heads, parts](
-        q, k_cache, v_cache, sums, bests, totals, scale * _LOG2E, tokens, past, window or 0,
-        k_cache.stride(0), k_cache.stride(1), out.numel(),
+        q, k_cache, v_cache, sums, bests, totals, scale * key_scale * _LOG2E, value_scale, tokens,
+        past, window or 0, k_cache.stride(0), k_cache.stride(1), out.numel(),
         Q_HEADS=q_heads, KV_HEADS=kv_heads, SHARE=share, DIM=dim, WINDOW=window is not None,
         ROWS=blocks.rows, KEYS=blocks.keys, WIDTH=width,
-        PART=blocks.part_keys(shape) if parts > 1 else 0, num_stages=blocks.stages,
+        PART=blocks.part_keys(shape) if parts > 1 else 0, SCALED=value_scale != 1,
+        num_stages=blocks.stages,
     )  # fmt: skip
     if parts > 1:
         _merge_parts_kernel[(triton.cdiv(rows * q_heads, _MERGED_ROWS),)](
@@ -175,6 +183,8 @@ def attention_reference(
     past: int,
     scale: float,
     window: int | None = None,
+    key_scale: float = 1.0,
+    value_scale: float = 1.0,
 ) -> torch.Tensor:
     """Return what `attention` computes, in float64."""
     batch, kv_heads, _, dim = k_cache.shape
@@ -182,7 +192,8 @@ def attention_reference(
     tokens = rows // batch
     keys = past + tokens
     query = q.double().view(batch, tokens, kv_heads, q_heads // kv_heads, dim)
-    k, v = k_cache[:, :, :keys].double(), v_cache[:, :, :keys].double()
+    k = k_cache[:, :, :keys].double() * key_scale
+    v = v_cache[:, :, :keys].double() * value_scale
     score = torch.einsum("bthsd,bhkd->bhstk", query, k) * scale
     place = past + torch.arange(tokens)[:, None]
     seen = torch.arange(keys)[None, :] <= place

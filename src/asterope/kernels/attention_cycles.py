@@ -22,7 +22,8 @@ _OPS_OF_WINDOW = 2
 class AttentionShape:
     """Attention that blocks are chosen for: `tokens` new ones of each sequence, after `past`.
 
-    `share` query heads read one key head; elements have so many `bits`.
+    `share` query heads read one key head; queries have so many `bits`, what is cached may have
+    fewer.
     """
 
     batch: int
@@ -33,6 +34,7 @@ class AttentionShape:
     past: int
     window: int | None = None
     bits: int = 16
+    cache_bits: int = 16
 
     @property
     def keys(self) -> int:
@@ -129,7 +131,7 @@ class AttentionCycles:
         return math.ceil(self.shape.tokens * self.shape.share / blocks.rows)
 
     def _block_bytes(self, blocks: KeyBlocks) -> float:
-        return 2 * blocks.keys * self.shape.dim * self.shape.bits / 8
+        return 2 * blocks.keys * self.shape.dim * self.shape.cache_bits / 8
 
     def _seen(self, blocks: KeyBlocks) -> npt.NDArray[np.int64]:
         """Return how many keys each block of rows sees, from the first block of keys it needs."""
@@ -201,7 +203,7 @@ class AttentionCycles:
         heads = shape.batch * shape.kv_heads
         if self._row_blocks(blocks) > 1:
             seen += int((self._seen(blocks) % blocks.keys).sum())
-        cached = 2 * seen * shape.dim * shape.bits / 8
+        cached = 2 * seen * shape.dim * shape.cache_bits / 8
         return heads * (cached + rows * (shape.dim * shape.bits / 8 + stored))
 
     def _merging_cycles(self, blocks: KeyBlocks) -> float:

@@ -25,10 +25,11 @@ def _head_norm(low, high, gain, eps, HALF: tl.constexpr, offs_d):
 
 @triton.jit
 def _heads(
-    source, target, stride_head, cos, sin, gain, eps, COUNT: tl.constexpr,
+    source, target, stride_head, cos, sin, gain, eps, factor, COUNT: tl.constexpr,
     HALF: tl.constexpr, HEADS: tl.constexpr, WIDTH: tl.constexpr, NORM: tl.constexpr,
+    SCALED: tl.constexpr,
 ):  # fmt: skip
-    """Normalise and rotate COUNT heads of 2 * HALF from `source` into `target`."""
+    """Normalise and rotate COUNT heads of 2 * HALF from `source` into `target`, times a factor."""
     offs_h = tl.arange(0, HEADS)
     offs_d = tl.arange(0, WIDTH)
     on = (offs_h[:, None] < COUNT) & (offs_d[None, :] < HALF)
@@ -37,21 +38,24 @@ def _heads(
     high = tl.load(at + HALF, mask=on, other=0.0).to(tl.float32)
     if NORM:
         low, high = _head_norm(low, high, gain, eps, HALF, offs_d)
-        low = low.to(target.dtype.element_ty).to(tl.float32)
-        high = high.to(target.dtype.element_ty).to(tl.float32)
+        low = low.to(source.dtype.element_ty).to(tl.float32)
+        high = high.to(source.dtype.element_ty).to(tl.float32)
     c = tl.load(cos + offs_d, mask=offs_d < HALF, other=0.0)[None, :]
     s = tl.load(sin + offs_d, mask=offs_d < HALF, other=0.0)[None, :]
     to = target + offs_h[:, None] * stride_head + offs_d[None, :]
-    tl.store(to, (low * c - high * s).to(target.dtype.element_ty), mask=on)
-    tl.store(to + HALF, (high * c + low * s).to(target.dtype.element_ty), mask=on)
+    first, second = low * c - high * s, high * c + low * s
+    if SCALED:
+        first, second = first * factor, second * factor
+    tl.store(to, first.to(target.dtype.element_ty), mask=on)
+    tl.store(to + HALF, second.to(target.dtype.element_ty), mask=on)
 
 
 @triton.jit
 def _rotate_and_cache_kernel(
-    qkv, q, k_cache, v_cache, cos, sin, q_gain, k_gain, eps, tokens, past, stride_qkv,
-    stride_batch, stride_head,
+    qkv, q, k_cache, v_cache, cos, sin, q_gain, k_gain, eps, k_factor, v_factor, tokens, past,
+    stride_qkv, stride_batch, stride_head,
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, NORM: tl.constexpr,
-    Q_BLOCK: tl.constexpr, KV_BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+    Q_BLOCK: tl.constexpr, KV_BLOCK: tl.constexpr, WIDTH: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     batch = row // tokens
@@ -61,17 +65,20 @@ def _rotate_and_cache_kernel(
     c, s = cos + place * HALF, sin + place * HALF
     cache = batch.to(tl.int64) * stride_batch + place * DIM
     q_row = q + row.to(tl.int64) * (Q_HEADS * DIM)
-    _heads(source, q_row, DIM, c, s, q_gain, eps, Q_HEADS, HALF, Q_BLOCK, WIDTH, NORM)
+    _heads(source, q_row, DIM, c, s, q_gain, eps, 1.0, Q_HEADS, HALF, Q_BLOCK, WIDTH, NORM, False)
     k_source = source + Q_HEADS * DIM
     _heads(
-        k_source, k_cache + cache, stride_head, c, s, k_gain, eps, KV_HEADS, HALF, KV_BLOCK,
-        WIDTH, NORM,
+        k_source, k_cache + cache, stride_head, c, s, k_gain, eps, k_factor, KV_HEADS, HALF,
+        KV_BLOCK, WIDTH, NORM, SCALED,
     )  # fmt: skip
     v_source = k_source + KV_HEADS * DIM
     offs_h = tl.arange(0, KV_BLOCK)
     offs_d = tl.arange(0, 2 * WIDTH)
     on = (offs_h[:, None] < KV_HEADS) & (offs_d[None, :] < DIM)
     v = tl.load(v_source + offs_h[:, None] * DIM + offs_d[None, :], mask=on)
+    if SCALED:
+        v = v.to(tl.float32) * v_factor
+    v = v.to(v_cache.dtype.element_ty)
     tl.store(v_cache + cache + offs_h[:, None] * stride_head + offs_d[None, :], v, mask=on)
 
 
@@ -87,10 +94,14 @@ def rotate_and_cache(
     q_norm: torch.Tensor | None = None,
     k_norm: torch.Tensor | None = None,
     eps: float = 1e-6,
+    key_scale: float = 1.0,
+    value_scale: float = 1.0,
 ) -> torch.Tensor:
     """Rotate q and k by position, write k and v into the cache, return q.
 
-    With `q_norm` and `k_norm` each head is RMS-normalised first (Qwen3).
+    With `q_norm` and `k_norm` each head is RMS-normalised first (Qwen3). Caches get keys and values
+    divided by their scales, rounded to the caches' type; in fp8 what is too large becomes the
+    largest number.
 
     Shapes: qkv [B T, (Hq + 2 Hkv) D]; caches [B, Hkv, S, D]; cos, sin [S, D / 2] float32;
     result [B T, Hq, D]. Rows past .. past + T of the caches are written.
@@ -105,11 +116,11 @@ def rotate_and_cache(
         tokens = check_cache("rotate_and_cache", k_cache, v_cache, rows=rows, past=past)
         _check_widths(qkv, cos, sin, (q_heads + 2 * kv_heads) * dim, past + tokens)
         _rotate_and_cache_kernel[(rows,)](
-            qkv, q, k_cache, v_cache, cos, sin, q_norm, k_norm, eps, tokens, past,
-            qkv.stride(0), k_cache.stride(0), k_cache.stride(1),
+            qkv, q, k_cache, v_cache, cos, sin, q_norm, k_norm, eps, 1 / key_scale,
+            1 / value_scale, tokens, past, qkv.stride(0), k_cache.stride(0), k_cache.stride(1),
             Q_HEADS=q_heads, KV_HEADS=kv_heads, HALF=dim // 2, NORM=q_norm is not None,
             Q_BLOCK=triton.next_power_of_2(q_heads), KV_BLOCK=triton.next_power_of_2(kv_heads),
-            WIDTH=triton.next_power_of_2(dim // 2),
+            WIDTH=triton.next_power_of_2(dim // 2), SCALED=(key_scale, value_scale) != (1, 1),
         )  # fmt: skip
     return q
 

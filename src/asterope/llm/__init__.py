@@ -18,20 +18,25 @@ from asterope.llm.published import (
 )
 
 if TYPE_CHECKING:
+    from asterope.llm.cache import CACHE_FORMATS, CACHE_SCALES, with_cache
     from asterope.llm.distillation import Trained, TrainingPlan, distill, distillation_loss
     from asterope.llm.kept_layers import KeptLayers
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
     from asterope.llm.load import load_model, model_from_config, projections
     from asterope.llm.model import Model
     from asterope.llm.ptq import quantize_layers
-    from asterope.llm.quality import Quality, evaluate
+    from asterope.llm.quality import Quality, Reference, evaluate
     from asterope.llm.sampling import Sampling, generate, sample
+    from asterope.llm.sensitivity import PlaceLoss, place_losses
+    from asterope.llm.shard import shard
     from asterope.llm.tensors import TensorFiles, open_tensors
     from asterope.llm.tokenizer import Tokenizer, load_tokenizer
     from asterope.llm.trained import start_from, trained_model
     from asterope.llm.training_state import TrainingState
 
 __all__ = [
+    "CACHE_FORMATS",
+    "CACHE_SCALES",
     "FAMILIES",
     "KVCache",
     "KeptLayers",
@@ -40,9 +45,11 @@ __all__ = [
     "Model",
     "ModelConfig",
     "ParameterCount",
+    "PlaceLoss",
     "PlainLinear",
     "PublishedModel",
     "Quality",
+    "Reference",
     "Rope",
     "Sampling",
     "TensorFiles",
@@ -59,6 +66,7 @@ __all__ = [
     "load_tokenizer",
     "model_from_config",
     "open_tensors",
+    "place_losses",
     "projections",
     "published_config",
     "published_model",
@@ -66,21 +74,26 @@ __all__ = [
     "quantize_layers",
     "read_config",
     "sample",
+    "shard",
     "start_from",
     "trained_model",
+    "with_cache",
 ]
 
 _MODULE_OF = {
     name: module
     for module, names in {
+        "cache": ("CACHE_FORMATS", "CACHE_SCALES", "with_cache"),
         "distillation": ("Trained", "TrainingPlan", "distill", "distillation_loss"),
         "kept_layers": ("KeptLayers",),
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),
         "load": ("load_model", "model_from_config", "projections"),
         "model": ("Model",),
         "ptq": ("quantize_layers",),
-        "quality": ("Quality", "evaluate"),
+        "quality": ("Quality", "Reference", "evaluate"),
         "sampling": ("Sampling", "generate", "sample"),
+        "shard": ("shard",),
+        "sensitivity": ("PlaceLoss", "place_losses"),
         "tensors": ("TensorFiles", "open_tensors"),
         "tokenizer": ("Tokenizer", "load_tokenizer"),
         "trained": ("start_from", "trained_model"),

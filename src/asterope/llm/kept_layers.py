@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from asterope.errors import OutputError
-from asterope.llm.layers import Layer, Linear
+from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.native import write_atomically
 from asterope.quant import QuantizedLinear, Scheme
 
@@ -30,7 +32,7 @@ class KeptLayers:
         self.directory = directory
         self._made_from = made_from
 
-    def load(self, index: int, plain: Layer, scheme: Scheme) -> Layer | None:
+    def load(self, index: int, plain: Layer, schemes: Mapping[str, Scheme | None]) -> Layer | None:
         """Return a layer that was kept, None if there is none; `plain` has what does not change."""
         path = self._path(index)
         try:
@@ -41,11 +43,10 @@ class KeptLayers:
         except (OSError, SafetensorError):
             return None
 
-        def linear(place: str, _: Linear) -> QuantizedLinear:
-            own = {n: t for n, t in found.items() if n.startswith(f"{place}.")}
-            return QuantizedLinear(
-                scheme=scheme, **{name.partition(".")[2]: tensor for name, tensor in own.items()}
-            )
+        def linear(place: str, _: Linear) -> Linear:
+            own = {n.partition(".")[2]: t for n, t in found.items() if n.startswith(f"{place}.")}
+            scheme = schemes[place]
+            return PlainLinear(**own) if scheme is None else QuantizedLinear(scheme=scheme, **own)
 
         norms = {name: found[name] for name in _NORMS}
         return dataclasses.replace(plain.with_linears(linear), **norms)
@@ -58,8 +59,7 @@ class KeptLayers:
         tensors = {name: getattr(layer, name).contiguous() for name in _NORMS}
 
         def add(place: str, linear: Linear) -> Linear:
-            assert isinstance(linear, QuantizedLinear)
-            for field, tensor in linear.tensors.items():
+            for field, tensor in _tensors(linear).items():
                 tensors[f"{place}.{field}"] = tensor.contiguous()
             return linear
 
@@ -80,3 +80,12 @@ class KeptLayers:
 
     def _path(self, index: int) -> Path:
         return self.directory / f"layer-{index:05}.safetensors"
+
+
+def _tensors(linear: Linear) -> dict[str, torch.Tensor]:
+    """Return the tensors of a linear layer by the names of their fields."""
+    if isinstance(linear, QuantizedLinear):
+        return linear.tensors
+    assert isinstance(linear, PlainLinear)
+    bias = {} if linear.bias is None else {"bias": linear.bias}
+    return {"weight": linear.weight, **bias}

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from asterope.kernels import linear
+from asterope.kernels.linear import linear
 from asterope.llm.config import ModelConfig
 
 __all__ = ["KVCache", "Layer", "Linear", "PlainLinear", "rope_tables"]
@@ -46,7 +46,10 @@ class PlainLinear:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Layer:
-    """One decoder layer; projections that read the same input are stored as one."""
+    """One decoder layer; projections that read the same input are stored as one.
+
+    A KV cache in fp8 holds keys and values divided by their scales.
+    """
 
     attention_norm: torch.Tensor
     qkv: Linear
@@ -56,6 +59,8 @@ class Layer:
     mlp_norm: torch.Tensor
     gate_up: Linear
     down: Linear
+    key_scale: float = 1.0
+    value_scale: float = 1.0
 
     def with_linears(self, change: Callable[[str, Linear], Linear]) -> Layer:
         """Return the layer with other linear layers: `change` gets the place and what is there."""

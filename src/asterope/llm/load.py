@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from asterope.errors import CheckpointError, ConfigError
+from asterope.errors import CheckpointError, ConfigError, UnsupportedError
+from asterope.llm.cache import CACHE_SCALES, check_scale, with_scales
 from asterope.llm.config import ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
 from asterope.llm.tensors import TensorFiles, open_tensors
 from asterope.quant import (
+    Layout,
+    Mix,
+    Plan,
     QuantizedLinear,
     Scheme,
     common_amax,
     concatenate,
-    from_tensors,
-    parse_quantization_config,
+    mix_of,
+    quantization_of,
     quantize_weight,
+    read_layout,
 )
 
-__all__ = ["load_model", "model_from_config", "projections"]
+__all__ = ["load_model", "model_from_config", "projections", "read_checkpoint_config"]
 
 Progress = Callable[[int, int], None]
 
@@ -63,26 +68,37 @@ def compute_dtype(name: str | None, config: ModelConfig) -> torch.dtype:
     return _DTYPES[chosen]
 
 
+def read_checkpoint_config(directory: Path) -> dict[str, Any]:
+    """Read config.json, and as its `quantization_config` what tools write in a file beside it.
+
+    Raises: CheckpointError as `read_config`, and for a file beside it that cannot be read.
+    """
+    raw = read_config(directory)
+    stored = quantization_of(raw, directory)
+    return raw if stored is None else {**raw, "quantization_config": stored}
+
+
 def load_model(
     directory: str | Path,
     *,
-    scheme: Scheme | None = None,
+    scheme: Plan | None = None,
     dtype: str | None = None,
     progress: Progress | None = None,
 ) -> Model:
-    """Load a Hugging Face checkpoint; with a scheme, quantize each projection as it is read.
+    """Load a Hugging Face checkpoint; with a scheme or mix, quantize what it reads.
 
-    A checkpoint that is already quantized in the compressed-tensors layout loads as it is.
+    A checkpoint that is already quantized, by a tool of `quant.readers`, loads as it is.
     `progress(done, total)` is called after each layer.
 
     Raises: CheckpointError naming the file, field or tensor that is missing or wrong.
     """
     path = Path(directory)
-    raw = read_config(path)
-    config = ModelConfig.from_dict(raw, where=str(path / "config.json"))
+    raw = read_checkpoint_config(path)
     stored = raw.get("quantization_config")
+    layout = read_layout(stored) if stored else None
+    config = ModelConfig.from_dict(raw, where=str(path / "config.json"))
     with open_tensors(path) as files:
-        source = _Checkpoint(files, config, compute_dtype(dtype, config), scheme, stored)
+        source = _Checkpoint(files, config, compute_dtype(dtype, config), scheme, layout)
         model = source.model(progress)
     model.name = path.name
     return model
@@ -92,21 +108,21 @@ class _Checkpoint:
     """Reads the weights of one model out of its files."""
 
     def __init__(
-        self, files: TensorFiles, config: ModelConfig, dtype: torch.dtype, scheme: Scheme | None,
-        stored: Mapping[str, Any] | None,
+        self, files: TensorFiles, config: ModelConfig, dtype: torch.dtype, plan: Plan | None,
+        layout: Layout | None,
     ) -> None:  # fmt: skip
         self.files, self.config, self.dtype = files, config, dtype
-        self.stored: Scheme | None = None
-        self.ignored: tuple[str, ...] = ()
-        if stored:
-            self.stored, self.ignored = parse_quantization_config(stored)
-        if self.stored is not None and scheme is not None and scheme != self.stored:
-            raise ConfigError(
-                f"the checkpoint is already quantized ({self.stored.describe()})",
-                where=str(files.directory),
-                hint="quantize the original, or leave the format out",
-            )
-        self.scheme = scheme
+        self.layout = layout
+        if layout is not None:
+            found = layout.plan(config.num_layers)
+            if plan is not None and plan != found:
+                raise ConfigError(
+                    f"the checkpoint is already quantized ({found.describe()})",
+                    where=str(files.directory),
+                    hint="quantize the original, or leave the format out",
+                )
+            plan = found
+        self.mix: Mix = mix_of(plan, config.num_layers)
 
     def model(self, progress: Progress | None) -> Model:
         config, files = self.config, self.files
@@ -123,9 +139,16 @@ class _Checkpoint:
         if not config.tied_embeddings:
             shape = (config.vocab_size, config.hidden_size)
             head = PlainLinear(files.get("lm_head.weight", shape, self.dtype))
-        used = self.stored or self.scheme
-        described = used.describe() if used else ""
-        return Model(config, embedding, layers, norm, head, self.dtype, scheme=described)
+        model = Model(config, embedding, layers, norm, head, self.dtype)
+        model.scheme = model.plan.describe() if model.plan else ""
+        if self.layout is not None and self.layout.has_fp8_cache:
+            return with_scales(model, [self._cache_scales(i) for i in range(config.num_layers)])
+        return model
+
+    def _cache_scales(self, index: int) -> tuple[float, float]:
+        names = (f"model.layers.{index}.self_attn.{name}" for name in CACHE_SCALES)
+        keys, values = (check_scale(self.files.raw(name), name) for name in names)
+        return keys, values
 
     def _layer(self, index: int) -> Layer:
         prefix = f"model.layers.{index}"
@@ -135,9 +158,10 @@ class _Checkpoint:
             for name in norms:
                 shape = (self.config.head_dim,)
                 norms[name] = self.files.get(f"{prefix}.self_attn.{name}.weight", shape, self.dtype)
-        parts = {
-            name: self._projection(prefix, pieces)
-            for name, pieces in projections(self.config).items()
+        schemes = self.mix.of(index)
+        parts: dict[str, Any] = {
+            place: self._projection(prefix, pieces, schemes[place])
+            for place, pieces in projections(self.config).items()
         }
         return Layer(
             attention_norm=self.files.get(f"{prefix}.input_layernorm.weight", width, self.dtype),
@@ -147,42 +171,57 @@ class _Checkpoint:
             **parts,
         )
 
-    def _projection(self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...]) -> Linear:
-        amax = self._common_amax(prefix, pieces)
+    def _projection(
+        self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...], scheme: Scheme | None
+    ) -> Linear:
+        amax = self._common_amax(prefix, pieces, scheme)
         linears = [
-            self._linear(f"{prefix}.{name}", n, k, bias, amax) for name, n, k, bias in pieces
+            self._linear(f"{prefix}.{name}", n, k, bias, scheme, amax)
+            for name, n, k, bias in pieces
         ]
         if len(linears) == 1:
             return linears[0]
         if all(isinstance(x, QuantizedLinear) for x in linears):
             return concatenate([x for x in linears if isinstance(x, QuantizedLinear)])
         plain = [x for x in linears if isinstance(x, PlainLinear)]
+        if len(plain) < len(linears):
+            raise UnsupportedError(
+                "some of the projections that read one input are quantized, and some are not",
+                where=f"{prefix}: {', '.join(name for name, *_ in pieces)}",
+                hint="quantize all of them or none",
+            )
         biases = [x.bias for x in plain if x.bias is not None]
         return PlainLinear(
             torch.cat([x.weight for x in plain]), torch.cat(biases) if biases else None
         )
 
     def _common_amax(
-        self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...]
+        self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...], scheme: Scheme | None
     ) -> float | None:
         """Return the largest magnitude of projections that engines fuse, where a scale needs it."""
-        if self.stored is not None or self.scheme is None or len(pieces) == 1:
+        if self.layout is not None or scheme is None or len(pieces) == 1:
             return None
         weights = (self.files.get(f"{prefix}.{name}.weight", (n, k)) for name, n, k, _ in pieces)
-        return common_amax(weights, self.scheme)
+        return common_amax(weights, scheme)
 
-    def _linear(self, name: str, n: int, k: int, has_bias: bool, amax: float | None) -> Linear:
+    def _linear(
+        self, name: str, n: int, k: int, has_bias: bool, scheme: Scheme | None, amax: float | None
+    ) -> Linear:
         bias = self.files.get(f"{name}.bias", (n,), self.dtype) if has_bias else None
-        if self.stored is not None and name not in self.ignored:
-            return dataclasses.replace(self._stored_linear(name, self.stored, n, k), bias=bias)
-        if self.stored is None and self.scheme is not None:
-            weight = self.files.get(f"{name}.weight", (n, k))
-            return quantize_weight(weight, self.scheme, name=name, bias=bias, amax=amax)
-        return PlainLinear(self.files.get(f"{name}.weight", (n, k), self.dtype), bias)
+        if self.layout is not None:
+            own = [full for full in self.files.names() if full.startswith(f"{name}.")]
+            if not self.layout.is_kept(name, own):
+                return dataclasses.replace(self._stored_linear(name, own, n, k), bias=bias)
+            scheme = None
+        if scheme is None:
+            return PlainLinear(self.files.get(f"{name}.weight", (n, k), self.dtype), bias)
+        weight = self.files.get(f"{name}.weight", (n, k))
+        return quantize_weight(weight, scheme, name=name, bias=bias, amax=amax)
 
-    def _stored_linear(self, name: str, scheme: Scheme, n: int, k: int) -> QuantizedLinear:
-        own = [full for full in self.files.names() if full.startswith(f"{name}.")]
-        layer = from_tensors(name, {full: self.files.raw(full) for full in own}, scheme)
+    def _stored_linear(self, name: str, own: Sequence[str], n: int, k: int) -> QuantizedLinear:
+        assert self.layout is not None
+        tensors = {full: self.files.raw(full) for full in own}
+        layer = self.layout.layer(name, tensors, self.files.metadata)
         found = [layer.out_features, layer.in_features]
         if found != [n, k]:
             raise CheckpointError(
@@ -195,13 +234,13 @@ class _Checkpoint:
 def model_from_config(
     raw: Mapping[str, Any],
     *,
-    scheme: Scheme | None = None,
+    scheme: Plan | None = None,
     dtype: str | None = None,
     name: str = "",
 ) -> Model:
     """Build a model that has shapes but no weights: it can be timed and priced, not run.
 
-    Its layers are one and the same.
+    Layers that are quantized alike are one and the same.
 
     Raises: CheckpointError for a configuration that is not supported.
     """
@@ -211,23 +250,27 @@ def model_from_config(
     def meta(*shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=kind, device="meta")
 
-    def projection(pieces: tuple[tuple[str, int, int, bool], ...]) -> Linear:
+    def projection(pieces: tuple[tuple[str, int, int, bool], ...], scheme: Scheme | None) -> Linear:
         rows, k = sum(n for _, n, _, _ in pieces), pieces[0][2]
         if scheme is not None:
             return QuantizedLinear.empty(rows, k, scheme, device="meta", bias=pieces[0][3])
         return PlainLinear(meta(rows, k), meta(rows) if pieces[0][3] else None)
 
-    def layer() -> Layer:
+    def layer(schemes: Mapping[str, Scheme | None]) -> Layer:
         head = meta(config.head_dim) if config.head_norms else None
+        parts: dict[str, Any] = {
+            place: projection(p, schemes[place]) for place, p in projections(config).items()
+        }
         return Layer(
             attention_norm=meta(config.hidden_size), mlp_norm=meta(config.hidden_size),
-            q_norm=head, k_norm=head,
-            **{key: projection(pieces) for key, pieces in projections(config).items()},
+            q_norm=head, k_norm=head, **parts,
         )  # fmt: skip
 
     embedding = meta(config.vocab_size, config.hidden_size)
     tied = config.tied_embeddings
     head = PlainLinear(embedding if tied else meta(config.vocab_size, config.hidden_size))
-    layers = [layer()] * config.num_layers
+    mix = mix_of(scheme, config.num_layers)
+    made = {row: layer(mix.of(mix.layers.index(row))) for row in set(mix.layers)}
+    layers = [made[row] for row in mix.layers]
     described = scheme.describe() if scheme else ""
     return Model(config, embedding, layers, meta(config.hidden_size), head, kind, name, described)

@@ -16,13 +16,17 @@ from asterope.errors import ConfigError
 from asterope.kernels import attention, rms_norm, rotate_and_cache, silu_mul
 from asterope.llm.config import ModelConfig
 from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear, rope_tables
+from asterope.quant import PLACES, Mix, Plan
 
 __all__ = ["Model"]
 
 
 @dataclass(eq=False)
 class Model:
-    """Weights and the forward pass. `dtype` is that of activations and of the KV cache."""
+    """Weights and the forward pass. `dtype` is that of activations.
+
+    `cache_dtype` is that of the KV cache, where it is another.
+    """
 
     config: ModelConfig
     embedding: torch.Tensor
@@ -32,6 +36,7 @@ class Model:
     dtype: torch.dtype
     name: str = ""
     scheme: str = ""
+    cache_dtype: torch.dtype | None = None
 
     def __post_init__(self) -> None:
         self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -52,7 +57,12 @@ class Model:
                 where="context",
                 hint="the limit is max_position_embeddings of config.json",
             )
-        return KVCache(self.config, batch, capacity, self.dtype, self.device)
+        return KVCache(self.config, batch, capacity, self.kv_dtype, self.device)
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """The type of the KV cache."""
+        return self.cache_dtype or self.dtype
 
     def check_tokens(self, tokens: Sequence[int], *, where: str) -> None:
         """Check that the embedding has every token.
@@ -95,6 +105,13 @@ class Model:
         logits = self.head.apply(out_MH).float()
         return logits.view(batch, -1, self.config.vocab_size)
 
+    def finish(self, residual_MH: torch.Tensor, branch_MH: torch.Tensor | None) -> torch.Tensor:
+        """Return the logits behind the last layer, whose addition `branch` is; see `run_layer`.
+
+        Shapes: result [M, V], float32.
+        """
+        return self.head.apply(self._norm(branch_MH, residual_MH, self.norm)).float()
+
     def embed(self, tokens_M: torch.Tensor) -> torch.Tensor:
         """Return what the first layer's residual is. Shapes: result [M, H]."""
         if self.device == "meta":  # torch would first load a third of a second of symbolic algebra
@@ -132,10 +149,12 @@ class Model:
         q = rotate_and_cache(
             layer.qkv.apply(normal), keys, values, cos, sin, q_heads=config.num_heads, past=past,
             q_norm=layer.q_norm, k_norm=layer.k_norm, eps=config.norm_eps,
+            key_scale=layer.key_scale, value_scale=layer.value_scale,
         )  # fmt: skip
         mixed = attention(
-            q, keys, values, past=past, scale=config.head_dim**-0.5, window=config.windows[index]
-        )
+            q, keys, values, past=past, scale=config.head_dim**-0.5, window=config.windows[index],
+            key_scale=layer.key_scale, value_scale=layer.value_scale,
+        )  # fmt: skip
         normal = self._norm(layer.output.apply(mixed), residual_MH, layer.mlp_norm)
         return layer.down.apply(silu_mul(layer.gate_up.apply(normal)))
 
@@ -150,6 +169,22 @@ class Model:
         if self._tables is None or self._tables[0].shape[0] < length:
             self._tables = rope_tables(self.config, length, self.device)
         return self._tables
+
+    @property
+    def plan(self) -> Plan | None:
+        """How the linear layers are quantized, None if none is."""
+        rows = []
+        for layer in self.layers:
+            linears = (getattr(layer, place) for place in PLACES)
+            rows.append(tuple(getattr(linear, "scheme", None) for linear in linears))
+        return Mix(tuple(rows)).simplest
+
+    @property
+    def described(self) -> str:
+        """What is quantized, in words; empty if nothing is."""
+        if self.cache_dtype is None:
+            return self.scheme
+        return f"{self.scheme or 'unquantized'}, {8 * self.cache_dtype.itemsize}-bit KV cache"
 
     @property
     def weight_bytes(self) -> int:
@@ -198,4 +233,5 @@ class Model:
             self.dtype,
             self.name,
             self.scheme,
+            self.cache_dtype,
         )

@@ -13,24 +13,26 @@ import torch
 
 from asterope.errors import ConfigError
 from asterope.llm.kept_layers import KeptLayers
-from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
+from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.load import projections
 from asterope.llm.model import Model
+from asterope.llm.states import MAX_BATCH_TOKENS, States
 from asterope.quant import (
+    PLACES,
     Algorithm,
     Calibrated,
     InputSums,
+    Plan,
     Scheme,
     common_amax,
     concatenate,
     equalizing_scale,
+    mix_of,
     quantize_calibrated,
 )
 from asterope.quant import algorithm as named_algorithm
 
-__all__ = ["quantize_layers"]
-
-_MAX_BATCH_TOKENS = 2048
+__all__ = ["check_plain", "input_sums", "quantize_layer", "quantize_layers"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,38 +51,17 @@ class _Watched:
         return self.inner.apply(x)
 
 
-@dataclass(slots=True, eq=False)
-class _Batch:
-    """Where some windows are: what the layers so far gave, and one layer's cache."""
-
-    residual: torch.Tensor
-    branch: torch.Tensor | None
-    cache: KVCache
-
-    def through(self, model: Model, index: int, layer: Layer) -> torch.Tensor:
-        """Run a layer, which adds what came before to the residual; return what it adds."""
-        keys, values = self.cache.keys[0], self.cache.values[0]
-        return model.run_layer(index, layer, self.residual, self.branch, keys, values, past=0)
-
-    def watch(self, model: Model, index: int, layer: Layer) -> None:
-        """Run a layer for its inputs alone."""
-        kept = self.residual
-        self.residual = kept.clone()
-        self.through(model, index, layer)
-        self.residual = kept
-
-
 @torch.inference_mode()
 def quantize_layers(
     model: Model,
-    scheme: Scheme,
+    scheme: Plan,
     algorithm: Algorithm,
     windows: torch.Tensor,
     *,
     kept: KeptLayers | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Model:
-    """Return a model whose layers are quantized to a scheme by an algorithm.
+    """Return a model whose layers are quantized to a scheme, or a mix, by an algorithm.
 
     With `kept` each layer is written there when it is done, and those that are there are not done
     again.
@@ -92,71 +73,100 @@ def quantize_layers(
     Raises: CheckpointError for inputs or weights that are not finite, naming the layer; ShapeError
     if the format's block does not divide a layer; ConfigError for tokens the model does not have.
     """
-    if any(not isinstance(layer.qkv, PlainLinear) for layer in model.layers):
-        raise ConfigError(
-            "is quantized already", where=model.name or "model",
-            hint="quantize the original checkpoint",
-        )  # fmt: skip
+    check_plain(model)
     model.check_tokens(windows.flatten().tolist(), where="calibration text")
-    one_layer = dataclasses.replace(model.config, num_layers=1, windows=model.config.windows[:1])
-    length = windows.shape[1]
     batches = [
-        _Batch(
-            model.embed(part.reshape(-1)), None,
-            KVCache(one_layer, len(part), length, model.dtype, model.device),
-        )
-        for part in windows.split(max(1, _MAX_BATCH_TOKENS // length))  # type: ignore[no-untyped-call]
-    ]  # fmt: skip
-    layers = []
+        States.start(model, part)
+        for part in windows.split(max(1, MAX_BATCH_TOKENS // windows.shape[1]))  # type: ignore[no-untyped-call]
+    ]
+    layers, mix = [], mix_of(scheme, len(model.layers))
     for index, layer in enumerate(model.layers):
-        quantized = kept.load(index, layer, scheme) if kept else None
+        schemes = mix.of(index)
+        quantized = kept.load(index, layer, schemes) if kept else None
         if quantized is None:
-            quantized = _quantized(model, index, layer, scheme, algorithm, batches)
+            sums = input_sums(model, index, layer, batches)
+            quantized = quantize_layer(model, index, layer, schemes, algorithm, sums)
             if kept:
                 kept.keep(index, quantized)
         layers.append(quantized)
         if len(layers) < len(model.layers):  # nothing asks what the last one gives
             for batch in batches:
-                batch.branch = batch.through(model, index, quantized)
+                batch.advance(model, index, quantized)
         if progress:
             progress(index + 1, len(model.layers))
     described = f"{scheme.describe()}, {algorithm.name}"
     return dataclasses.replace(model, layers=layers, scheme=described)
 
 
-def _quantized(
-    model: Model, index: int, layer: Layer, scheme: Scheme, algorithm: Algorithm,
-    batches: Sequence[_Batch],
-) -> Layer:  # fmt: skip
-    """Run a layer on all batches for its inputs; return it quantized."""
-    pieces = {
+def check_plain(model: Model) -> None:
+    """Check that nothing of a model is quantized yet.
+
+    Raises: ConfigError if something is.
+    """
+    for layer in model.layers:
+        if not all(isinstance(getattr(layer, place), PlainLinear) for place in PLACES):
+            raise ConfigError(
+                "is quantized already", where=model.name or "model",
+                hint="quantize the original checkpoint",
+            )  # fmt: skip
+
+
+def _pieces(model: Model, index: int) -> dict[str, list[tuple[str, int, int]]]:
+    """List the projections of each place of a layer: full name, outputs, inputs."""
+    return {
         place: [(f"model.layers.{index}.{name}", n, k) for name, n, k, _ in parts]
         for place, parts in projections(model.config).items()
     }
+
+
+def input_sums(
+    model: Model, index: int, layer: Layer, batches: Sequence[States]
+) -> dict[str, InputSums]:
+    """Run a layer on all batches for its inputs; return their sums by place."""
+    pieces = _pieces(model, index)
     sums = {place: InputSums(k, name=name) for place, ((name, _, k), *_) in pieces.items()}
     watched = layer.with_linears(lambda place, inner: _Watched(inner, sums[place]))
     for batch in batches:
-        batch.watch(model, index, watched)
+        batch.copy().advance(model, index, watched)
+    return sums
 
+
+def quantize_layer(
+    model: Model, index: int, layer: Layer, schemes: Mapping[str, Scheme | None],
+    algorithm: Algorithm, sums: Mapping[str, InputSums],
+) -> Layer:  # fmt: skip
+    """Return a layer quantized where it has schemes.
+
+    Raises: as `quantize_layers`.
+    """
+    sums = dict(sums)
+    pieces = _pieces(model, index)
     sizes = {place: {name: n for name, n, _ in parts} for place, parts in pieces.items()}
     if algorithm.equalizes:
-        layer = _equalized(layer, scheme, sizes, sums)
+        layer = _equalized(layer, schemes, sizes, sums)
 
     def rounded(place: str, inner: Linear) -> Linear:
+        scheme = schemes[place]
+        if scheme is None:
+            return inner
         return _rounded(inner, sizes[place], scheme, Calibrated(algorithm, sums[place], scheme))
 
     return layer.with_linears(rounded)
 
 
 def _equalized(
-    layer: Layer, scheme: Scheme, sizes: Mapping[str, Mapping[str, int]], sums: dict[str, InputSums]
-) -> Layer:
+    layer: Layer, schemes: Mapping[str, Scheme | None], sizes: Mapping[str, Mapping[str, int]],
+    sums: dict[str, InputSums],
+) -> Layer:  # fmt: skip
     """Return a layer that computes the same from inputs that round better; put their sums right.
 
     The attention's outputs stay as they are: their scales would have to be one for several heads.
     """
 
     def scale_of(place: str, linear: PlainLinear) -> torch.Tensor:
+        scheme = schemes[place]
+        if scheme is None:
+            return torch.ones(linear.weight.shape[1])
         known = Calibrated(named_algorithm("rtn"), sums[place], scheme)
 
         def made(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from asterope.errors import ConfigError
 from asterope.llm.model import Model
+from asterope.llm.states import MAX_BATCH_TOKENS
 
-__all__ = ["Quality", "evaluate"]
-
-_MAX_BATCH_TOKENS = 2048
+__all__ = ["Batch", "Quality", "Reference", "evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +36,33 @@ class _Sums:
     kl: float = 0.0
     agreed: int = 0
 
+    def add(self, expected: torch.Tensor, found: torch.Tensor, targets: torch.Tensor) -> None:
+        """Add tokens; log-probabilities [N, V] of the reference and the model, targets [N]."""
+        self.nll += _nll(found, targets)
+        self.kl += float((expected.exp() * (expected - found)).double().sum())
+        self.agreed += int((expected.argmax(-1) == found.argmax(-1)).sum())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Windows of a text that are run together, and the predictions in them that are scored.
+
+    Shapes: windows [B, T]; scored [B, T - 1], true where the next token's prediction counts.
+    """
+
+    windows: torch.Tensor
+    scored: torch.Tensor
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """The tokens that are predicted. Shapes: [N]."""
+        return self.windows[:, 1:][self.scored]
+
+    def log_probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return those of what is scored. Shapes: logits [B, T, V] or [B x T, V]; result [N, V]."""
+        logits = logits.view(*self.windows.shape, -1)[:, :-1]
+        return logits.log_softmax(-1)[self.scored]
+
 
 @torch.inference_mode()
 def evaluate(
@@ -55,39 +81,78 @@ def evaluate(
 
     Raises: ConfigError if there are fewer than two tokens, or ids that a model has not.
     """
+    for model in others.values():
+        model.check_tokens(tokens, where="text")
+    batches = batches_of(reference, tokens, context=context)
+    sums = {name: _Sums() for name in ("", *others)}
+    total, done = sum(len(batch.windows) for batch in batches), 0
+    for batch in batches:
+        expected = _run(reference, batch)
+        sums[""].nll += _nll(expected, batch.targets)
+        for name, model in others.items():
+            sums[name].add(expected, _run(model, batch), batch.targets)
+        done += len(batch.windows)
+        if progress:
+            progress(done, total)
+    sums[""].agreed = scored = sum(len(batch.targets) for batch in batches)
+    results = {name: _quality(s, scored) for name, s in sums.items()}
+    return results.pop(""), results
+
+
+class Reference:
+    """A model's predictions on a text, kept to score many others against them.
+
+    Cost: holds the log-probabilities, 4 bytes x tokens x vocabulary.
+
+    Raises: as `evaluate`.
+    """
+
+    def __init__(self, model: Model, tokens: Sequence[int], *, context: int = 512) -> None:
+        self.batches = batches_of(model, tokens, context=context)
+        with torch.inference_mode():
+            self._expected = [_run(model, batch) for batch in self.batches]
+        pairs = zip(self._expected, self.batches, strict=True)
+        nll = sum(_nll(expected, batch.targets) for expected, batch in pairs)
+        self._scored = sum(len(batch.targets) for batch in self.batches)
+        self.quality = _quality(_Sums(nll=nll, agreed=self._scored), self._scored)
+
+    def score(self, found: Iterable[torch.Tensor]) -> Quality:
+        """Score what a model predicts in each batch. Shapes: each [N, V], log-probabilities."""
+        sums = _Sums()
+        for batch, expected, log_probabilities in zip(
+            self.batches, self._expected, found, strict=True
+        ):
+            sums.add(expected, log_probabilities, batch.targets)
+        return _quality(sums, self._scored)
+
+    @torch.inference_mode()
+    def score_model(self, model: Model) -> Quality:
+        """Score a model of the same vocabulary."""
+        return self.score(_run(model, batch) for batch in self.batches)
+
+
+def batches_of(model: Model, tokens: Sequence[int], *, context: int) -> list[Batch]:
+    """Cut a text into windows as `evaluate` says.
+
+    Raises: as `evaluate`.
+    """
     if context < 2:
         raise ConfigError(f"{context} is below 2", where="context")
-    for model in (reference, *others.values()):
-        model.check_tokens(tokens, where="text")
-    context = min(context, reference.config.max_context, len(tokens))
+    model.check_tokens(tokens, where="text")
+    context = min(context, model.config.max_context, len(tokens))
     if context < 2:
         raise ConfigError(f"{len(tokens)} tokens are too few to score", where="text")
     windows = _windows(len(tokens), context)
     text = torch.tensor(list(tokens))
-    sums = {name: _Sums() for name in ("", *others)}
-    scored = 0
-    per_batch = max(1, _MAX_BATCH_TOKENS // context)
+    per_batch = max(1, MAX_BATCH_TOKENS // context)
+    batches = []
     for first in range(0, len(windows), per_batch):
-        batch = windows[first : first + per_batch]
-        inputs = torch.stack([text[start : start + context] for start, _ in batch])
-        expected = _log_probabilities(reference, inputs)
-        keep = torch.zeros(inputs.shape, dtype=torch.bool)[:, 1:]
-        for row, (_, skip) in enumerate(batch):
-            keep[row, skip:] = True
-        targets = inputs[:, 1:][keep]
-        expected = expected[keep]
-        scored += len(targets)
-        sums[""].nll -= float(expected.gather(-1, targets[:, None]).double().sum())
-        for name, model in others.items():
-            found = _log_probabilities(model, inputs)[keep]
-            sums[name].nll -= float(found.gather(-1, targets[:, None]).double().sum())
-            sums[name].kl += float((expected.exp() * (expected - found)).double().sum())
-            sums[name].agreed += int((expected.argmax(-1) == found.argmax(-1)).sum())
-        if progress:
-            progress(min(first + per_batch, len(windows)), len(windows))
-    sums[""].agreed = scored
-    results = {name: _quality(s, scored) for name, s in sums.items()}
-    return results.pop(""), results
+        part = windows[first : first + per_batch]
+        scored = torch.zeros((len(part), context - 1), dtype=torch.bool)
+        for row, (_, skip) in enumerate(part):
+            scored[row, skip:] = True
+        batches.append(Batch(torch.stack([text[i : i + context] for i, _ in part]), scored))
+    return batches
 
 
 def _windows(length: int, context: int) -> list[tuple[int, int]]:
@@ -102,10 +167,14 @@ def _windows(length: int, context: int) -> list[tuple[int, int]]:
     return windows
 
 
-def _log_probabilities(model: Model, inputs: torch.Tensor) -> torch.Tensor:
-    cache = model.new_cache(inputs.shape[0], inputs.shape[1])
-    logits = model.forward(inputs, cache)[:, :-1]
-    return logits.log_softmax(-1)
+def _run(model: Model, batch: Batch) -> torch.Tensor:
+    cache = model.new_cache(*batch.windows.shape)
+    return batch.log_probabilities(model.forward(batch.windows, cache))
+
+
+def _nll(log_probabilities: torch.Tensor, targets: torch.Tensor) -> float:
+    """Return the negative log-likelihood of tokens. Shapes: [N, V]; targets [N]."""
+    return -float(log_probabilities.gather(-1, targets[:, None]).double().sum())
 
 
 def _quality(sums: _Sums, scored: int) -> Quality:

@@ -23,8 +23,11 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 class TensorFiles:
     """The tensors of a checkpoint by name, read when asked for and checked when read."""
 
-    def __init__(self, directory: Path, files: Mapping[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, files: Mapping[str, Any], metadata: Mapping[str, str]
+    ) -> None:
         self.directory = directory
+        self.metadata = metadata
         self._files = files
 
     def __contains__(self, name: str) -> bool:
@@ -56,7 +59,8 @@ class TensorFiles:
     ) -> torch.Tensor:
         """Return a tensor of a known shape, every value finite, in `dtype`.
 
-        Raises: CheckpointError naming the tensor if it is missing, misshapen, NaN or infinite.
+        Raises: CheckpointError naming the tensor if it is missing, misshapen, codes of something
+        quantized, NaN or infinite.
         """
         tensor = self.raw(name)
         if tuple(tensor.shape) != shape:
@@ -69,6 +73,12 @@ class TensorFiles:
                 f"tensor {name} is {str(tensor.dtype).removeprefix('torch.')}, not floating point",
                 where=str(self.directory),
             )
+        if tensor.dtype.itemsize == 1:
+            raise CheckpointError(
+                f"tensor {name} is {str(tensor.dtype).removeprefix('torch.')} codes, of a layer "
+                "that is not quantized by config.json",
+                where=str(self.directory), hint="its quantization_config may be that of another",
+            )  # fmt: skip
         found = _first_not_finite(tensor)
         if found:
             raise CheckpointError(
@@ -96,11 +106,10 @@ class TensorFiles:
 
 def _first_not_finite(tensor: torch.Tensor) -> str:
     """Return what the first value that is not finite is, and where; nothing if there is none."""
-    wide = tensor.float() if tensor.dtype.itemsize == 1 else tensor
-    if bool(torch.isfinite(wide.sum())) or bool(torch.isfinite(wide).all()):
+    if bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all()):
         return ""
-    at = [int(i) for i in torch.nonzero(~torch.isfinite(wide))[0]]
-    kind = "NaN" if bool(torch.isnan(wide[tuple(at)])) else "infinite"
+    at = [int(i) for i in torch.nonzero(~torch.isfinite(tensor))[0]]
+    kind = "NaN" if bool(torch.isnan(tensor[tuple(at)])) else "infinite"
     return f"{kind} at {at}"
 
 
@@ -113,16 +122,18 @@ def open_tensors(directory: Path) -> Iterator[TensorFiles]:
     """
     with ExitStack() as stack:
         files: dict[str, Any] = {}
+        metadata: dict[str, str] = {}
         for path in _paths(directory):
             try:
                 file = stack.enter_context(safe_open(path, framework="pt"))
                 files.update(dict.fromkeys(file.keys(), file))
+                metadata.update(file.metadata() or {})
             except (SafetensorError, OSError) as error:
                 raise CheckpointError(
                     f"is not a whole safetensors file: {error}", where=str(path),
                     hint="download it again",
                 ) from None  # fmt: skip
-        yield TensorFiles(directory, files)
+        yield TensorFiles(directory, files, metadata)
 
 
 def _paths(directory: Path) -> list[Path]:

@@ -2,7 +2,8 @@
 
 Where the inside of a chip is described, a kernel is simulated; where it is not, an operator is
 timed here: products, attention, experts and collectives, from shapes and a handful of figures of
-the chip that measured operators were fitted to (`chips.Achieved`).
+the chip that measured operators were fitted to (`chips.Achieved`). Collectives on a fabric of
+trays and switches follow from its links.
 """
 
 from __future__ import annotations

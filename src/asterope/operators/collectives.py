@@ -1,4 +1,4 @@
-"""Collectives inside a node whose chips all reach each other at full rate."""
+"""Collectives: in a node whose chips all reach each other at full rate, or on a fabric of trays."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from asterope.chips import Chip
 from asterope.errors import ConfigError
+from asterope.operators.fabric import is_fabric, on_fabric
 from asterope.operators.timing import OperatorTime, achieved, timed
 
 __all__ = ["COLLECTIVES", "collective"]
@@ -26,12 +27,14 @@ _FLAGGED_PAYLOAD = 0.5
 def collective(
     chip: Chip, name: str, num_bytes: float, chips: int, *, fused: bool = False
 ) -> OperatorTime:
-    """Time a collective of `num_bytes` in all among `chips` chips of one node.
+    """Time a collective of `num_bytes` in all among `chips` chips of one node, or of a fabric.
 
-    With `fused` an all-reduce may also be one kernel of a recorded graph, in which each chip reads
-    the others' whole data: the fastest way for short ones.
+    Bytes are those of the whole vector: what an all-gather gives each chip, what a reduce-scatter
+    and an all-to-all take from each. With `fused` an all-reduce in a node may also be one kernel of
+    a recorded graph, in which each chip reads the others' whole data: the fastest for short ones.
 
-    Raises: ConfigError if there is no such collective, or fewer than two chips.
+    Raises: ConfigError if there is no such collective, or fewer than two chips, or more than can
+    be joined; ChipError for a chip without calibrated operators or a described fabric.
     """
     if name not in COLLECTIVES:
         raise ConfigError(
@@ -41,6 +44,8 @@ def collective(
         raise ConfigError(
             f"{chips} chips have nothing to exchange", where="chips", hint="2 or more"
         )
+    if is_fabric(chip):
+        return on_fabric(chip, name, num_bytes, chips)
     reach = achieved(chip)
     start_s = reach.collective_s + (chips - 2) * reach.hop_s
     sent = COLLECTIVES[name](chips) * num_bytes

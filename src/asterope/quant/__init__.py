@@ -9,38 +9,64 @@ from asterope.quant.algorithms import (
     algorithm,
     quantize_calibrated,
 )
+from asterope.quant.budget import Budget, parse_budget
 from asterope.quant.checkpoint import from_tensors, to_tensors
 from asterope.quant.config import parse_quantization_config, quantization_config
 from asterope.quant.equalize import equalizing_scale
+from asterope.quant.front import FrontPoint, pareto_front
 from asterope.quant.inputs import InputSums
+from asterope.quant.kv_config import kv_cache_scheme
 from asterope.quant.linear import QuantizedLinear, concatenate, from_quantized, split
+from asterope.quant.mix import MODULES, PLACES, Mix, Plan, mix_of
+from asterope.quant.mixed_config import parse_plan, plan_config
 from asterope.quant.qat import FakeQuantizedLinear, prepare_qat, quantized_layers
+from asterope.quant.readers import Layout, experts_from_blocks, quantization_of, read_layout
+from asterope.quant.recipes import RECIPES, Recipe, recipe
 from asterope.quant.rtn import common_amax, quantize_weight
 from asterope.quant.scheme import ACTIVATIONS, UNQUANTIZED, WEIGHT_FORMATS, Scheme, scheme
 
 __all__ = [
     "ACTIVATIONS",
     "ALGORITHMS",
+    "MODULES",
+    "PLACES",
+    "RECIPES",
     "UNQUANTIZED",
     "WEIGHT_FORMATS",
     "Algorithm",
+    "Budget",
     "Calibrated",
     "FakeQuantizedLinear",
+    "FrontPoint",
     "InputSums",
+    "Layout",
+    "Mix",
+    "Plan",
     "QuantizedLinear",
+    "Recipe",
     "Scheme",
     "algorithm",
     "common_amax",
     "concatenate",
     "equalizing_scale",
+    "experts_from_blocks",
     "from_quantized",
     "from_tensors",
+    "kv_cache_scheme",
+    "mix_of",
+    "pareto_front",
+    "parse_budget",
+    "parse_plan",
     "parse_quantization_config",
+    "plan_config",
     "prepare_qat",
     "quantization_config",
+    "quantization_of",
     "quantize_calibrated",
     "quantize_weight",
     "quantized_layers",
+    "read_layout",
+    "recipe",
     "scheme",
     "split",
     "to_tensors",

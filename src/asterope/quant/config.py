@@ -12,15 +12,18 @@ Source: compressed-tensors 0.20, `quantization/quant_scheme.py` (presets) and `q
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 from asterope.errors import CheckpointError, FormatError, UnsupportedError
+from asterope.quant.fields import check_fields, names
+from asterope.quant.fields import mapping as _mapping
+from asterope.quant.fields import refuse as _refuse
+from asterope.quant.kv_config import is_fp8_cache
 from asterope.quant.scheme import Scheme
 
-__all__ = ["parse_quantization_config", "quantization_config"]
+__all__ = ["has_static_inputs", "parse_quantization_config", "quantization_config"]
 
 _ROOT = "quantization_config"
 _GROUP = f"{_ROOT}.config_groups"
@@ -29,6 +32,7 @@ _STORED_FORMATS: Mapping[str, str] = MappingProxyType(
     {
         "fp8_tensor": "float-quantized",
         "fp8_row": "float-quantized",
+        "fp8_block128": "float-quantized",
         "mxfp8": "mxfp8-quantized",
         "mxfp6": "mxfp6-pack-quantized",
         "mxfp4": "mxfp4-pack-quantized",
@@ -40,12 +44,26 @@ _FP8_FORMATS = ("float-quantized", "naive-quantized")
 _STORED_STATUS = ("compressed", "frozen")
 """Early versions wrote `frozen` with compressed weights."""
 
+_ROOT_FIELDS = (
+    "quant_method", "quantization_status", "format", "config_groups", "ignore", "kv_cache_scheme",
+    "sparsity_config", "transform_config", "global_compression_ratio", "version", "asterope",
+)  # fmt: skip
+_GROUP_FIELDS = ("targets", "weights", "input_activations", "output_activations", "format")
+_ARGS_FIELDS = (
+    "num_bits", "type", "strategy", "group_size", "symmetric", "dynamic", "actorder",
+    "block_structure", "scale_dtype", "zp_dtype", "observer", "observer_kwargs",
+)  # fmt: skip
+
+_TRANSFORM_FIELDS = ("type", "apply", "randomize", "requires_grad", "head_dim", "precision")
+_APPLY_FIELDS = ("targets", "location", "inverse", "ignore")
+
 _Kind = tuple[int, str, int | None]
 """Bits, strategy and group size: what tells one format of floats from another."""
 _KINDS: Mapping[str, _Kind] = MappingProxyType(
     {
         "fp8_tensor": (8, "tensor", None),
         "fp8_row": (8, "channel", None),
+        "fp8_block128": (8, "block", None),
         "mxfp8": (8, "group", 32),
         "mxfp6": (6, "group", 32),
         "mxfp4": (4, "group", 32),
@@ -55,57 +73,80 @@ _KINDS: Mapping[str, _Kind] = MappingProxyType(
 )
 _FP8_WEIGHTS = ("fp8_tensor", "fp8_row")
 _FP8_TOKEN: _Kind = (8, "token", None)
+_FP8_GROUPS: _Kind = (8, "group", 128)
+"""Activations beside weights in blocks of 128 x 128."""
+_BLOCK_STRUCTURE = [128, 128]
 
 
-def quantization_config(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]:
+def quantization_config(
+    scheme: Scheme, ignore: Sequence[str], *, static_inputs: bool = False
+) -> dict[str, Any]:
     """Return the `quantization_config` of a checkpoint; `ignore` names layers left as they were.
+
+    With `static_inputs` layers store a scale of their inputs, the upper one for nvfp4.
 
     Raises: FormatError for unquantized weights, which have none.
     """
     if scheme.format is None:
         raise FormatError("an unquantized checkpoint has no quantization_config", where="weights")
-    stored = _STORED_FORMATS[scheme.weights]
-    activations = None
-    if scheme.activation_format is not None:
-        kind = _FP8_TOKEN if scheme.activations == "fp8" else _KINDS[scheme.weights]
-        activations = _args(kind, dynamic=True)
-    group = {
-        "targets": ["Linear"],
-        "weights": _args(_KINDS[scheme.weights], dynamic=False),
-        "input_activations": activations,
-        "output_activations": None,
-        "format": stored,
-    }
-    return {
-        "quant_method": "compressed-tensors",
-        "quantization_status": "compressed",
-        "format": stored,
-        "config_groups": {"group_0": group},
-        "ignore": list(ignore),
-        "kv_cache_scheme": None,
-        "transform_config": None if scheme.rotation is None else _transforms(scheme, ignore),
+    group = config_group(scheme, ["Linear"], static_inputs=static_inputs)
+    transforms = None
+    if scheme.rotation is not None:
+        transforms = {"config_groups": {"rotation": transform(scheme, ["Linear"], ignore)}}
+    return config_root(group["format"], {"group_0": group}, ignore) | {
+        "transform_config": transforms,
         "asterope": {"scale_rule": scheme.rule},
     }
 
 
-def _transforms(scheme: Scheme, ignore: Sequence[str]) -> dict[str, Any]:
+def config_root(stored: str, groups: Mapping[str, Any], ignore: Sequence[str]) -> dict[str, Any]:
+    """Return a `quantization_config` around groups of layers, without transforms and rules."""
+    return {
+        "quant_method": "compressed-tensors",
+        "quantization_status": "compressed",
+        "format": stored,
+        "config_groups": dict(groups),
+        "ignore": list(ignore),
+        "kv_cache_scheme": None,
+    }
+
+
+def config_group(scheme: Scheme, targets: Sequence[str], *, static_inputs: bool) -> dict[str, Any]:
+    """Return the group of the layers that have a scheme."""
+    activations = None
+    if scheme.activation_format is not None:
+        activations = _inputs(scheme, static=static_inputs)
+    return {
+        "targets": list(targets),
+        "weights": _args(_KINDS[scheme.weights], dynamic=False),
+        "input_activations": activations,
+        "output_activations": None,
+        "format": _STORED_FORMATS[scheme.weights],
+    }
+
+
+def _inputs(scheme: Scheme, *, static: bool) -> dict[str, Any]:
+    """Return the description of inputs; scales of their own blocks are dynamic."""
+    if scheme.activations == "fp8":
+        return _args(_KINDS["fp8_tensor"] if static else _FP8_TOKEN, dynamic=not static)
+    has_upper = scheme.format is not None and scheme.format.two_level
+    return _args(_same_kind(scheme.weights), dynamic="local" if static and has_upper else True)
+
+
+def transform(scheme: Scheme, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, Any]:
     """Return the rotation of a scheme: of inputs when they come, of weights already."""
     places = (("input", False), ("weight_input", True))
     return {
-        "config_groups": {
-            "rotation": {
-                "type": "hadamard",
-                "apply": [
-                    {
-                        "targets": ["Linear"], "location": place, "inverse": inverse,
-                        "ignore": list(ignore),
-                    }
-                    for place, inverse in places
-                ],
-                "randomize": False, "requires_grad": False, "head_dim": scheme.rotation,
-                "precision": "torch.float32",
+        "type": "hadamard",
+        "apply": [
+            {
+                "targets": list(targets), "location": place, "inverse": inverse,
+                "ignore": list(ignore),
             }
-        }
+            for place, inverse in places
+        ],
+        "randomize": False, "requires_grad": False, "head_dim": scheme.rotation,
+        "precision": "torch.float32",
     }  # fmt: skip
 
 
@@ -114,20 +155,25 @@ def _rotation(value: Any, ignore: Sequence[str]) -> int | None:
     if not value:
         return None
     where = f"{_ROOT}.transform_config"
-    groups = _mapping(_mapping(value, where).get("config_groups"), f"{where}.config_groups")
+    check_fields(_mapping(value, where), ("config_groups",), where)
+    groups = _mapping(value.get("config_groups"), f"{where}.config_groups")
     if len(groups) != 1:
         _refuse(f"{where}.config_groups", f"{len(groups)} transforms", "one Hadamard rotation")
     [(name, group)] = groups.items()
     where = f"{where}.config_groups.{name}"
     group = _mapping(group, where)
+    check_fields(group, _TRANSFORM_FIELDS, where)
     for field, known in (("type", ("hadamard",)), ("randomize", (False, None))):
         if group.get(field) not in known:
             _refuse(f"{where}.{field}", group.get(field), str(known[0]))
     found = group.get("apply")
     applied = [a for a in found if isinstance(a, Mapping)] if isinstance(found, list) else []
     places = sorted(str(a.get("location")) for a in applied)
+    for a in applied:
+        check_fields(a, _APPLY_FIELDS, f"{where}.apply")
     is_ours = all(
-        a.get("targets") in ("Linear", ["Linear"]) and set(a.get("ignore") or ()) == set(ignore)
+        a.get("targets") in ("Linear", ["Linear"])
+        and set(names(a.get("ignore"), f"{where}.apply.ignore")) == set(ignore)
         for a in applied
     )
     if places != ["input", "weight_input"] or not is_ours:
@@ -138,7 +184,7 @@ def _rotation(value: Any, ignore: Sequence[str]) -> int | None:
     return size
 
 
-def _args(kind: _Kind, *, dynamic: bool) -> dict[str, Any]:
+def _args(kind: _Kind, *, dynamic: bool | str) -> dict[str, Any]:
     """Return the description of one kind of quantized floats."""
     bits, strategy, group_size = kind
     args = {
@@ -150,7 +196,9 @@ def _args(kind: _Kind, *, dynamic: bool) -> dict[str, Any]:
         "dynamic": dynamic,
         "actorder": None,
     }
-    if group_size is not None:
+    if strategy == "block":
+        args["block_structure"] = _BLOCK_STRUCTURE
+    if group_size is not None and kind != _FP8_GROUPS:
         args["scale_dtype"] = "torch.uint8" if strategy == "group" else "torch.float8_e4m3fn"
     return args
 
@@ -159,8 +207,8 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
     """Return the scheme of a checkpoint and the layers it leaves unquantized.
 
     One group of linear layers is read, weights of the formats of `Scheme`, activations in bf16,
-    dynamic fp8 a token, or the format of the weights. Where nvfp4 activations have a static upper
-    scale, a dynamic one a row takes its place.
+    fp8, or the format of the weights. `has_static_inputs` tells if layers store a scale of fp8
+    inputs, or the upper one of nvfp4.
 
     Raises: UnsupportedError for a valid configuration that cannot be read; CheckpointError for one
     that is not valid. Each names the field.
@@ -174,6 +222,7 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
     [(group_name, value)] = groups.items()
     where = f"{_GROUP}.{group_name}"
     group = _mapping(value, where)
+    check_fields(group, _GROUP_FIELDS, where)
     if group.get("targets") != ["Linear"]:
         _refuse(f"{where}.targets", group.get("targets"), "['Linear']")
     if group.get("output_activations") is not None:
@@ -183,25 +232,28 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
     activations = _activations(
         group.get("input_activations"), weights, f"{where}.input_activations"
     )
-    ignore = config.get("ignore") or []
-    if not isinstance(ignore, list) or not all(isinstance(name, str) for name in ignore):
-        raise CheckpointError("is not a list of names", where=f"{_ROOT}.ignore")
+    ignore = names(config.get("ignore"), f"{_ROOT}.ignore")
     rotation = _rotation(config.get("transform_config"), ignore)
-    return _scheme(weights, activations, config.get("asterope"), rotation), tuple(ignore)
+    return _scheme(weights, activations, config.get("asterope"), rotation), ignore
+
+
+def has_static_inputs(group: Mapping[str, Any]) -> bool:
+    """Tell whether layers store scales of their inputs, of a group that was parsed."""
+    return (group.get("input_activations") or {}).get("dynamic") in (False, "local")
 
 
 def _check_root(config: Mapping[str, Any]) -> None:
-    _mapping(config, _ROOT)
+    check_fields(_mapping(config, _ROOT), _ROOT_FIELDS, _ROOT)
     for field, known in (
         ("quant_method", ("compressed-tensors",)),
         ("quantization_status", _STORED_STATUS),
     ):
         if config.get(field) not in known:
             _refuse(f"{_ROOT}.{field}", config.get(field), " or ".join(known))
-    for field in ("kv_cache_scheme", "sparsity_config"):
-        value = config.get(field)
-        if value and value != {"format": "dense"}:
-            _refuse(f"{_ROOT}.{field}", value, "null")
+    is_fp8_cache(config.get("kv_cache_scheme"))
+    sparse = config.get("sparsity_config")
+    if sparse and sparse != {"format": "dense"}:
+        _refuse(f"{_ROOT}.sparsity_config", sparse, "null")
 
 
 def _weights(value: Any, stored: Any, where: str) -> str:
@@ -212,7 +264,7 @@ def _weights(value: Any, stored: Any, where: str) -> str:
     if not names or args.get("dynamic"):
         _refuse(where, _words(kind), "one of " + ", ".join(_KINDS))
     for name in names:
-        is_alias = name in _FP8_WEIGHTS and stored in _FP8_FORMATS
+        is_alias = _STORED_FORMATS[name] in _FP8_FORMATS and stored in _FP8_FORMATS
         if is_alias or stored == _STORED_FORMATS[name]:
             return name
     raise CheckpointError(
@@ -227,23 +279,33 @@ def _activations(value: Any, weights: str, where: str) -> str:
         return "bf16"
     args = _mapping(value, where)
     kind = _kind(args, where)
+    if kind == _KINDS["fp8_tensor"] and not args.get("dynamic"):
+        return "fp8"
     if not args.get("dynamic"):
         _refuse(where, "a static scale", "dynamic scales")
     if kind == _FP8_TOKEN:
         return "fp8"
-    if kind != _KINDS[weights] or weights in _FP8_WEIGHTS:
-        _refuse(where, _words(kind), f"8 bits by token, or {_words(_KINDS[weights])}")
+    if kind != _same_kind(weights) or weights in _FP8_WEIGHTS:
+        _refuse(where, _words(kind), f"8 bits by token, or {_words(_same_kind(weights))}")
     return "same"
+
+
+def _same_kind(weights: str) -> _Kind:
+    """Return the kind of activations that have the format of the weights."""
+    return _FP8_GROUPS if weights == "fp8_block128" else _KINDS[weights]
 
 
 def _kind(args: Mapping[str, Any], where: str) -> _Kind:
     """Return what tells formats apart; refuse what is not plain symmetric floats."""
+    check_fields(args, _ARGS_FIELDS, where)
     if args.get("type") != "float":
         _refuse(f"{where}.type", args.get("type"), "float")
     if args.get("symmetric") is False:
         _refuse(f"{where}.symmetric", False, "true")
     if args.get("actorder") in ("group", "dynamic"):
         _refuse(f"{where}.actorder", args["actorder"], "null or static")
+    if args.get("strategy") == "block" and args.get("block_structure") != _BLOCK_STRUCTURE:
+        _refuse(f"{where}.block_structure", args.get("block_structure"), str(_BLOCK_STRUCTURE))
     group_size = None if args.get("group_size") == -1 else args.get("group_size")
     return args.get("num_bits", 8), str(args.get("strategy")), group_size
 
@@ -261,13 +323,3 @@ def _scheme(weights: str, activations: str, record: Any, rotation: int | None) -
 def _words(kind: _Kind) -> str:
     bits, strategy, group_size = kind
     return f"{bits} bits by {strategy}" + (f" of {group_size}" if group_size else "")
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise CheckpointError(f"is {type(value).__name__}, not an object", where=where)
-    return value
-
-
-def _refuse(where: str, found: object, wanted: str) -> NoReturn:
-    raise UnsupportedError(f"{reprlib.repr(found)} cannot be read; {wanted} can", where=where)

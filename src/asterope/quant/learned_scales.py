@@ -64,7 +64,10 @@ def quantize_scaled(
         upper = storable(global_scale_of(largest, fmt))
     magnitudes = np.abs(rows).reshape(*log2_scale.shape, -1).max(axis=-1)
     moved = magnitudes * np.exp2(log2_scale.detach().float().numpy())
-    scales = Scales(stored=_stored(moved, scheme, fmt, upper), global_scale=upper, scheme=scheme)
+    scales = Scales(
+        stored=_stored(moved, scheme, fmt, upper), global_scale=upper, scheme=scheme,
+        num_rows=len(rows),
+    )  # fmt: skip
     return from_quantized(scales.quantized(encode(_quotient(rows, scales), fmt.element)), scheme)
 
 

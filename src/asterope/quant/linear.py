@@ -10,7 +10,14 @@ import torch
 
 from asterope.errors import ShapeError
 from asterope.formats import BlockFormat, QuantizedTensor, block, dequantize, pack, unpack
-from asterope.kernels import ScaledOperand, linear, quantize_rows, scaled_linear
+from asterope.kernels import (
+    ScaledOperand,
+    block_linear,
+    linear,
+    quantize_groups,
+    quantize_rows,
+    scaled_linear,
+)
 from asterope.quant.recode import to_e4m3
 from asterope.quant.rotation import rotate_inputs, rotate_rows
 from asterope.quant.scheme import Scheme
@@ -40,6 +47,8 @@ def _specs(
     if isinstance(fmt.granularity, int):
         scale_dtype = torch.uint8 if fmt.scale.name == "e8m0" else torch.float8_e4m3fn
         specs["scales"] = ((n, k // fmt.granularity), scale_dtype)
+    if isinstance(fmt.granularity, tuple):
+        specs["scales"] = ((n, -(-k // fmt.granularity[1])), torch.float32)
     if fmt.two_level or "scales" not in specs:
         specs["row_scale"] = ((n,), torch.float32)
     return specs
@@ -54,10 +63,13 @@ class QuantizedLinear:
     A scale of the whole tensor (fp8_tensor, nvfp4) is held once a row, so that layers with
     different ones can be concatenated. Codes of mxfp6 and mxfp4_e1m2 are held as the e4m3 codes of
     the same numbers, eight bits each, because that is what the tensor unit multiplies; checkpoints
-    have them at six and four bits.
+    have them at six and four bits. Scales of blocks of several rows (fp8_block128) are held once a
+    row, so that layers that end inside a block can be concatenated.
+
+    `input_scale` is a static scale that inputs are quantized with, in place of one for each row.
 
     Shapes: codes [N, K] e4m3 or the unquantized weight, [N, K / 2] packed for e2m1; scales
-    [N, K / block], bytes of E8M0 or e4m3; row_scale [N] float32; bias [N].
+    [N, K / block], bytes of E8M0 or e4m3, or float32; row_scale [N] float32; bias [N].
     """
 
     scheme: Scheme
@@ -65,6 +77,7 @@ class QuantizedLinear:
     scales: torch.Tensor | None = None
     row_scale: torch.Tensor | None = None
     bias: torch.Tensor | None = None
+    input_scale: float | None = None
 
     @classmethod
     def empty(
@@ -91,7 +104,7 @@ class QuantizedLinear:
             name: torch.empty(shape, dtype=kind, device=device)
             for name, (shape, kind) in specs.items()
         }
-        return cls(scheme=scheme, **tensors)
+        return cls(scheme=scheme, input_scale=None, **tensors)
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -158,7 +171,13 @@ class QuantizedLinear:
             scales=self.scales,
             row_scale=self.row_scale,
         )
-        return scaled_linear(moving, stationary, bias=self.bias, out_dtype=out_dtype)
+        product = block_linear if self._has_blocks_of_rows else scaled_linear
+        return product(moving, stationary, bias=self.bias, out_dtype=out_dtype)
+
+    @property
+    def _has_blocks_of_rows(self) -> bool:
+        fmt = self.scheme.format
+        return fmt is not None and isinstance(fmt.granularity, tuple)
 
     def _activations(self, x: torch.Tensor) -> ScaledOperand:
         fmt = self.scheme.activation_format
@@ -166,7 +185,10 @@ class QuantizedLinear:
             x = rotate_inputs(x, self.scheme.rotation)
         if fmt is None:
             return ScaledOperand(codes=x.to(torch.bfloat16), format="bf16")
-        return quantize_rows(x, fmt, self.scheme.rule if fmt == self.scheme.weights else None)
+        if self.scheme.activations == "same" and self._has_blocks_of_rows:
+            return quantize_groups(x)
+        rule = self.scheme.rule if fmt == self.scheme.weights else None
+        return quantize_rows(x, fmt, rule, scale=self.input_scale)
 
     def dequantize(self) -> torch.Tensor:
         """Return the weight in float32: code x block scale, times the row scale, turned back.
@@ -175,6 +197,8 @@ class QuantizedLinear:
         """
         if self.scheme.format is None:
             return self.codes.float()
+        if self._has_blocks_of_rows:
+            return self._unrotated(self.codes.float().mul_(self._scale_of_columns()))
         fmt = self._held_format(self.scheme.format)
         if self.scales is not None:
             scales = self.scales.view(torch.uint8)
@@ -195,6 +219,17 @@ class QuantizedLinear:
         weight = torch.from_numpy(dequantize(held))
         if self.scales is not None and self.row_scale is not None:
             weight.mul_(self.row_scale[:, None])
+        return self._unrotated(weight)
+
+    def _scale_of_columns(self) -> torch.Tensor:
+        """Return the scale of each element. Shapes: result [N, K]."""
+        fmt = self.scheme.format
+        assert self.scales is not None
+        assert fmt is not None
+        assert isinstance(fmt.granularity, tuple)
+        return self.scales.repeat_interleave(fmt.granularity[1], 1)[:, : self.in_features]
+
+    def _unrotated(self, weight: torch.Tensor) -> torch.Tensor:
         rotation = self.scheme.rotation
         return weight if rotation is None else rotate_rows(weight, rotation)
 
@@ -218,7 +253,7 @@ def storable(global_scale: float | np.float32) -> np.float32:
 def from_quantized(
     q: QuantizedTensor, scheme: Scheme, *, bias: torch.Tensor | None = None
 ) -> QuantizedLinear:
-    """Return the layer that holds a quantized weight; a global scale is made `storable`.
+    """Return the layer that holds a quantized weight, its global scale as it is.
 
     Shapes: q [N, K], reduced along K, packed or not.
     """
@@ -231,13 +266,17 @@ def from_quantized(
     else:
         plain = unpack(codes, element, k) if q.packed else codes
         held = torch.from_numpy(to_e4m3(plain, element)).view(torch.float8_e4m3fn)
+    if isinstance(q.format.granularity, tuple):
+        rows = np.repeat(q.scales, q.format.granularity[0], axis=0)[:n]
+        scales = torch.from_numpy(np.ascontiguousarray(rows))
+        return QuantizedLinear(scheme=scheme, codes=held, scales=scales, bias=bias)
     if q.scales.dtype == np.float32:
         row_scale = torch.from_numpy(np.broadcast_to(q.scales.reshape(-1), n).copy())
         return QuantizedLinear(scheme=scheme, codes=held, row_scale=row_scale, bias=bias)
     scales = torch.from_numpy(q.scales)
     upper = None
     if q.format.two_level:
-        one = 1.0 if q.global_scale is None else float(storable(q.global_scale))
+        one = 1.0 if q.global_scale is None else float(q.global_scale)
         upper = torch.full((n,), one, dtype=torch.float32)
         scales = scales.view(torch.float8_e4m3fn)
     return QuantizedLinear(scheme=scheme, codes=held, scales=scales, row_scale=upper, bias=bias)
@@ -246,7 +285,9 @@ def from_quantized(
 def concatenate(parts: Sequence[QuantizedLinear]) -> QuantizedLinear:
     """Return one layer whose outputs are those of the parts, one after another.
 
-    Raises: ShapeError if the parts differ in K, scheme, type, or in having a bias.
+    Of static scales of inputs the largest is taken, which clips nothing that another would not.
+
+    Raises: ShapeError if the parts differ in K, scheme, type, or in having a bias or static inputs.
     """
     if not parts:
         raise ShapeError("there is no layer to concatenate", where="parts")
@@ -257,13 +298,15 @@ def concatenate(parts: Sequence[QuantizedLinear]) -> QuantizedLinear:
             ("scheme", part.scheme, first.scheme),
             ("dtype", part.codes.dtype, first.codes.dtype),
             ("bias", part.bias is not None, first.bias is not None),
+            ("static inputs", part.input_scale is not None, first.input_scale is not None),
         ):
             if mine != other:
                 raise ShapeError(
                     f"{what} is {mine}, that of the first {other}", where=f"parts[{i}]"
                 )
     joined = {name: torch.cat([part.tensors[name] for part in parts]) for name in first.tensors}
-    return QuantizedLinear(scheme=first.scheme, **joined)
+    inputs = [part.input_scale for part in parts if part.input_scale is not None]
+    return QuantizedLinear(scheme=first.scheme, input_scale=max(inputs, default=None), **joined)
 
 
 def split(whole: QuantizedLinear, sizes: Sequence[int]) -> tuple[QuantizedLinear, ...]:
@@ -277,6 +320,10 @@ def split(whole: QuantizedLinear, sizes: Sequence[int]) -> tuple[QuantizedLinear
         )
     cuts = {name: torch.split(tensor, list(sizes)) for name, tensor in whole.tensors.items()}
     return tuple(
-        QuantizedLinear(scheme=whole.scheme, **{name: parts[i] for name, parts in cuts.items()})
+        QuantizedLinear(
+            scheme=whole.scheme,
+            input_scale=whole.input_scale,
+            **{name: parts[i] for name, parts in cuts.items()},
+        )
         for i in range(len(sizes))
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from asterope.errors import ConfigError, UnsupportedError
+from asterope.errors import ConfigError, FormatError, UnsupportedError
 from asterope.quant.fake_quant import fake_inputs, fake_weight, quantize_latent
 from asterope.quant.learned_scales import scales_shape
 from asterope.quant.linear import QuantizedLinear
@@ -74,7 +75,7 @@ class FakeQuantizedLinear(nn.Module):
                 self.weight, self.scheme, name=self.name, amax=self._amax(),
                 log2_scale=self.log2_scale,
             )  # fmt: skip
-        return QuantizedLinear(scheme=made.scheme, bias=bias, **made.tensors)
+        return dataclasses.replace(made, bias=bias)
 
     def extra_repr(self) -> str:
         """Say the shape and the scheme when the model is printed."""
@@ -101,12 +102,17 @@ def prepare_qat(
     whole name or its last part. Those that `fused` lists, where they are parts of one module, share
     what NVFP4's global scale follows from. `scheme` is as in `quant.scheme`: `mxfp4/same`.
 
-    Raises: FormatError for a scheme that does not exist; ShapeError, naming the layer, if a block
-    does not divide it; ConfigError if there is nothing to replace. The model is then as it was.
+    Raises: FormatError for a scheme that does not exist, or whose scales are of several rows;
+    ShapeError, naming the layer, if a block does not divide it; ConfigError if there is nothing to
+    replace. The model is then as it was.
     """
     plan = parse_scheme(scheme) if isinstance(scheme, str) else scheme
     if plan.weights == UNQUANTIZED:
         raise ConfigError("has nothing to train for", where=f"scheme {plan.name}")
+    if plan.format is not None and isinstance(plan.format.granularity, tuple):
+        raise FormatError(
+            f"{plan.weights} is not trained for", where=f"scheme {plan.name}", hint="use fp8_row"
+        )
     kept = set(ignore)
     layers = {
         name: layer

@@ -36,12 +36,14 @@ _Floats = npt.NDArray[np.float32]
 class Scales:
     """The scales of a weight [N, K], which its codes are found for.
 
-    Shapes: stored [N, K / block], [N, 1] or [1, 1]: codes of the scale format, or float32.
+    Shapes: stored [N, K / block], [N, 1], [1, 1] or [N / 128, K / 128]: codes of the scale format,
+    or float32.
     """
 
     stored: npt.NDArray[Any]
     global_scale: np.float32 | None
     scheme: Scheme
+    num_rows: int
 
     @property
     def format(self) -> BlockFormat:
@@ -59,7 +61,10 @@ class Scales:
 
     def per_column(self, num_columns: int) -> _Floats:
         """Return the scale of each element of a row of blocks. Shapes: [N or 1, K]."""
-        values = self.values
+        values, size = self.values, self.format.granularity
+        if isinstance(size, tuple):
+            rows = np.repeat(values, size[0], axis=0)[: self.num_rows]
+            return np.repeat(rows, size[1], axis=1)[:, :num_columns]
         return np.repeat(values, num_columns // values.shape[1], axis=1)
 
     def quantized(self, codes: npt.NDArray[np.uint8]) -> QuantizedTensor:
@@ -81,7 +86,10 @@ def rule_scales(weight: _Floats, scheme: Scheme, *, amax: float) -> Scales:
     if scheme.rule == ScaleRule.TWO_LEVEL:
         upper = float(storable(global_scale_of(amax, fmt)))
     found = quantize(weight, fmt, rule=scheme.rule, global_scale=upper)
-    return Scales(stored=found.scales, global_scale=found.global_scale, scheme=scheme)
+    return Scales(
+        stored=found.scales, global_scale=found.global_scale, scheme=scheme,
+        num_rows=len(weight),
+    )  # fmt: skip
 
 
 def least_error_scales(
@@ -89,12 +97,12 @@ def least_error_scales(
 ) -> Scales:
     """Return the scales near the rule's that lose least: the sum of importance x error^2 a block.
 
-    The rule's own is kept where no other is better. Scales of the whole tensor stay as they are.
+    The rule's own is kept where no other is better. Scales of several rows stay as they are.
 
     Shapes: weight [N, K]; importance [K].
     """
     first = rule_scales(weight, scheme, amax=amax)
-    if first.stored.shape[0] != weight.shape[0]:
+    if first.stored.shape[0] != weight.shape[0] or isinstance(first.format.granularity, tuple):
         return first
     best, least = first.stored.copy(), _errors(weight, first, importance)
     for stored in _candidates(first):

@@ -12,15 +12,18 @@ from asterope.formats import BlockFormat, block
 __all__ = ["ACTIVATIONS", "UNQUANTIZED", "WEIGHT_FORMATS", "Scheme", "scheme"]
 
 UNQUANTIZED = "none"
-WEIGHT_FORMATS = ("fp8_tensor", "fp8_row", "mxfp8", "mxfp6", "mxfp4", "mxfp4_e1m2", "nvfp4")
+WEIGHT_FORMATS = (
+    "fp8_tensor", "fp8_row", "fp8_block128", "mxfp8", "mxfp6", "mxfp4", "mxfp4_e1m2", "nvfp4",
+)  # fmt: skip
 """The formats that weights can have; each is a row of `formats.BLOCKS`."""
 ACTIVATIONS = ("bf16", "fp8", "same")
-"""Not quantized; e4m3 with a dynamic float32 scale a row; or the format of the weights."""
+"""Not quantized; e4m3 with a dynamic float32 scale a row; or the format of the weights, which for
+fp8_block128 means e4m3 with a dynamic float32 scale for each 128 elements of a row."""
 
 _MOST_ROTATED = 256
 _PLAIN_ROTATION = 32  # where a format has no blocks of its own
 _FP8_WEIGHTS = ("fp8_tensor", "fp8_row")
-_ALIASES = {"fp8": "fp8_row", "bf16": UNQUANTIZED}
+_ALIASES = {"fp8": "fp8_row", "fp8_block": "fp8_block128", "bf16": UNQUANTIZED}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,7 +97,8 @@ class Scheme:
         if name == "fp8":
             return 8.0
         fmt = block(name)
-        size = fmt.granularity if isinstance(fmt.granularity, int) else 0
+        size = fmt.granularity[1] if isinstance(fmt.granularity, tuple) else fmt.granularity
+        size = size if isinstance(size, int) else 0
         return fmt.element.bits + (fmt.scale.bits / size if size else 0)
 
     @property

@@ -26,6 +26,9 @@ from asterope.report.data import (
 from asterope.report.estimate_page import estimate_page
 from asterope.report.launch_page import launch_page
 from asterope.report.launches import launch_tables
+from asterope.report.mix_data import MixReport, MixRow, PlaceRow
+from asterope.report.mix_page import mix_page
+from asterope.report.mix_tables import mix_tables, mix_words
 from asterope.report.numbers import parameters
 from asterope.report.page import html_page
 from asterope.report.terminal import (
@@ -42,7 +45,13 @@ from asterope.report.terminal import (
     step_table,
 )
 from asterope.report.verdict import report_dict, verdict
-from asterope.report.write import REPORT_BYTES, check_directory, write_page, write_report
+from asterope.report.write import (
+    REPORT_BYTES,
+    check_directory,
+    check_file,
+    write_page,
+    write_report,
+)
 
 __all__ = [
     "REPORT_BYTES",
@@ -58,7 +67,10 @@ __all__ = [
     "LaunchReport",
     "LineShare",
     "MemoryFit",
+    "MixReport",
+    "MixRow",
     "ModelFacts",
+    "PlaceRow",
     "PowerRoof",
     "RunReport",
     "Sample",
@@ -68,6 +80,7 @@ __all__ = [
     "assumption_table",
     "break_even_table",
     "check_directory",
+    "check_file",
     "cost_table",
     "estimate_page",
     "estimate_tables",
@@ -76,6 +89,9 @@ __all__ = [
     "launch_page",
     "launch_tables",
     "memory_lines",
+    "mix_page",
+    "mix_tables",
+    "mix_words",
     "new_table",
     "notes_text",
     "parameters",

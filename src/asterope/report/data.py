@@ -175,10 +175,10 @@ class Activity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """One step of a batch on one chip; `energy_j` is the chip's alone, without host or site.
+    """One step of a batch on `num_chips` that share it; `energy_j` is theirs, without host or site.
 
     `energy_parts_j` splits it by what it is spent on; the power limit made the step `throttled_s`
-    longer.
+    longer. Operations, bytes, shares and groups are those of one chip.
     """
 
     phase: str
@@ -201,12 +201,18 @@ class Step:
     groups: tuple[LaunchGroup, ...]
     energy_parts_j: Mapping[str, float] = field(default_factory=dict)
     throttled_s: float = 0.0
+    num_chips: int = 1
     activity: Activity | None = field(default=None, metadata=_DRAWN)
+
+    @property
+    def place(self) -> str:
+        """The chip, and how many of them."""
+        return self.chip if self.num_chips == 1 else f"{self.num_chips} x {self.chip}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemoryFit:
-    """What weights and KV cache take of one chip."""
+    """What weights and KV cache take of one chip, where `num_chips` share the model."""
 
     chip: str
     batch: int
@@ -216,6 +222,14 @@ class MemoryFit:
     capacity_bytes: int
     fits: bool
     chips_needed: int
+    num_chips: int = 1
+
+    @property
+    def verb(self) -> str:
+        """Say in words whether it fits."""
+        if not self.fits:
+            return f"needs {self.chips_needed} chips"
+        return "fits" if self.num_chips == 1 else f"fits on each of {self.num_chips} chips"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -55,7 +55,8 @@ def speed_section(found: Estimate) -> str:
 def _workload(step: Step) -> str:
     unit = "sequences" if step.phase == "decode" else "prompts"
     unit = unit.removesuffix("s") if step.batch == 1 else unit
-    return f"{step.batch} {unit} of {count(step.context)} tokens"
+    where = f" on {step.num_chips} chips" if step.num_chips > 1 else ""
+    return f"{step.batch} {unit} of {count(step.context)} tokens{where}"
 
 
 def _steps_table(found: Estimate) -> str:
@@ -140,7 +141,6 @@ def memory_section(found: Estimate) -> str:
             for name, taken in (("weights", fit.weight_bytes), ("kv", fit.kv_bytes))
         ]
         verdict_class = "fits" if fit.fits else "bursts"
-        verb = "fits" if fit.fits else f"needs {fit.chips_needed} chips"
         words = (
             f": {size(fit.weight_bytes)} of weights and {size(fit.kv_bytes)} of KV cache,"
             f" {memory_share(fit)} of {size(fit.capacity_bytes)}"
@@ -148,7 +148,7 @@ def memory_section(found: Estimate) -> str:
         rows += [
             element("div", escape(fit.chip), class_="chip"),
             element("div", *parts, class_="bar"),
-            element("div", element("span", escape(verb), class_=verdict_class), escape(words)),
+            element("div", element("span", escape(fit.verb), class_=verdict_class), escape(words)),
         ]  # fmt: skip
     first = found.memory[0]
     about = (

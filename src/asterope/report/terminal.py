@@ -90,6 +90,8 @@ def accuracy_table(rows: Sequence[AccuracyRow]) -> Table:
 def step_table(steps: Sequence[Step]) -> Table:
     """Return steps with their time, speed, energy, and what bound them."""
     loads = dict.fromkeys(f"{s.phase} {s.batch} x {s.context:,} tokens" for s in steps)
+    if steps and steps[0].num_chips > 1:
+        loads[f"{steps[0].num_chips} chips share it"] = None
     table = new_table(
         f"Step time ({'; '.join(loads)})", "phase", "chip", "timed by", "scheme", ">time",
         ">tokens/s", ">energy/token", "bound by", ">of peak", ">of HBM",
@@ -110,7 +112,7 @@ def short_scheme(scheme: str) -> str:
 
 def kernel_table(step: Step) -> Table:
     """Return where the time of a step goes."""
-    title = f"Where a {step.phase} step goes ({step.chip}, {step.fidelity})"
+    title = f"Where a {step.phase} step goes ({step.place}, {step.fidelity})"
     table = new_table(title, "kernel", ">launches", ">time", ">share", "bound by")
     for group in step.groups[:_TOP_KERNELS]:
         share = group.time_s / step.time_s if step.time_s else 0.0
@@ -177,11 +179,10 @@ def memory_lines(memory: Sequence[MemoryFit]) -> Iterator[str]:
     """Say what fits where."""
     for fit in memory:
         total = fit.weight_bytes + fit.kv_bytes
-        verb = "fits" if fit.fits else f"needs {fit.chips_needed} chips"
         yield (
-            f"{fit.chip}: {verb}: {size(fit.weight_bytes)} of weights + {size(fit.kv_bytes)} of KV"
-            f" cache ({fit.batch} x {fit.context:,} tokens) = {percent(total / fit.capacity_bytes)}"
-            f" of {size(fit.capacity_bytes)}"
+            f"{fit.chip}: {fit.verb}: {size(fit.weight_bytes)} of weights"
+            f" + {size(fit.kv_bytes)} of KV cache ({fit.batch} x {fit.context:,} tokens)"
+            f" = {percent(total / fit.capacity_bytes)} of {size(fit.capacity_bytes)}"
         )
 
 

@@ -55,7 +55,7 @@ def _quality(report: RunReport) -> str:
 
 def _speed(step: Step, cost: CostRow | None) -> str:
     text = (
-        f"On {step.chip} a decode step of {step.batch} sequences takes {seconds(step.time_s)}:"
+        f"On {step.place} a decode step of {step.batch} sequences takes {seconds(step.time_s)}:"
         f" {speed(step.tokens_per_s)} tokens/s, bound by {step.bound_by}"
     )
     if cost is None:

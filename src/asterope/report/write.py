@@ -15,7 +15,7 @@ from asterope.report.data import RunReport
 from asterope.report.page import html_page
 from asterope.report.verdict import report_dict
 
-__all__ = ["REPORT_BYTES", "check_directory", "write_page", "write_report"]
+__all__ = ["REPORT_BYTES", "check_directory", "check_file", "write_page", "write_report"]
 
 REPORT_BYTES = 6_000_000
 """What a page takes, most of it the library that draws its charts."""
@@ -36,6 +36,18 @@ def check_directory(directory: Path, *, file_bytes: int = 1) -> None:
         raise OutputError(
             f"cannot write: {error.strerror}", where=str(directory), hint="choose another directory"
         ) from None
+
+
+def check_file(file: Path | None) -> None:
+    """Check before anything slow begins that a file, if one is asked for, can be written.
+
+    Raises: OutputError naming it.
+    """
+    if file is None:
+        return
+    check_directory(file.absolute().parent)
+    if file.is_dir():
+        raise OutputError("is a directory", where=str(file), hint=f"name a file: {file / 'out'}")
 
 
 def write_page(page: str, path: Path) -> None:

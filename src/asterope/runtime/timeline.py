@@ -55,14 +55,15 @@ class Timeline:
 
     def on_launch(self, launch: Launch) -> None:
         """Time a launch."""
-        self._note(launch.kernel.name, launch.grid, self._result(launch), self.tag)
+        self.note(launch.kernel.name, launch.grid, self._result(launch), self.tag)
 
     def repeat(self, launches: Sequence[TimedLaunch]) -> None:
         """Note launches of this timeline once more, after all others."""
         for timed in launches:
-            self._note(timed.name, timed.grid, timed.result, timed.tag)
+            self.note(timed.name, timed.grid, timed.result, timed.tag)
 
-    def _note(self, name: str, grid: Grid, result: Result, tag: str) -> None:
+    def note(self, name: str, grid: Grid, result: Result, tag: str) -> None:
+        """Put a launch, or what takes time without being one, after all others."""
         timed = TimedLaunch(name=name, grid=grid, start_ps=self.time_ps, result=result, tag=tag)
         self.launches.append(timed)
         if self.on_progress:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -39,21 +38,22 @@ def timed_by_operators(
 
     Raises: ChipError if the chip has no calibrated operators.
     """
-    layer = model.layers[0]
-    placed = {
-        "qkv": layer.qkv, "output": layer.output, "gate_up": layer.gate_up, "down": layer.down,
-        "head": model.head,
-    }  # fmt: skip
-    windows = itertools.cycle(model.config.windows)
-    start_ps, timed = 0, []
+    start_ps, attended, timed = 0, 0, []  # `attended` counts the layers whose attention is done
     for launch in launches:
         result = launch.result
+        if launch.name in operators.COLLECTIVES:
+            timed.append(dataclasses.replace(launch, start_ps=start_ps))
+            start_ps += result.time_ps
+            continue
         if launch.name == _ATTENTION:
-            found = _attention(model, chip, shape, next(windows))
-        elif launch.tag in placed and result.flop:
+            found = _attention(model, chip, shape, model.config.windows[attended])
+            attended += 1
+        elif launch.tag and result.flop:
             rows = shape.batch * (1 if launch.tag == "head" else shape.new_tokens)
             (rate,) = result.flop
-            found = product_time(placed[launch.tag], chip, rows=rows, rate=rate)
+            layer = model.layers[attended if launch.tag == "qkv" else attended - 1]
+            linear = model.head if launch.tag == "head" else getattr(layer, launch.tag)
+            found = product_time(linear, chip, rows=rows, rate=rate)
         else:
             found = operators.elementwise(chip, result.hbm_bytes)
         again = _result(result, found, chip)
@@ -66,7 +66,7 @@ def _attention(model: Model, chip: Chip, shape: StepShape, window: int | None) -
     config = model.config
     heads = operators.Heads(
         query=config.num_heads, key_value=config.num_kv_heads, dim=config.head_dim,
-        cache_bits=8 * model.dtype.itemsize,
+        cache_bits=8 * model.kv_dtype.itemsize,
     )  # fmt: skip
     if shape.new_tokens == 1:
         keys = min(shape.context, window or shape.context)

@@ -12,9 +12,10 @@ import torch
 from asterope import sim
 from asterope.chips import FIDELITIES, Chip, Fidelity
 from asterope.errors import ConfigError
-from asterope.llm import Linear, Model
+from asterope.llm import Linear, Model, shard
 from asterope.runtime import TimedLaunch, Timeline, listeners, simulate
 from asterope.twin.by_operator import StepShape, timed_by_operators
+from asterope.twin.exchange import Exchange
 from asterope.twin.fold import Unfolding, fold
 
 __all__ = [
@@ -54,11 +55,12 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepTime:
-    """One step of a batch on one chip.
+    """One step of a batch on one chip, or on `chips` of them that share its layers.
 
     A decode step makes one token for each sequence; a prefill reads `new_tokens` of each.
     `breakdown_ps` splits the time by what bound it and adds up to it; `energy_parts_j` splits the
-    energy by what it is spent on. The power limit made the step `throttled_ps` longer.
+    energy, that of all chips, by what it is spent on. The power limit made the step `throttled_ps`
+    longer. Operations, bytes, shares, launches and memory are those of one chip.
     """
 
     phase: Phase
@@ -66,6 +68,7 @@ class StepTime:
     fidelity: str
     model: str
     scheme: str
+    chips: int
     batch: int
     context: int
     new_tokens: int
@@ -112,7 +115,7 @@ class StepTime:
 
 def memory_of(model: Model, chip: Chip, *, batch: int, context: int) -> Memory:
     """Return what the weights and a KV cache of batch x context tokens take."""
-    per_token = model.config.kv_bytes_per_token(model.dtype.itemsize)
+    per_token = model.config.kv_bytes_per_token(model.kv_dtype.itemsize)
     return Memory(
         weight_bytes=model.weight_bytes,
         kv_bytes=per_token * batch * context,
@@ -121,7 +124,7 @@ def memory_of(model: Model, chip: Chip, *, batch: int, context: int) -> Memory:
 
 
 @torch.inference_mode()
-def time_step(
+def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and where it runs
     model: Model,
     chip: Chip,
     *,
@@ -129,17 +132,21 @@ def time_step(
     batch: int = 1,
     context: int = 1024,
     fidelity: Fidelity = "tile",
+    tensor_parallel: int = 1,
     max_events: int = 0,
     on_launch: Callable[[TimedLaunch], None] | None = None,
 ) -> StepTime:
     """Time one step of a model on a chip without computing it; the model needs no weights.
 
+    With `tensor_parallel` so many chips share each layer (`llm.shard`) and exchange what
+    `twin.exchange` says.
+
     A decode step appends one token to sequences of `context` - 1; a prefill reads `context` tokens
     at once. The launches are those of the model's own forward pass; those of a linear layer have
     its place in the model as their tag: qkv, output, gate_up, down or head.
 
-    Raises: ConfigError if there is no such phase, or batch or context are outside their limits;
-    ChipError if the chip is not described for the fidelity.
+    Raises: ConfigError if there is no such phase, batch or context are outside their limits, or
+    chips cannot share the model; ChipError if the chip is not described for the fidelity.
     """
     if phase not in get_args(Phase):
         raise ConfigError(
@@ -162,12 +169,13 @@ def time_step(
         )  # fmt: skip
     new_tokens = 1 if phase == "decode" else context
     shape = StepShape(batch=batch, context=context, new_tokens=new_tokens)
-    shape_only = model.on_meta()
+    shape_only = shard(model.on_meta(), tensor_parallel)
+    exchange = Exchange(chip, tensor_parallel, fidelity)
     played: sim.Fidelity = "tile" if fidelity == "tile" else "roofline"
     is_heard = bool(listeners())  # whoever else listens is told of every launch
     with simulate(chip, values=False, fidelity=played, max_events=max_events) as timeline:
         timeline.on_progress = on_launch
-        _run(shape_only, shape, timeline, folds=not is_heard)
+        _run(shape_only, shape, timeline, exchange, folds=not is_heard)
     if fidelity == "operator":
         timeline.launches[:] = timed_by_operators(timeline.launches, shape_only, chip, shape)
     flop = sum(t.result.total_flop for t in timeline.launches)
@@ -177,27 +185,31 @@ def time_step(
         for name, amount in t.result.flop.items()
     )
     moved = sum(t.result.hbm_bytes for t in timeline.launches)
-    time_s = timeline.time_s
+    time_s, energy_j = timeline.time_s, timeline.energy_j
     return StepTime(
         phase=phase, chip=f"{chip.name}:{chip.profile}", fidelity=fidelity, model=model.name,
-        scheme=model.scheme, batch=batch, context=context, new_tokens=new_tokens,
-        time_s=time_s, energy_j=timeline.energy_j, energy_parts_j=timeline.energy_parts_j(),
+        scheme=model.described, chips=tensor_parallel,
+        batch=batch, context=context, new_tokens=new_tokens,
+        time_s=time_s, energy_j=None if energy_j is None else tensor_parallel * energy_j,
+        energy_parts_j={k: tensor_parallel * v for k, v in timeline.energy_parts_j().items()},
         breakdown_ps=timeline.breakdown_ps(), throttled_ps=timeline.throttled_ps,
         flop=flop, hbm_bytes=moved, peak_share=peak_s / time_s,
         bandwidth_share=moved / chip.hbm.bandwidth_bytes_per_s / time_s,
         launches=tuple(timeline.launches),
-        memory=memory_of(model, chip, batch=batch, context=context),
+        memory=memory_of(shape_only, chip, batch=batch, context=context),
     )  # fmt: skip
 
 
-def _run(model: Model, shape: StepShape, timeline: Timeline, *, folds: bool) -> None:
+def _run(
+    model: Model, shape: StepShape, timeline: Timeline, exchange: Exchange, *, folds: bool
+) -> None:
     """Put the launches of a forward pass on a timeline; with `folds`, run equal layers once."""
     run, order = fold(model) if folds else (model, tuple(range(len(model.layers))))
     unfolding = Unfolding(order, timeline)
     cache = run.new_cache(shape.batch, shape.context)
     cache.length = shape.context - shape.new_tokens
     tokens = torch.empty((shape.batch, shape.new_tokens), dtype=torch.int64, device="meta")
-    _placed(run, timeline).forward(
+    _placed(run, timeline, exchange).forward(
         tokens, cache, last_only=True, between_layers=unfolding.between_layers
     )
 
@@ -209,6 +221,7 @@ class _Placed:
     inner: Linear
     place: str
     timeline: Timeline
+    exchange: Exchange
 
     @property
     def num_bytes(self) -> int:
@@ -217,16 +230,18 @@ class _Placed:
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         self.timeline.tag = self.place
         try:
-            return self.inner.apply(x)
+            made = self.inner.apply(x)
         finally:
             self.timeline.tag = ""
+        self.exchange.after(self.place, made, self.timeline)
+        return made
 
 
-def _placed(model: Model, timeline: Timeline) -> Model:
+def _placed(model: Model, timeline: Timeline, exchange: Exchange) -> Model:
     """Return the model with the same layers, each of which says where it is."""
 
     def place(name: str, inner: Linear) -> _Placed:
-        return _Placed(inner, name, timeline)
+        return _Placed(inner, name, timeline, exchange)
 
     layers = [layer.with_linears(place) for layer in model.layers]
     return dataclasses.replace(model, layers=layers, head=place("head", model.head))

@@ -165,3 +165,24 @@ def test_models_lists_all_published_configurations(asterope):
     assert [row["name"] for row in rows] == list(llm.published_names())
     assert all(row["can_be_simulated"] or row["reason"] for row in rows)
     assert "llama-3.1-70b" in asterope("models").out
+
+
+def test_chips_share_a_step_its_energy_and_its_price(asterope, checkpoint):
+    words = (checkpoint, *FAST, "--compare", "", "--tensor-parallel", "2", "--price", "1.5")
+    found = asterope("cost", *words, "--json").json
+    for row, cost in zip(found["steps"], found["costs"], strict=True):
+        assert row["num_chips"] == cost["num_chips"] == 2
+        per_hour = row["tokens_per_s"] * 3600 * cost["utilisation"]
+        assert cost["usd_per_mtok"] == pytest.approx(2 * 1.5 / per_hour * 1e6)
+        assert row["breakdown_s"]["network"] > 0
+    assert found["memory"][0]["num_chips"] == 2
+    shown = asterope("cost", *words).out
+    assert "2 chips share it" in shown
+    assert "fits on each of 2 chips" in shown
+
+
+def test_chips_that_cannot_share_a_model_are_refused(asterope, checkpoint):
+    ended = asterope("simulate", checkpoint, *FAST, "--tensor-parallel", "7")
+    assert ended.code != 0
+    assert "cannot be shared by 7 chips" in ended.error
+    assert "tensor_parallel" in asterope("cost", checkpoint, "--tensor-parallel", "0").error

@@ -16,6 +16,7 @@ COMMANDS = (
     "quantize",
     "train",
     "eval",
+    "sensitivity",
     "generate",
     "simulate",
     "cost",
@@ -23,6 +24,7 @@ COMMANDS = (
     "chips show",
     "models",
 )
+SLOW = ("cost", "eval", "run", "sensitivity", "simulate")
 SLOW = ("cost", "eval", "run", "simulate", "train")
 WEIGHTS = "stdlib-llama"
 

@@ -7,7 +7,7 @@ import torch
 
 from asterope.errors import OutputError
 from asterope.llm import KeptLayers, load_model, quantize_layers
-from asterope.quant import algorithm, scheme
+from asterope.quant import Mix, QuantizedLinear, algorithm, scheme
 from llm_checkpoints import raw_config, write_checkpoint
 
 CONFIG = raw_config(
@@ -46,14 +46,23 @@ def quantized(model, windows, kept, plan="nvfp4+h", *, until=None):
             raise KilledError
 
     kept.keep = note
-    made = quantize_layers(model, scheme(plan), algorithm("awq_gptq"), windows, kept=kept)
+    plan = scheme(plan) if isinstance(plan, str) else plan
+    made = quantize_layers(model, plan, algorithm("awq_gptq"), windows, kept=kept)
     return made, written
+
+
+def tensors_of(linear):
+    """Tensors of a plain or a quantized layer by name."""
+    if isinstance(linear, QuantizedLinear):
+        return linear.tensors
+    named = {"weight": linear.weight, "bias": linear.bias}
+    return {name: tensor for name, tensor in named.items() if tensor is not None}
 
 
 def bytes_of(model):
     for layer in model.layers:
         for place in PLACES:
-            for name, tensor in getattr(layer, place).tensors.items():
+            for name, tensor in tensors_of(getattr(layer, place)).items():
                 yield f"{place}.{name}", tensor.contiguous().view(torch.uint8)
         yield from ((name, getattr(layer, name).contiguous().view(torch.uint8)) for name in NORMS)
 
@@ -64,7 +73,10 @@ def same(a, b):
     return all(x[0] == y[0] and torch.equal(x[1], y[1]) for x, y in pairs)
 
 
-@pytest.mark.parametrize("plan", ["nvfp4+h", "mxfp6", "fp8"])
+MIX = Mix.everywhere(scheme("mxfp4"), 3).replaced(0, "gate_up", None).replaced(2, "qkv", None)
+
+
+@pytest.mark.parametrize("plan", ["nvfp4+h", "mxfp6", "fp8", pytest.param(MIX, id="mix")])
 def test_what_was_done_is_not_done_again(model, windows, tmp_path, plan):
     whole, _ = quantized(model, windows, KeptLayers(tmp_path / "whole", "a"), plan)
     with pytest.raises(KilledError):

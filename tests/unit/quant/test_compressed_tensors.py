@@ -59,7 +59,7 @@ def test_library_reads_our_configuration_and_we_read_what_it_writes(plan, librar
 # fp8 weights alone have two names for one layout there.
 @pytest.mark.parametrize(
     "plan",
-    [plan for plan in SCHEMES if plan.name not in ("fp8_tensor", "fp8_row")],
+    [plan for plan in SCHEMES if plan.name not in ("fp8_tensor", "fp8_row", "fp8_block128")],
     ids=lambda plan: plan.name,
 )
 def test_library_infers_the_format_that_we_name(plan, library):
@@ -119,6 +119,7 @@ def float_scales(stored):
         ("MXFP8A16", Scheme(weights="mxfp8")),
         ("MXFP8", Scheme(weights="mxfp8", activations="same")),
         ("FP8_DYNAMIC", Scheme(weights="fp8_row", activations="fp8")),
+        ("FP8_BLOCK", Scheme(weights="fp8_block128", activations="same")),
     ],
 )
 def test_presets_of_the_library_are_read(preset, text, library):
@@ -136,3 +137,23 @@ def test_library_refuses_e1m2_instead_of_reading_it_as_e2m1(library):
     config = quantization_config(Scheme(weights="mxfp4_e1m2"), [])
     with pytest.raises(ValueError, match="format"):
         quantization.QuantizationConfig.model_validate(config)
+
+
+@pytest.mark.parametrize(
+    ("preset", "plan"),
+    [
+        ("FP8", Scheme(weights="fp8_tensor", activations="fp8")),
+        ("NVFP4", Scheme(weights="nvfp4", activations="same")),
+    ],
+)
+def test_static_inputs_are_those_of_the_library_s_preset(preset, plan, library):
+    _, quantization = library
+    config = quantization_config(plan, ["lm_head"], static_inputs=True)
+    ours = quantization.QuantizationConfig.model_validate(config).config_groups["group_0"]
+    theirs = quantization.preset_name_to_scheme(preset, ["Linear"])
+    for found, wanted in (
+        (ours.weights, theirs.weights),
+        (ours.input_activations, theirs.input_activations),
+    ):
+        for field in ("num_bits", "type", "strategy", "group_size", "dynamic", "symmetric"):
+            assert getattr(found, field) == getattr(wanted, field), field

@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from asterope.errors import CheckpointError, ConfigError, ShapeError, UnsupportedError
+from asterope.errors import (
+    CheckpointError,
+    ConfigError,
+    FormatError,
+    ShapeError,
+    UnsupportedError,
+)
 from asterope.quant import (
     ACTIVATIONS,
     WEIGHT_FORMATS,
@@ -29,6 +35,7 @@ SCHEMES = list(
     dict.fromkeys(
         Scheme(weights=weights, activations=activations, rotation=rotation)
         for weights in WEIGHT_FORMATS
+        if weights != "fp8_block128"  # whose scales are of several rows: refused, below
         for activations in ACTIVATIONS
         for rotation in (None, 16)
     )
@@ -235,6 +242,14 @@ def test_a_weight_that_diverged_is_named():
     with pytest.raises(CheckpointError, match=r"element \[3, 4\] is nan") as caught:
         layer(inputs())
     assert caught.value.where == "w"
+
+
+def test_scales_of_several_rows_are_refused():
+    model = nn.Sequential(nn.Linear(128, 128))
+    with pytest.raises(FormatError) as raised:
+        prepare_qat(model, "fp8_block/same")
+    assert raised.value.hint == "use fp8_row"
+    assert type(model[0]) is nn.Linear
 
 
 def test_a_weight_elsewhere_is_named():

@@ -1,6 +1,7 @@
 """Layers to tensors and configuration and back; damaged checkpoints."""
 
 import copy
+import dataclasses
 import json
 
 import pytest
@@ -17,6 +18,7 @@ from asterope.quant import (
     parse_quantization_config,
     quantization_config,
     quantize_weight,
+    read_layout,
     split,
     to_tensors,
 )
@@ -86,6 +88,10 @@ def test_nvfp4_without_upper_level_is_loaded_back():
         ("mxfp6", {"weight_packed": ("uint8", [N, 48]), "weight_scale": ("uint8", [N, 2])}),
         ("mxfp4", {"weight_packed": ("uint8", [N, 32]), "weight_scale": ("uint8", [N, 2])}),
         ("mxfp4_e1m2", {"weight_packed": ("uint8", [N, 32]), "weight_scale": ("uint8", [N, 2])}),
+        (
+            "fp8_block128",
+            {"weight": ("float8_e4m3fn", [N, K]), "weight_scale": ("float32", [1, 1])},
+        ),
         (
             "nvfp4",
             {
@@ -173,6 +179,8 @@ def with_code(code, place):
         ("nvfp4", "weight_scale", with_code(0x81, (2, 1)), "the code at [2, 1] is NaN, or neg"),
         ("fp8_row", "weight_scale", lambda t: t.fill_(torch.nan), "scale 0 is nan"),
         ("fp8_tensor", "weight_scale", lambda t: -t, "scale 0 is -"),
+        ("fp8_block128", "weight_scale", lambda t: -t, "scale 0 is -"),
+        ("fp8_block128", "weight_scale", lambda t: t[0], "has shape [1], not [1, 1]"),
         ("nvfp4", "weight_global_scale", lambda t: t * 0, "0.0 is outside"),
         ("nvfp4", "weight_global_scale", lambda t: t * torch.nan, "nan is outside"),
     ],
@@ -213,6 +221,63 @@ def test_configuration_of_another_writer_has_the_default_rule_and_may_ignore_not
     assert parse_quantization_config(config) == (Scheme(weights="mxfp4", rule="even"), ())
 
 
+ROOT = "quantization_config"
+GROUP = f"{ROOT}.config_groups.group_0"
+INPUTS = "config_groups.group_0.input_activations"
+PARTS = "config_groups.group_0.weights"
+
+
+def changed(path, value, weights="mxfp4"):
+    """The configuration of a scheme with one field set, or removed where the value is None."""
+    config = copy.deepcopy(quantization_config(Scheme(weights=weights, activations="same"), []))
+    *folders, last = path.split(".")
+    place = config
+    for folder in folders:
+        place = place[folder]
+    place[last] = value
+    return config
+
+
+STATIC = [
+    (Scheme(weights="fp8_tensor", activations="fp8"), "input_scale", 0.01, 0.01),
+    (Scheme(weights="mxfp4", activations="fp8"), "input_scale", 0.01, 0.01),
+    (Scheme(weights="nvfp4", activations="same"), "input_global_scale", 0.004, 250.0),
+]
+
+
+@pytest.mark.parametrize(("plan", "key", "scale", "stored"), STATIC)
+def test_static_scales_of_inputs_are_stored_and_read(plan, key, scale, stored):
+    config = json.loads(json.dumps(quantization_config(plan, [], static_inputs=True)))
+    layout = read_layout(config)
+    assert layout.plan(1) == plan
+    layer = quantize_weight(torch.randn(N, K), plan, name=NAME)
+    layer = dataclasses.replace(layer, input_scale=float(torch.tensor(scale)))
+    tensors = to_tensors(NAME, layer)
+    torch.testing.assert_close(tensors[f"{NAME}.{key}"], torch.tensor([stored]))
+    again = layout.layer(NAME, tensors, {})
+    assert again.input_scale == pytest.approx(scale, rel=2**-22)
+    assert to_tensors(NAME, again)[f"{NAME}.{key}"] == tensors.pop(f"{NAME}.{key}")
+    with pytest.raises(CheckpointError, match="is missing"):
+        layout.layer(NAME, tensors, {})
+
+
+@pytest.mark.parametrize("place", [(), ("config_groups", "group_0"), (INPUTS,), (PARTS,)])
+def test_fields_that_are_not_understood_are_not_ignored(place):
+    for quiet in (None, False, [], {}, ""):
+        assert parse_quantization_config(changed(".".join([*place, "later"]), quiet))
+    with pytest.raises(UnsupportedError, match="not understood") as caught:
+        parse_quantization_config(changed(".".join([*place, "later"]), {"rotated": True}))
+    assert caught.value.where == ".".join([ROOT, *place, "later"])
+
+
+def test_blocks_of_another_size_are_refused():
+    args = quantization_config(Scheme(weights="fp8_block128"), [])
+    args["config_groups"]["group_0"]["weights"]["block_structure"] = [128, 64]
+    with pytest.raises(UnsupportedError) as caught:
+        parse_quantization_config(args)
+    assert caught.value.where == f"{GROUP}.weights.block_structure"
+
+
 def test_nvfp4_preset_with_local_activations_is_read():
     config = quantization_config(Scheme(weights="nvfp4", activations="same"), [])
     config["config_groups"]["group_0"]["input_activations"]["dynamic"] = "local"
@@ -231,25 +296,6 @@ def test_names_of_fp8_by_other_versions_are_read():
 def test_unquantized_scheme_has_no_configuration():
     with pytest.raises(FormatError, match="has no quantization_config"):
         quantization_config(Scheme(weights="none"), [])
-
-
-ROOT = "quantization_config"
-GROUP = f"{ROOT}.config_groups.group_0"
-
-
-def changed(path, value, weights="mxfp4"):
-    """The configuration of a scheme with one field set, or removed where the value is None."""
-    config = copy.deepcopy(quantization_config(Scheme(weights=weights, activations="same"), []))
-    *folders, last = path.split(".")
-    place = config
-    for folder in folders:
-        place = place[folder]
-    place[last] = value
-    return config
-
-
-INPUTS = "config_groups.group_0.input_activations"
-PARTS = "config_groups.group_0.weights"
 
 
 @pytest.mark.parametrize(
@@ -301,3 +347,12 @@ def test_configuration_that_is_not_valid_names_the_field(path, value, where, wha
         parse_quantization_config(changed(path, value))
     assert caught.value.where == where
     assert what in caught.value.what
+
+
+def test_groups_with_static_and_with_dynamic_inputs_are_refused_together():
+    plan = Scheme(weights="fp8_tensor", activations="fp8")
+    config = quantization_config(plan, [], static_inputs=True)
+    other = copy.deepcopy(quantization_config(plan, [])["config_groups"]["group_0"])
+    config["config_groups"]["group_1"] = other | {"targets": ["re:.*down_proj"]}
+    with pytest.raises(UnsupportedError, match="static and dynamic inputs"):
+        read_layout(config)

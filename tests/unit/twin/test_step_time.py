@@ -9,7 +9,7 @@ import torch
 
 from asterope.chips import get, maia200, replace
 from asterope.errors import ChipError, ConfigError
-from asterope.llm import load_model, model_from_config, published_config
+from asterope.llm import load_model, model_from_config, published_config, with_cache
 from asterope.quant import WEIGHT_FORMATS, scheme
 from asterope.twin import time_step
 from llm_checkpoints import LLAMA, write_checkpoint
@@ -321,3 +321,17 @@ def test_an_option_outside_its_limits_is_named(options, where, says):
     assert caught.value.where == where
     assert says in caught.value.what
     assert caught.value.hint or where == "batch"
+
+
+# -- KV cache in fp8 -------------------------------------------------------------------------------
+@pytest.mark.parametrize(("chip", "fidelity"), [("maia200", "tile"), ("h100", "operator")])
+def test_a_cache_in_fp8_halves_its_memory_and_what_a_long_context_costs(chip, fidelity):
+    asked = {"batch": 64, "context": 4096, "fidelity": fidelity}
+    wide, narrow = (
+        time_step(with_cache(small(), name), get(chip), **asked) for name in ("auto", "fp8")
+    )
+    assert narrow.memory.kv_bytes * 2 == wide.memory.kv_bytes
+    saved_s = wide.time_s - narrow.time_s
+    least_s = narrow.memory.kv_bytes / get(chip).hbm.bandwidth_bytes_per_s
+    assert least_s < saved_s < 2.5 * least_s  # reads under way fill half of Maia's bandwidth
+    assert narrow.scheme.endswith("8-bit KV cache")

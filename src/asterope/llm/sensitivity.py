@@ -1,0 +1,90 @@
+"""What each place of each layer loses in each format, when it alone is quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from asterope.llm.layers import Layer
+from asterope.llm.model import Model
+from asterope.llm.ptq import check_plain, input_sums, quantize_layer
+from asterope.llm.quality import Quality, Reference
+from asterope.llm.states import MAX_BATCH_TOKENS, States
+from asterope.quant import PLACES, Algorithm, InputSums, Scheme
+
+__all__ = ["PlaceLoss", "place_losses"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlaceLoss:
+    """How good the original is with one place quantized to a scheme, and the rest as it was."""
+
+    layer: int
+    place: str
+    scheme: Scheme
+    quality: Quality
+
+
+@torch.inference_mode()
+def place_losses(
+    model: Model,
+    reference: Reference,
+    candidates: Mapping[str, Sequence[Scheme]],
+    algorithm: Algorithm,
+    *,
+    windows: torch.Tensor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[PlaceLoss, ...]:
+    """Quantize each place alone to each of its candidates, and score it against the original.
+
+    `candidates` are those of each place. `windows` are what an algorithm that looks at text is
+    calibrated on: a place sees the inputs that the original gives it. `progress(done, total)`
+    counts layers that are run.
+
+    Shapes: windows [S, T].
+    Cost: each of a place's candidates runs the layers from its own on; the states of all windows
+    and the curvature of one layer's inputs are held.
+
+    Raises: as `quantize_layers`.
+    """
+    check_plain(model)
+    num_layers, num_candidates = len(model.layers), sum(map(len, candidates.values()))
+    total, done = num_candidates * num_layers * (num_layers + 1) // 2, 0
+    states = [States.start(model, batch.windows) for batch in reference.batches]
+    seen: list[States] = []
+    if windows is not None:
+        model.check_tokens(windows.flatten().tolist(), where="calibration text")
+        parts = windows.split(max(1, MAX_BATCH_TOKENS // windows.shape[1]))  # type: ignore[no-untyped-call]
+        seen = [States.start(model, part) for part in parts]
+    losses = []
+    for index, layer in enumerate(model.layers):
+        # Rounding to nearest looks at no sums.
+        sums = {place: InputSums(0, name=place) for place in PLACES}
+        if algorithm.needs_text:
+            sums = input_sums(model, index, layer, seen)
+        for place, schemes in candidates.items():
+            for scheme in schemes:
+                alone = dict.fromkeys(PLACES) | {place: scheme}
+                changed = quantize_layer(model, index, layer, alone, algorithm, sums)
+                quality = reference.score(_finished(model, index, changed, reference, states))
+                losses.append(PlaceLoss(layer=index, place=place, scheme=scheme, quality=quality))
+                done += num_layers - index
+                if progress:
+                    progress(done, total)
+        for state in (*states, *seen):
+            state.advance(model, index, layer)
+    return tuple(losses)
+
+
+def _finished(
+    model: Model, index: int, changed: Layer, reference: Reference, states: Sequence[States]
+) -> Iterator[torch.Tensor]:
+    """Yield the log-probabilities of each batch with a layer changed, from that layer on."""
+    layers = [changed, *model.layers[index + 1 :]]
+    for batch, before in zip(reference.batches, states, strict=True):
+        state = before.copy()
+        for number, layer in enumerate(layers, start=index):
+            state.advance(model, number, layer)
+        yield batch.log_probabilities(model.finish(state.residual, state.branch))

@@ -233,8 +233,8 @@ def load(
     """
     directory = checkpoint_directory(path)
     source = Source(
-        name=directory.resolve().name, where=str(path), config=llm.read_config(directory),
-        directory=directory,
+        name=directory.resolve().name, where=str(path),
+        config=llm.read_checkpoint_config(directory), directory=directory,
     )  # fmt: skip
     model = llm.load_model(directory, dtype=dtype, progress=progress)
     model.name = source.name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from asterope import llm
 from asterope.api.calibration import Calibration
@@ -30,14 +31,15 @@ class Scored:
     left_out: tuple[str, ...]
 
 
-def score_formats(
+def score_formats(  # noqa: PLR0913 - what is scored, on what, and how it is made
     original: LanguageModel, schemes: Mapping[str, Plan | None], text: ScoredText, *,
     chosen: str = "", context: int = _CONTEXT, calibration: Calibration | None = None,
-    progress: Progress = silent,
+    kv: str = "auto", calibrate: Path | None = None, progress: Progress = silent,
 ) -> Scored:  # fmt: skip
     """Quantize an original to each scheme, and score all on the same windows of a text.
 
-    With a calibration each is quantized by its algorithm.
+    With a calibration each is quantized by its algorithm; with `kv` all but the original have a KV
+    cache in that format, whose scales come from the text `calibrate` (`LanguageModel.with_cache`).
 
     A scheme whose block does not divide a layer is left out, unless it is the chosen one.
 
@@ -50,6 +52,8 @@ def score_formats(
         report = functools.partial(progress, f"quantize to {name}")
         try:
             models[name] = with_scheme(original, scheme, report, calibration)
+            if kv != "auto":
+                models[name] = models[name].with_cache(kv, calibrate=calibrate)
         except (ShapeError, FormatError) as error:
             if name == chosen:
                 raise

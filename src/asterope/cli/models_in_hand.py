@@ -37,8 +37,10 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     activations: opt.Activations = "bf16",
     rule: opt.Rule = None,
     algorithm: opt.Algorithm = None,
+    recipe: opt.Recipe = None,
     calibrate: opt.Calibrate = None,
     calibration_windows: opt.CalibrationWindows = 64,
+    kv: opt.KvCache = "auto",
     dtype: opt.Dtype = None,
     budget: opt.Budget = None,
     formats: opt.MixedFormats = None,
@@ -62,21 +64,28 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
 
     Example: `asterope quantize stdlib-llama -o by-gptq --format nvfp4/same --algorithm gptq`
 
+    Example: `asterope quantize stdlib-llama -o best --recipe mxfp4-best`
+
     Example: `asterope quantize stdlib-llama -o mixed --budget "ppl<1.02x" --formats mxfp4,fp8`
     """
     need_torch("quantize")
-    _check_budget(budget, fmt or rule, formats)
+    _check_budget(budget, fmt or rule or recipe, formats)
+    if recipe is not None and (fmt, rule, algorithm, activations) != (None, None, None, "bf16"):
+        raise ConfigError("chooses formats and algorithm", where="--recipe", hint="give it alone")
     with progress_bars() as progress:
-        from asterope import api
-        from asterope.quant import parse_budget
+        from asterope import api, quant
 
         api.check_target(out)
-        limit = None if budget is None else parse_budget(budget)
+        limit = None if budget is None else quant.parse_budget(budget)
         schemes = mixed_schemes(formats, activations)
         timed = api.EstimateOptions(chip=chip, batch=batch, context=context)
         scheme: Plan | None = api.resolve_scheme(fmt, activations=activations, rule=rule)
         original = api.load(checkpoint, dtype=dtype, progress=functools.partial(progress, "load"))
-        if original.scheme is not None and (fmt, algorithm, calibrate) == (None,) * 3:
+        if recipe is not None:
+            chosen = quant.recipe(recipe)
+            scheme, algorithm = chosen.scheme, chosen.algorithm
+            kv = chosen.kv if kv == "auto" else kv
+        elif original.scheme is not None and (fmt, algorithm, calibrate) == (None,) * 3:
             scheme = original.scheme
         calibration = api.read_calibration(
             original, algorithm, calibrate, num_windows=calibration_windows
@@ -92,13 +101,17 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
             model, measured = within_budget(
                 original, limit, schemes, scored, timed, calibration, progress
             )
+        if kv != "auto":
+            model = model.with_cache(
+                kv, calibrate=calibrate, progress=functools.partial(progress, "KV cache")
+            )
         directory = model.save(
             out, progress=functools.partial(progress, "read back"), kept_in=kept_in
         )
     before, after = original.model.weight_bytes, model.model.weight_bytes
     if as_json:
         write_json({
-            "directory": str(directory), "scheme": model.model.scheme or "unquantized",
+            "directory": str(directory), "scheme": model.model.described or "unquantized",
             "weight_bytes": after, "original_weight_bytes": before,
             "calibrated_on": calibration.what if calibration else None,
             "notes": list(original.source.notes),
@@ -106,7 +119,7 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         })  # fmt: skip
         return
     write(f"{directory}\n")
-    say(f"{model.model.scheme or 'unquantized'}: {before:,} to {after:,} bytes of weights")
+    say(f"{model.model.described or 'unquantized'}: {before:,} to {after:,} bytes of weights")
     if calibration:
         say(f"calibrated on {calibration.what}")
     _say_notes(original)
@@ -138,6 +151,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     algorithm: opt.Algorithm = None,
     calibrate: opt.Calibrate = None,
     calibration_windows: opt.CalibrationWindows = 64,
+    kv: opt.KvCache = "auto",
     dtype: opt.Dtype = None,
     as_json: opt.AsJson = False,
 ) -> None:  # fmt: skip
@@ -146,23 +160,27 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     Example: `asterope eval stdlib-llama --format mxfp4,nvfp4,fp8`
 
     Example: `asterope eval stdlib-llama --format mxfp4,mxfp4/same --algorithm gptq`
+
+    Example: `asterope eval stdlib-llama --format bf16,fp8 --kv fp8`
     """
     need_torch("eval")
     with progress_bars() as progress:
         from asterope import api
 
-        names = opt.listed(formats)
-        schemes = [api.resolve_scheme(name, activations=activations) for name in names]
+        names = opt.listed(formats) or (("bf16",) if kv != "auto" else ())
+        schemes = {name: api.resolve_scheme(name, activations=activations) for name in names}
         original = api.load(checkpoint, dtype=dtype, progress=functools.partial(progress, "load"))
         calibration = api.read_calibration(
             original, algorithm, calibrate, num_windows=calibration_windows
         )
         scored = api.score_formats(
             original,
-            {scheme.name: scheme for scheme in schemes if scheme is not None},
+            {s.name if s else n: s for n, s in schemes.items() if s or kv != "auto"},
             api.text_of(original, text, max_tokens=max_text_tokens),
             context=context,
             calibration=calibration,
+            kv=kv,
+            calibrate=calibrate,
             progress=progress,
         )
     if as_json:

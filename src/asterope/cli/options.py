@@ -47,6 +47,7 @@ __all__ = [
     "PrefillBatch",
     "Price",
     "Pue",
+    "Recipe",
     "Rule",
     "TensorParallel",
     "TextFile",
@@ -100,6 +101,14 @@ Algorithm = Annotated[
         help="rtn: round to nearest. mse: the block scales that lose least on the text. gptq:"
         " these, and columns make up for each other's errors. awq, awq_gptq: the same after"
         " inputs are equalized. Default: gptq with --calibrate, else rtn.",
+    ),
+]  # fmt: skip
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", rich_help_panel=_CALIBRATE,
+        help="Format, algorithm and KV cache in one: fp8, mxfp8, or mxfp4 or nvfp4 with -weights,"
+        " -best or -fast.",
     ),
 ]  # fmt: skip
 Calibrate = Annotated[

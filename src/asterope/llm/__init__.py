@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from asterope.llm.distillation import Trained, TrainingPlan, distill, distillation_loss
     from asterope.llm.kept_layers import KeptLayers
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
-    from asterope.llm.load import load_model, model_from_config, projections
+    from asterope.llm.load import (
+        load_model,
+        model_from_config,
+        projections,
+        read_checkpoint_config,
+    )
     from asterope.llm.model import Model
     from asterope.llm.ptq import quantize_layers
     from asterope.llm.quality import Quality, Reference, evaluate
@@ -72,6 +77,7 @@ __all__ = [
     "published_model",
     "published_names",
     "quantize_layers",
+    "read_checkpoint_config",
     "read_config",
     "sample",
     "shard",
@@ -87,7 +93,7 @@ _MODULE_OF = {
         "distillation": ("Trained", "TrainingPlan", "distill", "distillation_loss"),
         "kept_layers": ("KeptLayers",),
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),
-        "load": ("load_model", "model_from_config", "projections"),
+        "load": ("load_model", "model_from_config", "projections", "read_checkpoint_config"),
         "model": ("Model",),
         "ptq": ("quantize_layers",),
         "quality": ("Quality", "Reference", "evaluate"),

@@ -303,7 +303,7 @@ def test_unquantized_scheme_has_no_configuration():
     [
         ("quant_method", "gptq", f"{ROOT}.quant_method", "'gptq' cannot be read; compressed-"),
         ("quantization_status", "initialized", f"{ROOT}.quantization_status", "compressed or froz"),
-        ("kv_cache_scheme", {"num_bits": 8}, f"{ROOT}.kv_cache_scheme", "null can"),
+        ("kv_cache_scheme", {"num_bits": 8}, f"{ROOT}.kv_cache_scheme.type", "float can"),
         (
             "transform_config",
             {"config_groups": {}},
@@ -349,10 +349,15 @@ def test_configuration_that_is_not_valid_names_the_field(path, value, where, wha
     assert what in caught.value.what
 
 
-def test_groups_with_static_and_with_dynamic_inputs_are_refused_together():
+def test_each_group_has_static_inputs_or_dynamic_ones_as_it_says():
     plan = Scheme(weights="fp8_tensor", activations="fp8")
     config = quantization_config(plan, [], static_inputs=True)
     other = copy.deepcopy(quantization_config(plan, [])["config_groups"]["group_0"])
     config["config_groups"]["group_1"] = other | {"targets": ["re:.*down_proj"]}
-    with pytest.raises(UnsupportedError, match="static and dynamic inputs"):
-        read_layout(config)
+    layout = read_layout(config)
+    assert layout.plan(2) == plan
+    down, up = (f"model.layers.0.mlp.{name}_proj" for name in ("down", "up"))
+    layer = quantize_weight(torch.randn(N, K), plan, name=NAME)
+    assert layout.layer(down, to_tensors(down, layer), {}).input_scale is None
+    with pytest.raises(CheckpointError, match="is missing"):
+        layout.layer(up, to_tensors(up, layer), {})

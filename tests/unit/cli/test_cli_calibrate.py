@@ -158,3 +158,27 @@ def test_a_command_killed_at_any_moment_goes_on_to_the_same_bytes(asterope, chec
     for file in ("model.safetensors", "config.json"):
         assert (tmp_path / "part" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     assert not list(tmp_path.glob(".part*"))
+
+
+def test_a_recipe_is_format_algorithm_and_cache_in_one(asterope, checkpoint, text):
+    command = ["quantize", checkpoint, "--calibrate", text, "--calibration-windows", "2"]
+    found = asterope(*command, "-o", "best", "--recipe", "mxfp4-best", "--json").json
+    assert found["scheme"] == "mxfp4 weights, fp8 activations, awq_gptq, 8-bit KV cache"
+    parts = ["--format", "mxfp4/fp8", "--algorithm", "awq_gptq", "--kv", "fp8"]
+    assert asterope(*command, "-o", "parts", *parts, "--json").json["scheme"] == found["scheme"]
+
+
+def test_a_recipe_goes_alone(asterope, checkpoint):
+    command = ["quantize", checkpoint, "-o", "out", "--recipe", "mxfp4-bets"]
+    assert "did you mean mxfp4-best" in asterope(*command).error
+    assert "chooses formats and algorithm" in asterope(*command, "--format", "nvfp4").error
+    assert "chooses the formats" in asterope(*command, "--budget", "ppl<1.1x").error
+
+
+def test_caches_are_scored_beside_the_original(asterope, checkpoint, text):
+    found = asterope(
+        "eval", checkpoint, "--text", text, "--kv", "fp8", "--calibrate", text, "--json",
+        "--algorithm", "mse",
+    ).json  # fmt: skip
+    assert [row["format"] for row in found["rows"]] == ["original", "bf16"]
+    assert found["rows"][1]["kl"] > 0

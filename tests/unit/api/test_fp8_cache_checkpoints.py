@@ -1,0 +1,102 @@
+"""KV caches in fp8: calibrated, saved as compressed-tensors has them, and read again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import asterope as ast
+from asterope.errors import CheckpointError, UnsupportedError
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    file = tmp_path_factory.mktemp("text") / "text.txt"
+    file.write_text("if a < b:\n    return [c for c in d]\n" * 200)
+    return file
+
+
+@pytest.fixture(scope="module")
+def small(model, text):
+    """A quantized model whose cache is in fp8."""
+    return model.quantize("mxfp4/fp8").with_cache("fp8", calibrate=text)
+
+
+def logits(one):
+    tokens = torch.arange(3, 40)[None]
+    return one.model.forward(tokens, one.model.new_cache(1, 40))
+
+
+def test_what_is_saved_computes_the_same(small, tmp_path):
+    place = small.save(tmp_path / "small")
+    config = json.loads((place / "config.json").read_text())["quantization_config"]
+    assert config["kv_cache_scheme"] == {
+        "num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False, "symmetric": True,
+    }  # fmt: skip
+    tensors = load_file(place / "model.safetensors")
+    layer = small.model.layers[0]
+    stored = (
+        tensors["model.layers.0.self_attn.k_scale"],
+        tensors["model.layers.0.self_attn.v_scale"],
+    )
+    assert (float(stored[0]), float(stored[1])) == (layer.key_scale, layer.value_scale)
+    again = ast.load(place)
+    assert again.model.kv_dtype == torch.float8_e4m3fn
+    assert again.scheme == small.scheme
+    assert torch.equal(logits(again), logits(small))
+
+
+def test_its_configuration_is_one_that_compressed_tensors_reads(small, tmp_path):
+    quantization = pytest.importorskip("compressed_tensors.quantization")
+    place = small.save(tmp_path / "small")
+    config = json.loads((place / "config.json").read_text())["quantization_config"]
+    config.pop("asterope")
+    read = quantization.QuantizationConfig.model_validate(config)
+    assert read.kv_cache_scheme.num_bits == 8
+    assert read.kv_cache_scheme.strategy == "tensor"
+
+
+def test_scales_come_from_the_text(model, text, small):
+    wide = model.quantize("mxfp4/fp8").with_cache("fp8", calibrate=text, calibration_windows=1)
+    pairs = zip(small.model.layers, wide.model.layers, strict=True)
+    assert all(a.key_scale >= b.key_scale > 0 for a, b in pairs)
+
+
+def test_a_scale_that_is_missing_or_wrong_is_named(small, tmp_path):
+    place = small.save(tmp_path / "small")
+    name = "model.layers.0.self_attn.v_scale"
+    whole = load_file(place / "model.safetensors")
+    for changed, words in (
+        ({name: torch.tensor([0.0])}, "is 0.0, not a positive number"),
+        ({name: torch.ones(2)}, "not a number"),
+        ({}, "missing"),
+    ):
+        rest = {key: value for key, value in whole.items() if key != name}
+        save_file(rest | changed, place / "model.safetensors", {"format": "pt"})
+        with pytest.raises(CheckpointError) as raised:
+            ast.load(place)
+        assert name in str(raised.value)
+        assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_bits", 4), ("dynamic", True), ("strategy", "attn_head"), ("later", 1), ("type", "int")],
+)
+def test_a_cache_in_another_format_is_refused(small, tmp_path, field, value):
+    place = small.save(tmp_path / "small")
+    config = json.loads((place / "config.json").read_text())
+    config["quantization_config"]["kv_cache_scheme"][field] = value
+    (place / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedError) as raised:
+        ast.load(place)
+    assert raised.value.where.endswith(f"kv_cache_scheme.{field}")
+
+
+def test_a_cache_beside_unquantized_weights_is_not_stored(model, text, tmp_path):
+    with pytest.raises(UnsupportedError, match="KV cache in fp8"):
+        model.with_cache("fp8", calibrate=text).save(tmp_path / "plain")
+    assert not (tmp_path / "plain").exists()

@@ -35,6 +35,7 @@ NOTES = """\
 - awq_gptq: calibrated on 64 windows of 512 tokens; `bench_ptq` has other algorithms.
 - qad: from what awq_gptq gives, trained to say what the original says, {steps} steps of {windows}
   windows of 512 tokens of the sources of {libraries}, which it has not seen.
+- seconds are wall time, beside whatever else the machine did.
 """
 
 

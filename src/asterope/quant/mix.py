@@ -102,7 +102,7 @@ def plan_of_modules(scheme_of: Callable[[str], Scheme | None], num_layers: int) 
     Raises: UnsupportedError for modules that are run as one and quantized differently;
     CheckpointError if nothing is quantized.
     """
-    where = "quantization_config.config_groups"
+    where = "quantization_config"
 
     def of_place(layer: int, place: str) -> Scheme | None:
         modules = [f"model.layers.{layer}.{name}" for name in MODULES[place]]

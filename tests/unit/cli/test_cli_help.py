@@ -24,8 +24,7 @@ COMMANDS = (
     "chips show",
     "models",
 )
-SLOW = ("cost", "eval", "run", "sensitivity", "simulate")
-SLOW = ("cost", "eval", "run", "simulate", "train")
+SLOW = ("cost", "eval", "run", "sensitivity", "simulate", "train")
 WEIGHTS = "stdlib-llama"
 
 

@@ -191,7 +191,9 @@ def test_own_file_says_what_config_json_says(tmp_path):
         '"exclude_modules": ["lm_head", "model.layers.0.mlp*"]}}'
     )
     layout = read_layout(quantization_of({}, tmp_path))
-    assert layout.plan(1) == Scheme(weights="nvfp4", activations="same")
+    plan = layout.plan(1).of(0)
+    assert plan["qkv"] == plan["output"] == Scheme(weights="nvfp4", activations="same")
+    assert plan["gate_up"] is plan["down"] is None
     assert layout.is_kept("model.layers.0.mlp.up_proj", ())
     assert not layout.is_kept("model.layers.0.self_attn.q_proj", ())
     assert len(layout.notes) == 1

@@ -32,8 +32,6 @@ def read_compressed(config: Mapping[str, Any]) -> Layout:
         return from_tensors(name, tensors, group.scheme, static_inputs=group.has_static_inputs)
 
     return Layout(
-        scheme_of=scheme_of,
-        layer=layer,
-        is_kept=lambda name, _: group_of(name) is None,
+        scheme_of=scheme_of, layer=layer,
         has_fp8_cache=is_fp8_cache(config.get("kv_cache_scheme")),
-    )
+    )  # fmt: skip

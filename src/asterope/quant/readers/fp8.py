@@ -16,7 +16,7 @@ Source: transformers 5, `integrations/finegrained_fp8.py`, `integrations/fbgemm_
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from asterope.quant.fields import check_fields, names, refuse
@@ -86,8 +86,9 @@ def _layout(
         if re.search(r"[*?^$+()|\[\]\\{}]", name):
             refuse(where, name, "the name of a layer, or its beginning or end,")
 
-    def is_kept(name: str, own: Collection[str]) -> bool:
-        return any(name == k or name.startswith(f"{k}.") or name.endswith(k) for k in kept)
+    def scheme_of(name: str) -> Scheme | None:
+        is_kept = any(name == k or name.startswith(f"{k}.") or name.endswith(k) for k in kept)
+        return None if is_kept else scheme
 
     def layer(name: str, tensors: Tensors, metadata: Mapping[str, str]) -> QuantizedLinear:
         check_tensors(name, tensors, _TENSORS)
@@ -101,4 +102,4 @@ def _layout(
         )
         return stored_layer(tensors, scheme, places)
 
-    return Layout(scheme_of=lambda _: scheme, layer=layer, is_kept=is_kept, notes=notes)
+    return Layout(scheme_of=scheme_of, layer=layer, notes=notes)

@@ -25,17 +25,21 @@ class Layout:
 
     `scheme_of(name)` tells the scheme of a layer, None where its name says that it is left plain.
     `layer(name, tensors, metadata)` makes a layer of the tensors whose names begin with its own,
-    and of the text that the safetensors files carry beside them. `is_kept(name, own)` tells whether
-    it was left unquantized, by its name or the full names of its tensors. `notes` say what is in
-    the checkpoint and not used. With `has_fp8_cache` each layer's attention stores scales of keys
-    and values.
+    and of the text that the safetensors files carry beside them. `is_plain(name, own)` tells
+    whether it was left plain by the full names of its tensors, where its name does not say so.
+    `notes` say what is in the checkpoint and not used. With `has_fp8_cache` each layer's attention
+    stores scales of keys and values.
     """
 
     scheme_of: Callable[[str], Scheme | None]
     layer: LayerReader
-    is_kept: Callable[[str, Collection[str]], bool]
+    is_plain: Callable[[str, Collection[str]], bool] = lambda _name, _own: False
     notes: tuple[str, ...] = ()
     has_fp8_cache: bool = False
+
+    def is_kept(self, name: str, own: Collection[str]) -> bool:
+        """Tell whether a layer was left unquantized, by its name or those of its tensors."""
+        return self.scheme_of(name) is None or self.is_plain(name, own)
 
     def plan(self, num_layers: int) -> Plan:
         """Return how a model of so many layers is quantized, as far as names tell.

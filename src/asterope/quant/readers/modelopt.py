@@ -117,9 +117,8 @@ def read_modelopt(config: Mapping[str, Any]) -> Layout:
         return stored_layer(tensors, scheme, places)
 
     return Layout(
-        scheme_of=lambda _: scheme,
+        scheme_of=lambda name: None if is_named(name, ignored) else scheme,
         layer=layer,
-        is_kept=lambda name, _: is_named(name, ignored),
         notes=(KV_CACHE,) * has_kv_cache,
     )
 

@@ -92,7 +92,7 @@ def read_torchao(config: Mapping[str, Any]) -> Layout:
     return Layout(
         scheme_of=lambda _: scheme,
         layer=layer,
-        is_kept=lambda name, own: f"{name}.weight" in own,
+        is_plain=lambda name, own: f"{name}.weight" in own,
     )
 
 

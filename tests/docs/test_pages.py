@@ -14,13 +14,15 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md"),
 ]  # fmt: skip
+SLOW = {"docs/how-to/qat.md:0"}  # it trains
 BLOCKS = [
-    pytest.param(code, id=f"{page.relative_to(ROOT)}:{number}")
+    pytest.param(code, id=name, marks=[pytest.mark.slow] * (name in SLOW))
     for page in PAGES
     if page.name == "README.md" or page.parent in (ROOT / "docs", ROOT / "docs" / "how-to")
     for number, code in enumerate(
         re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     )
+    for name in [f"{page.relative_to(ROOT)}:{number}"]
 ]
 
 

@@ -98,6 +98,7 @@ def test_the_original_is_left_as_it_was(model, windows):
     )
 
 
+@pytest.mark.slow
 def test_windows_weigh_alike_however_they_are_batched(model, windows):
     long = windows.repeat(120, 1)  # more than a batch holds
     one, many = (

@@ -76,7 +76,13 @@ def same(a, b):
 MIX = Mix.everywhere(scheme("mxfp4"), 3).replaced(0, "gate_up", None).replaced(2, "qkv", None)
 
 
-@pytest.mark.parametrize("plan", ["nvfp4+h", "mxfp6", "fp8", pytest.param(MIX, id="mix")])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        *(pytest.param(plan, marks=pytest.mark.slow) for plan in ("nvfp4+h", "mxfp6", "fp8")),
+        pytest.param(MIX, id="mix"),
+    ],
+)
 def test_what_was_done_is_not_done_again(model, windows, tmp_path, plan):
     whole, _ = quantized(model, windows, KeptLayers(tmp_path / "whole", "a"), plan)
     with pytest.raises(KilledError):

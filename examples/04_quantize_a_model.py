@@ -14,7 +14,7 @@ def read_lines(path, encoding="utf-8"):
 def main() -> None:
     model = asterope.load(asterope.shipped_model())
     print(f"{model.name}: perplexity {model.perplexity(TEXT):.2f}")
-    for fmt in ("mxfp8", "mxfp4", "mxfp4/fp8"):
+    for fmt in ("mxfp4", "mxfp4/fp8"):
         print(f"{fmt:<9}: perplexity {model.quantize(fmt).perplexity(TEXT):.2f}")
     prompt = "    def __init__(self,"
     print(prompt + model.quantize("mxfp4").generate(prompt, max_new_tokens=24))

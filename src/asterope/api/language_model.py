@@ -264,6 +264,8 @@ def from_config(
     llm.ModelConfig.from_dict(source.config, where=source.where)
     scheme = source.stored_scheme
     shapes = llm.model_from_config(source.config, scheme=scheme, dtype=dtype, name=source.name)
+    if source.has_fp8_cache:
+        shapes = llm.with_cache(shapes, "fp8")
     return LanguageModel(model=shapes, source=source, tokenizer=None, scheme=scheme, dtype=dtype)
 
 

@@ -58,6 +58,12 @@ class Source:
         return layout.notes if layout else ()
 
     @property
+    def has_fp8_cache(self) -> bool:
+        """Whether a checkpoint says that its KV cache is in fp8."""
+        layout = self._layout
+        return layout is not None and layout.has_fp8_cache
+
+    @property
     def _layout(self) -> Layout | None:
         stored = self.config.get("quantization_config")
         return read_layout(stored) if stored else None

@@ -103,8 +103,9 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
             )
         if kv != "auto":
             model = model.with_cache(
-                kv, calibrate=calibrate, progress=functools.partial(progress, "KV cache")
-            )
+                kv, calibrate=calibrate, calibration_windows=calibration_windows,
+                progress=functools.partial(progress, "KV cache"),
+            )  # fmt: skip
         directory = model.save(
             out, progress=functools.partial(progress, "read back"), kept_in=kept_in
         )

@@ -18,7 +18,7 @@ from asterope.llm.published import (
 )
 
 if TYPE_CHECKING:
-    from asterope.llm.cache import CACHE_FORMATS, CACHE_SCALES, with_cache
+    from asterope.llm.cache import CACHE_FORMATS, CACHE_SCALES, with_cache, with_scales
     from asterope.llm.distillation import Trained, TrainingPlan, distill, distillation_loss
     from asterope.llm.kept_layers import KeptLayers
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
@@ -84,12 +84,13 @@ __all__ = [
     "start_from",
     "trained_model",
     "with_cache",
+    "with_scales",
 ]
 
 _MODULE_OF = {
     name: module
     for module, names in {
-        "cache": ("CACHE_FORMATS", "CACHE_SCALES", "with_cache"),
+        "cache": ("CACHE_FORMATS", "CACHE_SCALES", "with_cache", "with_scales"),
         "distillation": ("Trained", "TrainingPlan", "distill", "distillation_loss"),
         "kept_layers": ("KeptLayers",),
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),

@@ -107,7 +107,7 @@ def step_table(steps: Sequence[Step]) -> Table:
 
 def short_scheme(scheme: str) -> str:
     """Write a scheme in words as `weights/activations`."""
-    return scheme.replace(" weights, ", "/").removesuffix(" activations")
+    return scheme.replace(" weights, ", "/").replace(" activations", "")
 
 
 def kernel_table(step: Step) -> Table:

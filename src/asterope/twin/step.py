@@ -12,7 +12,7 @@ import torch
 from asterope import sim
 from asterope.chips import FIDELITIES, Chip, Fidelity
 from asterope.errors import ConfigError
-from asterope.llm import Linear, Model, shard
+from asterope.llm import Linear, Model, shard, with_scales
 from asterope.runtime import TimedLaunch, Timeline, listeners, simulate
 from asterope.twin.by_operator import StepShape, timed_by_operators
 from asterope.twin.exchange import Exchange
@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 Phase = Literal["decode", "prefill"]
+_SOME_SCALE = 0.5  # one that is not 1, as a calibrated cache has
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +170,7 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
         )  # fmt: skip
     new_tokens = 1 if phase == "decode" else context
     shape = StepShape(batch=batch, context=context, new_tokens=new_tokens)
-    shape_only = shard(model.on_meta(), tensor_parallel)
+    shape_only = shard(_alike(model.on_meta()), tensor_parallel)
     exchange = Exchange(chip, tensor_parallel, fidelity)
     played: sim.Fidelity = "tile" if fidelity == "tile" else "roofline"
     is_heard = bool(listeners())  # whoever else listens is told of every launch
@@ -198,6 +199,13 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
         launches=tuple(timeline.launches),
         memory=memory_of(shape_only, chip, batch=batch, context=context),
     )  # fmt: skip
+
+
+def _alike(model: Model) -> Model:
+    """Return a model whose layers all have the same scales of an fp8 cache: no time is in them."""
+    if model.cache_dtype is None:
+        return model
+    return with_scales(model, [(_SOME_SCALE, _SOME_SCALE)] * len(model.layers))
 
 
 def _run(

@@ -96,6 +96,13 @@ def test_a_cache_in_another_format_is_refused(small, tmp_path, field, value):
     assert raised.value.where.endswith(f"kv_cache_scheme.{field}")
 
 
+def test_a_stored_cache_is_timed_whatever_its_scales(small, tmp_path):
+    shapes = ast.from_config(small.save(tmp_path / "small"))
+    assert shapes.model.kv_dtype == torch.float8_e4m3fn
+    times = [one.simulate(batch=4, context=32).time_s for one in (shapes, small)]
+    assert times[0] == times[1]
+
+
 def test_a_cache_beside_unquantized_weights_is_not_stored(model, text, tmp_path):
     with pytest.raises(UnsupportedError, match="KV cache in fp8"):
         model.with_cache("fp8", calibrate=text).save(tmp_path / "plain")

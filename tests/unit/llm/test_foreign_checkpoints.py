@@ -110,9 +110,13 @@ def test_gpt_oss_says_what_is_missing_to_run_it(tmp_path):
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "foreign",
+    [f for f in FOREIGN.values() if f.config["quant_method"] == "modelopt"],
+    ids=[name for name, f in FOREIGN.items() if f.config["quant_method"] == "modelopt"],
+    indirect=True,
+)
 def test_what_a_tool_wrote_beside_config_json_is_read(both, foreign, tmp_path):
-    if foreign.config["quant_method"] != "modelopt":
-        pytest.skip("only Model Optimizer does")
     theirs = shutil.copytree(both[0], tmp_path / "theirs")
     raw = json.loads((theirs / "config.json").read_text())
     algorithm = raw.pop("quantization_config")["quant_algo"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,9 @@ from asterope.llm import (
     Model,
     PlainLinear,
     load_model,
+    module_names,
     projections,
+    router_name,
 )
 from asterope.quant import (
     Plan,
@@ -116,11 +119,19 @@ def _config(model: Model, source: Source, scheme: Plan | None) -> dict[str, Any]
     config = {k: v for k, v in source.config.items() if k not in ("quantization_config", "dtype")}
     config["torch_dtype"] = str(model.dtype).removeprefix("torch.")
     if scheme is not None:
-        static = _has_static_inputs(model)
-        config["quantization_config"] = plan_config(scheme, [_HEAD], static_inputs=static)
+        ignore = [_HEAD] if model.config.experts is None else [_HEAD, _routers(model)]
+        config["quantization_config"] = plan_config(
+            scheme, ignore, static_inputs=_has_static_inputs(model),
+            names=module_names(model.config),
+        )  # fmt: skip
         if model.cache_dtype is not None:
             config["quantization_config"]["kv_cache_scheme"] = kv_cache_scheme()
     return config
+
+
+def _routers(model: Model) -> str:
+    """Return the pattern that names the routers of all layers."""
+    return f"re:.*{re.escape(router_name(model.config))}$"
 
 
 def _has_static_inputs(model: Model) -> bool:
@@ -142,6 +153,9 @@ def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
             norm = getattr(layer, name)
             if norm is not None:
                 yield f"{prefix}.self_attn.{name}.weight", norm
+        if layer.router is not None:
+            name = f"{prefix}.{router_name(model.config)}"
+            yield from _linear_tensors(layer.router.linear, [name], [layer.router.num_experts])
         if model.cache_dtype is not None:
             for name, scale in zip(CACHE_SCALES, (layer.key_scale, layer.value_scale), strict=True):
                 yield f"{prefix}.self_attn.{name}", torch.tensor([scale])
@@ -179,7 +193,8 @@ def _compare(
     """Load what was written and compare it with what was meant, bit for bit."""
     stored = json.loads((staging / "config.json").read_text(encoding="utf-8"))
     recorded = stored.get("quantization_config")
-    read_scheme = parse_plan(recorded, model.config.num_layers) if recorded else None
+    names = module_names(model.config)
+    read_scheme = parse_plan(recorded, model.config.num_layers, names) if recorded else None
     again = load_model(staging, progress=progress)
     written, read = dict(_tensors(model)), dict(_tensors(again))
     different = sorted(written.keys() ^ read.keys()) or [

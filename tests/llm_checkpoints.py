@@ -7,9 +7,9 @@ import json
 import torch
 from safetensors.torch import save_file
 
-from asterope.llm import ModelConfig, projections
+from asterope.llm import ModelConfig, projections, router_name
 
-__all__ = ["LLAMA", "raw_config", "tensors_of", "write_checkpoint"]
+__all__ = ["LLAMA", "MIXTURES", "raw_config", "tensors_of", "write_checkpoint"]
 
 LLAMA = {
     "model_type": "llama",
@@ -27,6 +27,15 @@ LLAMA = {
     "tie_word_embeddings": False,
     "dtype": "float32",
 }
+
+MIXTURES = {
+    "mixtral": {"num_local_experts": 5, "num_experts_per_tok": 2},
+    "qwen3_moe": {
+        "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 64,
+        "norm_topk_prob": True, "head_dim": 16,
+    },
+}  # fmt: skip
+"""What makes a configuration one of experts, by model type."""
 
 
 def raw_config(**changes):
@@ -47,6 +56,10 @@ def shapes_of(config):
             shapes[f"{prefix}.{norm}.weight"] = (config.hidden_size,)
         for norm in ("q_norm", "k_norm") if config.head_norms else ():
             shapes[f"{prefix}.self_attn.{norm}.weight"] = (config.head_dim,)
+        if config.experts:
+            shapes[f"{prefix}.{router_name(config)}.weight"] = (
+                config.experts.count, config.hidden_size,
+            )  # fmt: skip
         for pieces in projections(config).values():
             for name, n, k, bias in pieces:
                 shapes[f"{prefix}.{name}.weight"] = (n, k)

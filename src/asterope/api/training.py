@@ -91,11 +91,16 @@ def torch_model(original: LanguageModel) -> nn.Module:
     """Return the model as transformers has it, with the checkpoint's weights in float32.
 
     Raises: ConfigError without transformers or for a quantized checkpoint; UnsupportedError
-    without weights; CheckpointError for tensors that are missing or wrong.
+    without weights or with experts; CheckpointError for tensors that are missing or wrong.
     """
     directory = original.source.directory
     if directory is None:
         raise UnsupportedError("has no weights, so it cannot be trained", where=original.name)
+    if original.config.experts is not None:
+        raise UnsupportedError(
+            "has experts, which cannot be trained", where=original.name,
+            hint="quantize them: asterope quantize",
+        )  # fmt: skip
     if original.source.stored_scheme is not None:
         raise ConfigError(
             "the checkpoint is already quantized", where=original.source.where,

@@ -37,7 +37,7 @@ from asterope.quant import algorithm as named_algorithm
 _Unit = Mapping[str, int]
 """The projections that engines fuse, by full name, and the outputs of each."""
 
-__all__ = ["check_plain", "input_sums", "quantize_layer", "quantize_layers"]
+__all__ = ["check_experts", "check_plain", "input_sums", "quantize_layer", "quantize_layers"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,14 +76,11 @@ def quantize_layers(
     layer's inputs are held.
 
     Raises: CheckpointError for inputs or weights that are not finite, naming the layer; ShapeError
-    if the format's block does not divide a layer; ConfigError for tokens the model does not have.
+    if the format's block does not divide a layer; ConfigError for tokens the model does not have;
+    UnsupportedError for experts with an algorithm that looks at inputs.
     """
     check_plain(model)
-    if algorithm.needs_text and model.config.experts is not None:
-        raise UnsupportedError(
-            f"{algorithm.name} does not calibrate experts", where=model.name or "model",
-            hint="quantize with rtn",
-        )  # fmt: skip
+    check_experts(model, algorithm)
     model.check_tokens(windows.flatten().tolist(), where="calibration text")
     batches = [
         States.start(model, part)
@@ -119,6 +116,18 @@ def check_plain(model: Model) -> None:
                 "is quantized already", where=model.name or "model",
                 hint="quantize the original checkpoint",
             )  # fmt: skip
+
+
+def check_experts(model: Model, algorithm: Algorithm) -> None:
+    """Check that a model has no experts, or the algorithm looks at no inputs.
+
+    Raises: UnsupportedError otherwise.
+    """
+    if algorithm.needs_text and model.config.experts is not None:
+        raise UnsupportedError(
+            f"{algorithm.name} does not calibrate experts", where=model.name or "model",
+            hint="quantize with rtn",
+        )  # fmt: skip
 
 
 def _units(model: Model, index: int) -> dict[str, list[_Unit]]:

@@ -9,7 +9,7 @@ import torch
 
 from asterope.llm.layers import Layer
 from asterope.llm.model import Model
-from asterope.llm.ptq import check_plain, input_sums, quantize_layer
+from asterope.llm.ptq import check_experts, check_plain, input_sums, quantize_layer
 from asterope.llm.quality import Quality, Reference
 from asterope.llm.states import MAX_BATCH_TOKENS, States
 from asterope.quant import PLACES, Algorithm, InputSums, Scheme
@@ -50,6 +50,7 @@ def place_losses(
     Raises: as `quantize_layers`.
     """
     check_plain(model)
+    check_experts(model, algorithm)
     num_layers, num_candidates = len(model.layers), sum(map(len, candidates.values()))
     total, done = num_candidates * num_layers * (num_layers + 1) // 2, 0
     states = [States.start(model, batch.windows) for batch in reference.batches]

@@ -19,8 +19,13 @@ _TENSOR = "tensor"
 
 
 def with_active_flop(launches: Sequence[TimedLaunch], flop: int) -> list[TimedLaunch]:
-    """Return launches, the last of which is a product, with its operations as they count."""
+    """Return launches, the last of which is a product, with its operations as they count.
+
+    Products that no tensor engine computes, those of fp32, stay as they are.
+    """
     *before, product = launches
+    if not product.result.flop:
+        return list(launches)
     return [*before, dataclasses.replace(product, result=_counted(product.result, flop))]
 
 

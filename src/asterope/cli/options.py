@@ -101,7 +101,8 @@ Algorithm = Annotated[
         metavar="NAME", rich_help_panel=_CALIBRATE,
         help="rtn: round to nearest. mse: the block scales that lose least on the text. gptq:"
         " these, and columns make up for each other's errors. awq, awq_gptq: the same after"
-        " inputs are equalized. Default: gptq with --calibrate, else rtn.",
+        " inputs are equalized. tuned: awq_gptq, then each layer trained to give what the"
+        " original gives; minutes a layer. Default: gptq with --calibrate, else rtn.",
     ),
 ]  # fmt: skip
 Recipe = Annotated[

@@ -19,6 +19,7 @@ from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
 from asterope.llm.pieces import fused_pieces, projections
 from asterope.llm.states import MAX_BATCH_TOKENS, States
+from asterope.llm.tuning import check_tunable, tune_layer
 from asterope.quant import (
     PLACES,
     Algorithm,
@@ -86,13 +87,18 @@ def quantize_layers(
         States.start(model, part)
         for part in windows.split(max(1, MAX_BATCH_TOKENS // windows.shape[1]))  # type: ignore[no-untyped-call]
     ]
+    originals = _originals(model, batches) if algorithm.tunes else []
     layers, mix = [], mix_of(scheme, len(model.layers))
     for index, layer in enumerate(model.layers):
         schemes = mix.of(index)
         quantized = kept.load(index, layer, schemes) if kept else None
+        for original in originals:
+            original.advance(model, index, layer)
         if quantized is None:
             sums = input_sums(model, index, layer, batches)
-            quantized = quantize_layer(model, index, layer, schemes, algorithm, sums)
+            plain, quantized = quantize_layer(model, index, layer, schemes, algorithm, sums)
+            if algorithm.tunes:
+                quantized = tune_layer(model, index, plain, quantized, batches, originals)
             if kept:
                 kept.keep(index, quantized)
         layers.append(quantized)
@@ -103,6 +109,12 @@ def quantize_layers(
             progress(index + 1, len(model.layers))
     described = f"{scheme.describe()}, {algorithm.name}"
     return dataclasses.replace(model, layers=layers, scheme=described)
+
+
+def _originals(model: Model, batches: Sequence[States]) -> list[States]:
+    """Return states that will go through the original, from where others are."""
+    check_tunable(model)
+    return [batch.copy() for batch in batches]
 
 
 def check_plain(model: Model) -> None:
@@ -155,8 +167,8 @@ def input_sums(
 def quantize_layer(
     model: Model, index: int, layer: Layer, schemes: Mapping[str, Scheme | None],
     algorithm: Algorithm, sums: Mapping[str, InputSums],
-) -> Layer:  # fmt: skip
-    """Return a layer quantized where it has schemes.
+) -> tuple[Layer, Layer]:  # fmt: skip
+    """Return a layer as it is rounded, equalized or not, and it quantized where it has schemes.
 
     Raises: as `quantize_layers`.
     """
@@ -171,7 +183,7 @@ def quantize_layer(
             return inner
         return _rounded(inner, units[place], scheme, Calibrated(algorithm, sums[place], scheme))
 
-    return layer.with_linears(rounded)
+    return layer, layer.with_linears(rounded)
 
 
 def _equalized(

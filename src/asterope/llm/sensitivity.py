@@ -68,7 +68,7 @@ def place_losses(
         for place, schemes in candidates.items():
             for scheme in schemes:
                 alone = dict.fromkeys(PLACES) | {place: scheme}
-                changed = quantize_layer(model, index, layer, alone, algorithm, sums)
+                _, changed = quantize_layer(model, index, layer, alone, algorithm, sums)
                 quality = reference.score(_finished(model, index, changed, reference, states))
                 losses.append(PlaceLoss(layer=index, place=place, scheme=scheme, quality=quality))
                 done += num_layers - index

@@ -13,9 +13,11 @@ from asterope.quant.budget import Budget, parse_budget
 from asterope.quant.checkpoint import from_tensors, to_tensors
 from asterope.quant.config import parse_quantization_config, quantization_config
 from asterope.quant.equalize import equalizing_scale
+from asterope.quant.fake_quant import fake_inputs
 from asterope.quant.front import FrontPoint, pareto_front
 from asterope.quant.inputs import InputSums
 from asterope.quant.kv_config import kv_cache_scheme
+from asterope.quant.learned_rounding import LearnedRounding
 from asterope.quant.linear import QuantizedLinear, concatenate, from_quantized, split
 from asterope.quant.mix import MODULES, PLACES, Mix, Plan, mix_of
 from asterope.quant.mixed_config import parse_plan, plan_config
@@ -40,6 +42,7 @@ __all__ = [
     "FrontPoint",
     "InputSums",
     "Layout",
+    "LearnedRounding",
     "Mix",
     "Plan",
     "QuantizedLinear",
@@ -50,6 +53,7 @@ __all__ = [
     "concatenate",
     "equalizing_scale",
     "experts_from_blocks",
+    "fake_inputs",
     "from_quantized",
     "from_tensors",
     "kv_cache_scheme",

@@ -30,7 +30,8 @@ class Algorithm:
     With `equalizes` inputs are divided by powers of two where that loses less, and what comes
     before the layer by the same. With `searches_scales` a block's scale is the one near the rule's
     that loses least, weighted by the inputs' mean squares. With `feeds_back` columns that are not
-    rounded yet make up for the errors of those that are (GPTQ).
+    rounded yet make up for the errors of those that are (GPTQ). With `tunes` the rounding and the
+    norms of each layer are then trained until it gives what the original gives.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Algorithm:
     equalizes: bool = False
     searches_scales: bool = False
     feeds_back: bool = False
+    tunes: bool = False
 
     @property
     def needs_text(self) -> bool:
@@ -64,6 +66,10 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({
         Algorithm(
             name="awq_gptq", describe="inputs equalized, then as gptq",
             equalizes=True, searches_scales=True, feeds_back=True,
+        ),
+        Algorithm(
+            name="tuned", describe="as awq_gptq, then rounding and norms tuned layer by layer",
+            equalizes=True, searches_scales=True, feeds_back=True, tunes=True,
         ),
     )
 })  # fmt: skip

@@ -141,13 +141,7 @@ def _inside(x: torch.Tensor, layer: QuantizedLinear) -> torch.Tensor | None:
     """Return which numbers do not saturate in their quantized form, None if all do not."""
     fmt = layer.scheme.format
     assert fmt is not None
-    if layer.scales is None:
-        scales = torch.ones(len(x), 1)
-    else:
-        is_e8m0 = layer.scales.dtype == torch.uint8
-        scales = (layer.scales.view(torch.float8_e8m0fnu) if is_e8m0 else layer.scales).float()
-    if layer.row_scale is not None:
-        scales = scales * layer.row_scale[:, None]
+    scales = layer.block_scales()
     blocks = x.float().abs().view(*scales.shape, -1)
     inside = (blocks <= (scales * _limit(fmt.element))[..., None]).view(x.shape)
     return None if bool(inside.all()) else inside

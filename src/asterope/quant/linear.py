@@ -6,10 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from asterope.errors import ShapeError
-from asterope.formats import BlockFormat, QuantizedTensor, block, dequantize, pack, unpack
+from asterope.formats import (
+    BlockFormat,
+    ElementFormat,
+    QuantizedTensor,
+    block,
+    dequantize,
+    pack,
+    unpack,
+)
 from asterope.kernels import (
     ExpertRows,
     ScaledOperand,
@@ -27,6 +36,7 @@ __all__ = [
     "QuantizedLinear",
     "concatenate",
     "from_quantized",
+    "held_codes",
     "reciprocal",
     "split",
     "storable",
@@ -206,7 +216,7 @@ class QuantizedLinear:
         if self.scheme.format is None:
             return self.codes.float()
         if self._has_blocks_of_rows:
-            return self._unrotated(self.codes.float().mul_(self._scale_of_columns()))
+            return self._unrotated(self.codes.float().mul_(self.element_scales()))
         fmt = self._held_format(self.scheme.format)
         if self.scales is not None:
             scales = self.scales.view(torch.uint8)
@@ -229,13 +239,21 @@ class QuantizedLinear:
             weight.mul_(self.row_scale[:, None])
         return self._unrotated(weight)
 
-    def _scale_of_columns(self) -> torch.Tensor:
-        """Return the scale of each element. Shapes: result [N, K]."""
-        fmt = self.scheme.format
-        assert self.scales is not None
-        assert fmt is not None
-        assert isinstance(fmt.granularity, tuple)
-        return self.scales.repeat_interleave(fmt.granularity[1], 1)[:, : self.in_features]
+    def block_scales(self) -> torch.Tensor:
+        """Return what the codes of each block are multiplied by. Shapes: result [N, blocks]."""
+        if self.scales is None:
+            assert self.row_scale is not None
+            return self.row_scale[:, None]
+        is_e8m0 = self.scales.dtype == torch.uint8
+        scales = (self.scales.view(torch.float8_e8m0fnu) if is_e8m0 else self.scales).float()
+        return scales if self.row_scale is None else scales * self.row_scale[:, None]
+
+    def element_scales(self) -> torch.Tensor:
+        """Return what the code of each element is multiplied by. Shapes: result [N, K]."""
+        assert self.scheme.format is not None
+        scales, k, size = self.block_scales(), self.in_features, self.scheme.format.granularity
+        repeats = size[1] if isinstance(size, tuple) else k // scales.shape[1]
+        return scales.repeat_interleave(repeats, 1)[:, :k]
 
     def _unrotated(self, weight: torch.Tensor) -> torch.Tensor:
         rotation = self.scheme.rotation
@@ -266,14 +284,11 @@ def from_quantized(
     Shapes: q [N, K], reduced along K, packed or not.
     """
     n, k = q.shape
-    element, codes = q.format.element, q.codes
-    if element.name == "e2m1":
-        held = torch.from_numpy(codes if q.packed else pack(codes, element))
-    elif element.name == "e4m3":
-        held = torch.from_numpy(codes).view(torch.float8_e4m3fn)
+    element = q.format.element
+    if q.packed and element.name == "e2m1":
+        held = torch.from_numpy(q.codes)
     else:
-        plain = unpack(codes, element, k) if q.packed else codes
-        held = torch.from_numpy(to_e4m3(plain, element)).view(torch.float8_e4m3fn)
+        held = held_codes(unpack(q.codes, element, k) if q.packed else q.codes, element)
     if isinstance(q.format.granularity, tuple):
         rows = np.repeat(q.scales, q.format.granularity[0], axis=0)[:n]
         scales = torch.from_numpy(np.ascontiguousarray(rows))
@@ -288,6 +303,15 @@ def from_quantized(
         upper = torch.full((n,), one, dtype=torch.float32)
         scales = scales.view(torch.float8_e4m3fn)
     return QuantizedLinear(scheme=scheme, codes=held, scales=scales, row_scale=upper, bias=bias)
+
+
+def held_codes(codes: npt.NDArray[np.uint8], element: ElementFormat) -> torch.Tensor:
+    """Return the codes of a weight as layers hold them. Shapes: codes [N, K], one a byte."""
+    if element.name == "e2m1":
+        return torch.from_numpy(pack(codes, element))
+    if element.name != "e4m3":
+        codes = to_e4m3(codes, element)
+    return torch.from_numpy(codes).view(torch.float8_e4m3fn)
 
 
 def concatenate(parts: Sequence[QuantizedLinear]) -> QuantizedLinear:

@@ -1,0 +1,165 @@
+"""Tune the rounding of a layer until it gives what the original gives.
+
+Shapes: B sequences of T tokens, H hidden.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from asterope.errors import UnsupportedError
+from asterope.llm.differentiable import layer_output
+from asterope.llm.layers import Layer, Linear, PlainLinear
+from asterope.llm.model import Model
+from asterope.llm.states import States
+from asterope.quant import PLACES, LearnedRounding, QuantizedLinear, fake_inputs
+
+__all__ = ["TuningPlan", "check_tunable", "tune_layer"]
+
+_NORMS = ("attention_norm", "mlp_norm")
+_BETAS = (0.9, 0.95)
+_LEAST = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TuningPlan:
+    """How long a layer is tuned, and how fast: Adam, whose rates fall to zero.
+
+    `rate` is in units of a weight's scale, `norm_rate` a share of a norm's root mean square.
+    """
+
+    steps: int = 200
+    rate: float = 0.003
+    norm_rate: float = 0.001
+    seed: int = 0
+
+
+def check_tunable(model: Model) -> None:
+    """Check that the layers of a model can be tuned.
+
+    Raises: UnsupportedError for one of experts.
+    """
+    if any(layer.router is not None for layer in model.layers):
+        raise UnsupportedError(
+            "the rounding of experts is not tuned", where=model.name or "model",
+            hint="use awq_gptq",
+        )  # fmt: skip
+
+
+@torch.inference_mode(mode=False)
+def tune_layer(
+    model: Model, index: int, plain: Layer, quantized: Layer, inputs: Sequence[States],
+    wanted: Sequence[States], plan: TuningPlan | None = None,
+) -> Layer:  # fmt: skip
+    """Return a layer whose codes and norms are moved until it gives what the original gives.
+
+    `plain` is what `quantized` rounds; `inputs` are where text is before the layer in the quantized
+    model, `wanted` where it is behind that layer in the original. The loss is the mean over tokens
+    of the squared error as a share of the token's square, since the norms that follow divide by
+    that. Inputs of linear layers are rounded as they will be.
+
+    Cost: a step computes the layer forward and backward on one of the batches of states.
+    """
+    plan = plan or TuningPlan()
+    tuned = _TunedLayer(plain, quantized)
+    optimizer = torch.optim.Adam(tuned.groups(plan), betas=_BETAS)
+    pick = torch.Generator().manual_seed(plan.seed + index)
+    order: list[int] = []
+    for step in range(plan.steps):
+        order = order or torch.randperm(len(inputs), generator=pick).tolist()
+        batch = order.pop()
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * (1 - step / plan.steps)
+        optimizer.zero_grad()
+        made = layer_output(model.config, index, _reached(inputs[batch]), tuned.linear, tuned.norm)
+        _loss(made, _reached(wanted[batch])).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return tuned.result(model.dtype)
+
+
+def _reached(states: States) -> torch.Tensor:
+    """Return where text is, in float32. Shapes: result [B, T, H]."""
+    x = states.residual.float()
+    if states.branch is not None:
+        x = x + states.branch.float()
+    batch, _, length, _ = states.cache.keys[0].shape
+    return x.view(batch, length, -1).clone()
+
+
+def _loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    sizes = wanted.square().mean(-1).clamp_min(_LEAST)
+    return ((made - wanted).square().mean(-1) / sizes).mean()
+
+
+class _TunedLinear(nn.Module):
+    """A linear layer of the layer that is tuned; one that is not quantized stays as it is."""
+
+    def __init__(self, plain: Linear, quantized: Linear) -> None:
+        super().__init__()
+        assert isinstance(plain, PlainLinear)
+        self.quantized = quantized
+        self.bias = None if plain.bias is None else plain.bias.float().clone()
+        self.rounding = None
+        if isinstance(quantized, QuantizedLinear):
+            self.rounding = LearnedRounding(plain.weight, quantized)
+        else:
+            self.fixed = plain.weight.float().clone()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.rounding is None:
+            return functional.linear(x, self.fixed, self.bias)
+        inputs = fake_inputs(x, self.rounding.start.scheme)
+        return functional.linear(inputs, self.rounding(), self.bias)
+
+    def result(self) -> Linear:
+        """Return the layer that the runtime has."""
+        return self.quantized if self.rounding is None else self.rounding.quantized()
+
+
+class _TunedLayer(nn.Module):
+    """The linear layers and norms of a layer that is tuned."""
+
+    def __init__(self, plain: Layer, quantized: Layer) -> None:
+        super().__init__()
+        self.quantized = quantized
+        self.linears = nn.ModuleDict({
+            place: _TunedLinear(getattr(plain, place), getattr(quantized, place))
+            for place in PLACES
+        })  # fmt: skip
+        self.norms = nn.ParameterDict({
+            name: nn.Parameter(getattr(quantized, name).float().clone()) for name in _NORMS
+        })  # fmt: skip
+
+    def linear(self, place: str, x: torch.Tensor) -> torch.Tensor:
+        """Return what the linear layer of a place makes of x."""
+        made: torch.Tensor = self.linears[place](x)
+        return made
+
+    def norm(self, name: str) -> torch.Tensor | None:
+        """Return the weight of a norm, None if there is none of that name."""
+        tuned = dict(self.norms)
+        weight: torch.Tensor | None = tuned.get(name, getattr(self.quantized, name))
+        return None if weight is None else weight.float()
+
+    def groups(self, plan: TuningPlan) -> list[dict[str, Any]]:
+        """Return what is tuned, and how fast at most."""
+        groups = [{"params": list(self.linears.parameters()), "peak": plan.rate}]
+        for norm in self.norms.values():
+            size = float(norm.detach().square().mean().sqrt())
+            groups.append({"params": [norm], "peak": plan.norm_rate * size})
+        return groups
+
+    def result(self, dtype: torch.dtype) -> Layer:
+        """Return the layer that the runtime has."""
+        changed: dict[str, Any] = {n: w.detach().to(dtype) for n, w in self.norms.items()}
+        for place, linear in self.linears.items():
+            assert isinstance(linear, _TunedLinear)
+            changed[place] = linear.result()
+        return dataclasses.replace(self.quantized, **changed)

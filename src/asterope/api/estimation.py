@@ -27,7 +27,7 @@ from asterope.api.timed import counted_energy_j, events_per_launch
 from asterope.chips import FIDELITIES, Chip, Fidelity
 from asterope.cost import Assumptions, Cost, cost_of_step
 from asterope.errors import ConfigError
-from asterope.llm import EXPERT_LOADS, ExpertLoads, ModelConfig
+from asterope.llm import EXPERT_LOADS, ExpertLoads, ModelConfig, Sharing
 from asterope.report import BreakEven, CostRow, Estimate, MemoryFit, Step
 from asterope.runtime import TimedLaunch, write_trace
 from asterope.twin import Phase, StepTime, time_step
@@ -44,7 +44,8 @@ class EstimateOptions:
 
     `fidelity` None times a chip at each one it is described for. `context` None is the model's own,
     4096 at most. A prefill reads `prefill_batch` prompts. `tensor_parallel` chips share each layer,
-    of every kind of chip. Tokens are spread over experts as `expert_loads` says.
+    of every kind of chip; `expert_parallel` chips the experts, in groups of the former that have
+    sequences of their own. Tokens are spread over experts as `expert_loads` says.
 
     Raises: ConfigError naming the option that is outside its limits.
     """
@@ -57,19 +58,26 @@ class EstimateOptions:
     context: int | None = None
     fidelity: Fidelity | None = None
     tensor_parallel: int = 1
+    expert_parallel: int = 1
     expert_loads: ExpertLoads = "random"
     pricing: Pricing = field(default_factory=Pricing)
 
     def __post_init__(self) -> None:
-        for name in ("batch", "prefill_batch", "tensor_parallel"):
+        for name in ("batch", "prefill_batch", "tensor_parallel", "expert_parallel"):
             value = getattr(self, name)
             if not 1 <= value <= 1 << 20:
                 raise ConfigError(f"{value} is outside 1..{1 << 20}", where=name)
+        self.sharing  # noqa: B018 - raises if chips are no whole groups
         if self.expert_loads not in EXPERT_LOADS:
             raise ConfigError(
                 f"there is no {self.expert_loads!r}", where="expert_loads",
                 hint=f"use {' or '.join(EXPERT_LOADS)}",
             )  # fmt: skip
+
+    @property
+    def sharing(self) -> Sharing:
+        """How chips share the model."""
+        return Sharing(tensor=self.tensor_parallel, expert=self.expert_parallel)
 
     def chips(self) -> tuple[Chip, ...]:
         """Return the chosen chip and those to compare it with, each once.
@@ -152,7 +160,7 @@ def estimate(
     memory = tuple(
         memory_fit(
             model.model, chip, batch=options.batch, context=context,
-            num_chips=options.tensor_parallel,
+            sharing=options.sharing,
         )
         for chip in found
     )  # fmt: skip
@@ -166,7 +174,7 @@ def estimate(
         costs=_in_order(cost_row(t.row, t.cost) for t in (*timed, *before) if t.cost is not None),
         break_even=_break_even(found[0], timed),
         assumptions=tuple(assumption_rows(found, _decode_costs(timed))),
-        notes=(*_experts_note(model.config, options), *_notes(found, steps, memory)),
+        notes=(*_experts_note(model.config, options), *_notes(found, steps, memory, options)),
     )
 
 
@@ -198,6 +206,7 @@ class _Timer:
                     model.model, chip, phase=phase, context=self.context, fidelity=fidelity,
                     batch=self.options.batch if phase == "decode" else self.options.prefill_batch,
                     tensor_parallel=self.options.tensor_parallel,
+                    expert_parallel=self.options.expert_parallel,
                     expert_loads=self.options.expert_loads, max_events=max_events,
                     on_launch=listener,
                 )  # fmt: skip
@@ -298,19 +307,27 @@ def _experts_note(config: ModelConfig, options: EstimateOptions) -> Iterator[str
             f" token. Which ones is not computed: tokens are {_SPREADS[options.expert_loads]}"
             " (`--expert-loads`)."
         )
+        if options.expert_parallel > 1:
+            yield (
+                f"{options.expert_parallel} chips share the experts, and times are those of the one"
+                " that has most rows; the others are counted as if they worked as long. Rows are"
+                " sent in 16 bits, once for each expert, and nothing runs meanwhile."
+            )
 
 
 def _notes(
-    found: Sequence[Chip], steps: Sequence[Step], memory: Sequence[MemoryFit]
-) -> Iterator[str]:
+    found: Sequence[Chip], steps: Sequence[Step], memory: Sequence[MemoryFit],
+    options: EstimateOptions,
+) -> Iterator[str]:  # fmt: skip
     """Say what a reader must know to read the figures right."""
+    shares = "expert-parallel" if options.expert_parallel > 1 else "tensor-parallel"
     for fit in memory:
         if not fit.fits:
             share = "the model" if fit.num_chips == 1 else "its share of the model"
             yield (
                 f"{fit.chip} cannot hold {share}: it takes {fit.chips_needed} chips."
-                " Times and costs are those of chips with enough memory; `--tensor-parallel"
-                f" {2 * fit.num_chips}` shares the model out."
+                " Times and costs are those of chips with enough memory; "
+                f"`--{shares} {2 * fit.num_chips}` shares the model out."
             )
     for step in steps:
         if step.throttled_s:

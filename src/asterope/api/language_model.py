@@ -171,16 +171,17 @@ class LanguageModel:
         sampling = llm.Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
         return "".join(self.stream(prompt, max_new_tokens=max_new_tokens, sampling=sampling))
 
-    def simulate(
+    def simulate(  # noqa: PLR0913 - as `twin.time_step`
         self, chip: Chip | str = "maia200", *, batch: int = 1, context: int = 1024,
         phase: twin.Phase = "decode", fidelity: chips.Fidelity | None = None,
-        tensor_parallel: int = 1, expert_loads: llm.ExpertLoads = "random",
-        assumptions: Assumptions | None = None,
+        tensor_parallel: int = 1, expert_parallel: int = 1,
+        expert_loads: llm.ExpertLoads = "random", assumptions: Assumptions | None = None,
     ) -> Run:  # fmt: skip
         """Time one step on a chip: a token for each of `batch` sequences, or their prefill.
 
-        With `tensor_parallel` so many chips share each layer, and exchange their sums. Which
-        experts tokens go to is assumed: `random`, or `even`.
+        With `tensor_parallel` so many chips share each layer, and exchange their sums;
+        with `expert_parallel` so many share the experts, and the batch. Which experts tokens go to
+        is assumed: `random`, or `even`.
 
         `fidelity` left out is the finest that the chip is described for: `tile`, `operator` or
         `roofline`.
@@ -192,6 +193,7 @@ class LanguageModel:
         step = twin.time_step(
             self.model, described, phase=phase, batch=batch, context=context,
             fidelity=fidelity or described.fidelities[-1], tensor_parallel=tensor_parallel,
+            expert_parallel=expert_parallel,
             expert_loads=expert_loads,
             max_events=events_per_launch(self.config.num_layers, num_steps=1),
         )  # fmt: skip

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from asterope.api.activity import activity_of_resources
 from asterope.chips import Chip, Confidence, figures, peak_power
 from asterope.cost import Cost, break_even_usd_per_chip_hour
-from asterope.llm import Linear, Model, ModelConfig, PlainLinear, Quality, count_parameters, shard
+from asterope.llm import (
+    Linear,
+    Model,
+    ModelConfig,
+    PlainLinear,
+    Quality,
+    Sharing,
+    count_parameters,
+    shard,
+)
 from asterope.quant import Plan, QuantizedLinear
 from asterope.report import (
     AccuracyRow,
@@ -40,6 +49,7 @@ __all__ = [
 ]
 
 _SHARED = ("usd_per_kwh", "pue", "utilisation", "idle_power_fraction", "electricity_in_price")
+_ALONE = Sharing()
 # What the roofline reads of a chip, and what no step on one chip reads.
 _ROOFLINE_FIGURES = ("peak_flop_per_s.", "hbm.bandwidth_bytes_per_s", "power.tdp_w")
 _UNUSED_FIGURES = ("network.", "host_bytes_per_s", "transistors", "process", "die_mm2", "sram_")
@@ -207,10 +217,11 @@ def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
 
 
 def memory_fit(
-    model: Model, chip: Chip, *, batch: int, context: int, num_chips: int = 1
+    model: Model, chip: Chip, *, batch: int, context: int, sharing: Sharing = _ALONE
 ) -> MemoryFit:
     """Return what the model and its KV cache take of a chip's memory, where several share them."""
-    memory = memory_of(shard(model, num_chips), chip, batch=batch, context=context)
+    part, num_chips = shard(model, sharing.tensor, sharing.expert), sharing.chips
+    memory = memory_of(part, chip, batch=sharing.sequences(batch), context=context)
     return MemoryFit(
         chip=chip_label(chip), batch=batch, context=context, weight_bytes=memory.weight_bytes,
         kv_bytes=memory.kv_bytes, capacity_bytes=memory.capacity_bytes, fits=memory.fits,

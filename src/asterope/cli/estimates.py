@@ -66,6 +66,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     context: opt.Context = None,
     kv: opt.KvCache = "auto",
     tensor_parallel: opt.TensorParallel = 1,
+    expert_parallel: opt.ExpertParallel = 1,
     expert_loads: opt.ExpertLoads = "random",
     fidelity: opt.Fidelity = None,
     is_explained: Annotated[
@@ -107,7 +108,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
 
     Example: `asterope simulate llama-3.1-405b --format mxfp4 --tensor-parallel 4`
 
-    Example: `asterope simulate qwen3-30b-a3b --format mxfp4/fp8 --batch 64 --expert-loads even`
+    Example: `asterope simulate qwen3-30b-a3b --format mxfp4/fp8 --batch 64 --expert-parallel 4`
 
     Example: `asterope simulate gemm 8192 8192 8192 --format mxfp4 --compare h100,b200 --explain`
 
@@ -146,7 +147,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         options = opt.estimate_options(
             opt.CostOptions(), chip=chip, compare=compare, batch=batch,
             prefill_batch=prefill_batch, context=context, fidelity=fidelity, phase=phase,
-            tensor_parallel=tensor_parallel, expert_loads=expert_loads,
+            tensor_parallel=tensor_parallel, expert_parallel=expert_parallel,
+            expert_loads=expert_loads,
         )  # fmt: skip
         shapes = _shapes(model, fmt, activations, rule, kv)
         found = api.estimate(shapes, options, trace=trace, priced=False, progress=progress)
@@ -187,6 +189,7 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
     context: opt.Context = None,
     kv: opt.KvCache = "auto",
     tensor_parallel: opt.TensorParallel = 1,
+    expert_parallel: opt.ExpertParallel = 1,
     expert_loads: opt.ExpertLoads = "random",
     fidelity: opt.Fidelity = None,
     price: opt.Price = None,
@@ -226,7 +229,7 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
         wanted = opt.estimate_options(
             given, chip=chip, compare=compare, batch=batch, prefill_batch=prefill_batch,
             context=context, fidelity=fidelity, tensor_parallel=tensor_parallel,
-            expert_loads=expert_loads,
+            expert_parallel=expert_parallel, expert_loads=expert_loads,
         )  # fmt: skip
         found = api.estimate(_shapes(model, fmt, activations, rule, kv), wanted, progress=progress)
     if as_json:

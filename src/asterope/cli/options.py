@@ -37,6 +37,7 @@ __all__ = [
     "Dtype",
     "ElectricityExtra",
     "ExpertLoads",
+    "ExpertParallel",
     "Fidelity",
     "Format",
     "Formats",
@@ -207,6 +208,14 @@ TensorParallel = Annotated[
         " trays.",
     ),
 ]  # fmt: skip
+ExpertParallel = Annotated[
+    int,
+    typer.Option(
+        metavar="N", rich_help_panel=_CHIP,
+        help="Chips that share the experts of each layer, in groups of --tensor-parallel that have "
+        "sequences of the batch for themselves.",
+    ),
+]  # fmt: skip
 ExpertLoads = Annotated[
     str,
     typer.Option(
@@ -330,7 +339,7 @@ def _price(text: str, chip: str) -> tuple[str, float]:
 def estimate_options(  # noqa: PLR0913 - it passes on what commands take
     cost: CostOptions, *, chip: str, compare: str, batch: int, prefill_batch: int,
     context: int | None, fidelity: str | None, phase: str = "both", tensor_parallel: int = 1,
-    expert_loads: str = "random",
+    expert_parallel: int = 1, expert_loads: str = "random",
 ) -> EstimateOptions:  # fmt: skip
     """Return what to time and how to price it.
 
@@ -350,6 +359,7 @@ def estimate_options(  # noqa: PLR0913 - it passes on what commands take
         fidelity=None if fidelity is None else one_of(fidelity, FIDELITIES, "--fidelity"),
         phases=phases[one_of(phase, tuple(phases), "--phase")],
         tensor_parallel=tensor_parallel,
+        expert_parallel=expert_parallel,
         expert_loads=one_of(expert_loads, EXPERT_LOADS, "--expert-loads"),
         pricing=cost.pricing(chip),
     )  # fmt: skip

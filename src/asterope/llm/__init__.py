@@ -16,6 +16,7 @@ from asterope.llm.published import (
     published_model,
     published_names,
 )
+from asterope.llm.sharing import Sharing
 
 if TYPE_CHECKING:
     from asterope.llm.cache import CACHE_FORMATS, CACHE_SCALES, with_cache, with_scales
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from asterope.llm.pieces import fused_pieces, module_names, projections, router_name
     from asterope.llm.ptq import quantize_layers
     from asterope.llm.quality import Quality, Reference, evaluate
-    from asterope.llm.router import EXPERT_LOADS, ExpertLoads, Router
+    from asterope.llm.router import EXPERT_LOADS, ExpertLoads, ExpertShare, Router
     from asterope.llm.sampling import Sampling, generate, sample
     from asterope.llm.sensitivity import PlaceLoss, place_losses
     from asterope.llm.shard import shard
@@ -42,6 +43,7 @@ __all__ = [
     "EXPERT_LOADS",
     "FAMILIES",
     "ExpertLoads",
+    "ExpertShare",
     "ExpertsConfig",
     "KVCache",
     "KeptLayers",
@@ -58,6 +60,7 @@ __all__ = [
     "Rope",
     "Router",
     "Sampling",
+    "Sharing",
     "TensorFiles",
     "Tokenizer",
     "Trained",
@@ -103,7 +106,7 @@ _MODULE_OF = {
         "pieces": ("fused_pieces", "module_names", "projections", "router_name"),
         "ptq": ("quantize_layers",),
         "quality": ("Quality", "Reference", "evaluate"),
-        "router": ("EXPERT_LOADS", "ExpertLoads", "Router"),
+        "router": ("EXPERT_LOADS", "ExpertLoads", "ExpertShare", "Router"),
         "sampling": ("Sampling", "generate", "sample"),
         "shard": ("shard",),
         "sensitivity": ("PlaceLoss", "place_losses"),

@@ -180,11 +180,17 @@ class Model:
             rows.append(tuple(getattr(linear, "scheme", None) for linear in linears))
         return Mix(tuple(rows)).simplest
 
-    def with_expert_loads(self, loads: ExpertLoads) -> Model:
-        """Return the model with another assumption on where tokens go, for what times it."""
+    def with_expert_loads(self, loads: ExpertLoads, tokens: int = 0) -> Model:
+        """Return the model with another assumption on where tokens go, for what times it.
+
+        `tokens` are those of all chips, where several share the experts.
+        """
         changed: dict[int, Layer] = {}  # shapes share one layer: so do these
         for layer in self.layers:
-            router = layer.router and dataclasses.replace(layer.router, loads=loads)
+            router = layer.router
+            if router is not None:
+                share = router.share and dataclasses.replace(router.share, tokens=tokens)
+                router = dataclasses.replace(router, loads=loads, share=share)
             changed.setdefault(id(layer), dataclasses.replace(layer, router=router))
         return dataclasses.replace(self, layers=[changed[id(layer)] for layer in self.layers])
 

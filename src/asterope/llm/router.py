@@ -25,7 +25,7 @@ from asterope.kernels import (
 )
 from asterope.llm.linears import Linear
 
-__all__ = ["EXPERT_LOADS", "ExpertLoads", "Router", "assumed_experts"]
+__all__ = ["EXPERT_LOADS", "ExpertLoads", "ExpertShare", "Router", "assumed_experts"]
 
 ExpertLoads = Literal["random", "even"]
 """How tokens are spread over experts where nothing is computed.
@@ -38,12 +38,26 @@ _SEED = 200
 _TOKENS_AT_ONCE = 1 << 16
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpertShare:
+    """What one of `chips` does that share out the experts of a layer, the busiest of them.
+
+    Chips of a group have the same tokens, and each routes its part of them; a step has `tokens` on
+    all chips. Rows are sent to the chip of their expert, once for each, and come back.
+    """
+
+    chips: int
+    group: int
+    tokens: int = 0
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Router:
     """Sends each token to `top_k` experts and adds up what they give, by their shares.
 
     With `normalized` the shares of a token add up to 1. On shapes without values tokens are spread
-    as `loads` says. `after` is told each result.
+    as `loads` says, and experts may be on several chips: `sends` is told the name of a collective,
+    the bytes, and how many chips take part, 0 for those that share the rest of the layer.
     """
 
     linear: Linear
@@ -51,7 +65,8 @@ class Router:
     top_k: int
     normalized: bool
     loads: ExpertLoads = "random"
-    after: Callable[[torch.Tensor], object] = lambda _: None
+    share: ExpertShare | None = None
+    sends: Callable[[str, int, int], object] = lambda _name, _bytes, _chips: None
 
     def run(
         self, x_MH: torch.Tensor, experts: Callable[[torch.Tensor, ExpertRows], torch.Tensor]
@@ -60,17 +75,44 @@ class Router:
 
         Shapes: rows [M x k, H], and so is what experts return; result [M, H].
         """
-        routes = route(self.linear.apply(x_MH), self.top_k, normalized=self.normalized)
+        mine = x_MH if self.share is None else x_MH[: -(-len(x_MH) // self.share.group)]
+        routes = route(self.linear.apply(mine), self.top_k, normalized=self.normalized)
         grouping = self._grouping(routes)
-        made = experts(take_rows(x_MH, grouping.tokens), grouping.rows)
+        rows = take_rows(mine, grouping.tokens)
+        if self.share is None:
+            made = experts(rows, grouping.rows)
+        else:
+            made = self._elsewhere(rows, experts, self.share)
         result = combine_rows(made, grouping.places, routes.shares)
-        self.after(result)
-        return result
+        if self.share is None:
+            self.sends("all_reduce", _num_bytes(result), 0)
+            return result
+        self.sends("all_gather", _num_bytes(x_MH), self.share.group)
+        return torch.empty_like(x_MH)
+
+    def _elsewhere(
+        self, rows: torch.Tensor, experts: Callable[[torch.Tensor, ExpertRows], torch.Tensor],
+        share: ExpertShare,
+    ) -> torch.Tensor:  # fmt: skip
+        """Send rows to where their experts are, run those that are here, and send back."""
+        loads = self.assumed_loads(share.tokens)
+        starts = torch.cat([loads.new_zeros(1), loads.cumsum(0)]).int()
+        here = rows.new_empty((int(starts[-1]), rows.shape[1]))
+        num_bytes = max(_num_bytes(rows), _num_bytes(here))
+        self.sends("all_to_all", num_bytes, share.chips)
+        experts(here, ExpertRows(starts))
+        self.sends("all_to_all", num_bytes, share.chips)
+        return torch.empty_like(rows)
 
     def assumed_loads(self, num_tokens: int) -> torch.Tensor:
-        """Return how many of so many tokens each expert is taken to see. Shapes: result [E]."""
+        """Return how many of so many tokens each expert is taken to see, of the busiest chip.
+
+        Shapes: result [E], of experts on several chips [E / chips].
+        """
         chosen = assumed_experts(num_tokens, self.top_k, self.num_experts, self.loads)
-        return torch.bincount(chosen.flatten(), minlength=self.num_experts)
+        counts = torch.bincount(chosen.flatten(), minlength=self.num_experts)
+        on_chips = counts.view(1 if self.share is None else self.share.chips, -1)
+        return on_chips[int(on_chips.sum(1).argmax())]
 
     def _grouping(self, routes: Routes) -> Grouping:
         if not routes.experts.is_meta:
@@ -78,6 +120,10 @@ class Router:
         chosen = assumed_experts(len(routes.experts), self.top_k, self.num_experts, self.loads)
         group_by_expert(chosen, self.num_experts)  # to be timed: it computes nothing now
         return group_by_expert_reference(chosen, self.num_experts)
+
+
+def _num_bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,4 +1,4 @@
-"""What one of several chips holds of a model when they share its layers (tensor parallelism)."""
+"""What one of several chips holds of a model when they share its layers, or its experts."""
 
 from __future__ import annotations
 
@@ -7,28 +7,32 @@ import dataclasses
 import torch
 
 from asterope.errors import ConfigError, ShapeError
+from asterope.llm.config import ExpertsConfig, ModelConfig
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
 from asterope.llm.pieces import projections
+from asterope.llm.router import ExpertShare
 from asterope.quant import QuantizedLinear
 
 __all__ = ["shard"]
 
 
-def shard(model: Model, chips: int) -> Model:
+def shard(model: Model, chips: int, experts: int = 1) -> Model:
     """Return the shapes of one chip's part of a model that `chips` chips share.
 
     Heads are shared out, with them the rows of qkv and the columns of the output projection; the
     rows of gate and up, the columns of down; the vocabulary of the head. Key and value heads are
-    copied where chips are more. Norms and the embedding are on each chip.
+    copied where chips are more. Norms and the embedding are on each chip. With `experts` so many
+    chips, those and others, share the experts out whole.
 
-    Raises: ConfigError if chips cannot share the heads or the width of the MLP evenly; ShapeError
-    if the blocks of a format do not divide a part.
+    Raises: ConfigError if chips cannot share the heads, the width of the MLP or the experts evenly;
+    ShapeError if the blocks of a format do not divide a part.
     """
-    if chips == 1:
+    if chips == 1 and experts == 1:
         return model
     whole = model.config
-    for what, size in (("query heads", whole.num_heads), ("MLP columns", whole.intermediate_size)):
+    columns = whole.intermediate_size if experts == 1 else 0
+    for what, size in (("query heads", whole.num_heads), ("MLP columns", columns)):
         if chips < 1 or size % chips:
             raise ConfigError(
                 f"{size:,} {what} cannot be shared by {chips} chips", where="tensor_parallel"
@@ -41,9 +45,10 @@ def shard(model: Model, chips: int) -> Model:
     config = dataclasses.replace(
         whole, num_heads=whole.num_heads // chips,
         num_kv_heads=max(1, whole.num_kv_heads // chips),
-        intermediate_size=whole.intermediate_size // chips,
-        vocab_size=-(-whole.vocab_size // chips),
+        intermediate_size=columns // chips or whole.intermediate_size,
+        vocab_size=-(-whole.vocab_size // chips), experts=_experts(whole, experts),
     )  # fmt: skip
+    share = ExpertShare(chips=experts, group=chips) if experts > 1 else None
     sizes = {
         place: (sum(rows for _, rows, _, _ in pieces), pieces[0][2])
         for place, pieces in projections(config).items()
@@ -62,11 +67,22 @@ def shard(model: Model, chips: int) -> Model:
     parts: dict[int, Layer] = {}  # layers of a model without weights are one and the same
     for layer in on_meta.layers:
         if id(layer) not in parts:
-            parts[id(layer)] = layer.with_linears(part)
+            router = layer.router and dataclasses.replace(layer.router, share=share)
+            parts[id(layer)] = dataclasses.replace(layer.with_linears(part), router=router)
     return dataclasses.replace(
         on_meta, config=config, layers=[parts[id(layer)] for layer in on_meta.layers],
         head=_part(on_meta.head, config.vocab_size, config.hidden_size),
     )  # fmt: skip
+
+
+def _experts(config: ModelConfig, chips: int) -> ExpertsConfig | None:
+    """Return the experts on one of so many chips."""
+    if chips == 1:
+        return config.experts
+    if config.experts is None or config.experts.count % chips:
+        count = f"{config.experts.count} experts" if config.experts else "a model without experts"
+        raise ConfigError(f"{count} cannot be shared by {chips} chips", where="expert_parallel")
+    return dataclasses.replace(config.experts, count=config.experts.count // chips)
 
 
 def _part(linear: Linear, rows: int, columns: int) -> Linear:

@@ -53,10 +53,14 @@ def timed_by_operators(
             rows = shape.batch * (1 if launch.tag == "head" else shape.new_tokens)
             (rate,) = result.flop
             layer = model.layers[attended if launch.tag == "qkv" else attended - 1]
+            share = None if layer.router is None else layer.router.share
             if layer.router is not None and launch.tag in _OF_EXPERTS:
                 linear = getattr(layer, launch.tag)
-                found = _experts_time(linear, layer.router, chip, tokens=rows, rate=rate)
+                tokens = rows if share is None else share.tokens
+                found = _experts_time(linear, layer.router, chip, tokens=tokens, rate=rate)
             else:
+                if share is not None and launch.tag == "router":
+                    rows = -(-rows // share.group)
                 found = product_time(_linear(model, layer, launch.tag), chip, rows=rows, rate=rate)
         else:
             found = operators.elementwise(chip, result.hbm_bytes)
@@ -114,7 +118,7 @@ def _experts_time(
     bits = (_activation_bits(linear), 8 * linear.num_bytes / (n * k))
     loads = router.assumed_loads(tokens).double().numpy()
     return operators.expert_product(
-        chip, loads, n // router.num_experts, k, rate=operators.rate_on(chip, rate), bits=bits
+        chip, loads, n // len(loads), k, rate=operators.rate_on(chip, rate), bits=bits
     )
 
 

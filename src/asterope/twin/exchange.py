@@ -1,7 +1,8 @@
 """What chips that share a layer send each other, and how long that takes.
 
 After the output projection and after the MLP each chip has a part of the sum that the residual
-gets; the head gives each a part of the logits, which all need.
+gets; the head gives each a part of the logits, which all need. Rows go to the chips of their
+experts and come back.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 
 from asterope import operators
 from asterope.chips import Chip, Fidelity
+from asterope.errors import ConfigError
 from asterope.runtime import Timeline
 from asterope.sim import Result
 from asterope.units import PS_PER_S
@@ -50,14 +52,27 @@ class Exchange:
         num_bytes = made.numel() * made.element_size()
         if name == "all_gather":
             num_bytes *= self.chips
-        timeline.note(name, (1, 1, 1), self._result(name, num_bytes), place)
+        self.among(self.chips, name, num_bytes, place, timeline)
 
-    def _result(self, name: str, num_bytes: int) -> Result:
-        sent = round(operators.COLLECTIVES[name](self.chips) * num_bytes)
+    def among(self, chips: int, name: str, num_bytes: int, place: str, timeline: Timeline) -> None:
+        """Note a collective of so many bytes among chips, if they are several.
+
+        Raises: as `after`.
+        """
+        if chips > 1:
+            timeline.note(name, (1, 1, 1), self._result(name, num_bytes, chips), place)
+
+    def _result(self, name: str, num_bytes: int, chips: int) -> Result:
+        if chips > self.chip.network.domain_chips:
+            raise ConfigError(
+                f"{self.chip.name} joins {self.chip.network.domain_chips} chips, not {chips}",
+                where="chips", hint="use fewer that share a model",
+            )  # fmt: skip
+        sent = round(operators.COLLECTIVES[name](chips) * num_bytes)
         roofline_s = sent / self.chip.network.per_direction_bytes_per_s
         time_s = roofline_s
         if self.fidelity != "roofline":
-            time_s = operators.collective(self.chip, name, num_bytes, self.chips, fused=True).time_s
+            time_s = operators.collective(self.chip, name, num_bytes, chips, fused=True).time_s
         joules = self._energy_parts_j(sent, time_s)
         time_ps = round(time_s * PS_PER_S)
         return Result(

@@ -13,7 +13,7 @@ from asterope import sim
 from asterope.chips import FIDELITIES, Chip, Fidelity
 from asterope.errors import ConfigError
 from asterope.kernels import ExpertRows
-from asterope.llm import ExpertLoads, Layer, Linear, Model, shard, with_scales
+from asterope.llm import ExpertLoads, Layer, Linear, Model, Sharing, shard, with_scales
 from asterope.runtime import TimedLaunch, Timeline, listeners, simulate
 from asterope.twin.active import with_active_flop
 from asterope.twin.by_operator import StepShape, timed_by_operators
@@ -136,6 +136,7 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
     context: int = 1024,
     fidelity: Fidelity = "tile",
     tensor_parallel: int = 1,
+    expert_parallel: int = 1,
     expert_loads: ExpertLoads = "random",
     max_events: int = 0,
     on_launch: Callable[[TimedLaunch], None] | None = None,
@@ -143,7 +144,9 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
     """Time one step of a model on a chip without computing it; the model needs no weights.
 
     With `tensor_parallel` so many chips share each layer (`llm.shard`) and exchange what
-    `twin.exchange` says.
+    `twin.exchange` says. With `expert_parallel` so many share the experts; groups of
+    `tensor_parallel` of them attend to their own sequences of the batch, and the time is that of a
+    chip that has most of everything.
 
     A decode step appends one token to sequences of `context` - 1; a prefill reads `context` tokens
     at once. The launches are those of the model's own forward pass; those of a linear layer have
@@ -175,10 +178,11 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
             hint="the limit is the model's max_position_embeddings",
         )  # fmt: skip
     new_tokens = 1 if phase == "decode" else context
-    shape = StepShape(batch=batch, context=context, new_tokens=new_tokens)
-    shape_only = shard(_alike(model.on_meta()), tensor_parallel)
+    sharing = Sharing(tensor=tensor_parallel, expert=expert_parallel)
+    shape = StepShape(batch=sharing.sequences(batch), context=context, new_tokens=new_tokens)
+    shape_only = shard(_alike(model.on_meta()), tensor_parallel, expert_parallel)
     if model.config.experts is not None:
-        shape_only = shape_only.with_expert_loads(expert_loads)
+        shape_only = shape_only.with_expert_loads(expert_loads, batch * new_tokens)
     exchange = Exchange(chip, tensor_parallel, fidelity)
     played: sim.Fidelity = "tile" if fidelity == "tile" else "roofline"
     is_heard = bool(listeners())  # whoever else listens is told of every launch
@@ -197,15 +201,15 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
     time_s, energy_j = timeline.time_s, timeline.energy_j
     return StepTime(
         phase=phase, chip=f"{chip.name}:{chip.profile}", fidelity=fidelity, model=model.name,
-        scheme=model.described, chips=tensor_parallel,
+        scheme=model.described, chips=sharing.chips,
         batch=batch, context=context, new_tokens=new_tokens,
-        time_s=time_s, energy_j=None if energy_j is None else tensor_parallel * energy_j,
-        energy_parts_j={k: tensor_parallel * v for k, v in timeline.energy_parts_j().items()},
+        time_s=time_s, energy_j=None if energy_j is None else sharing.chips * energy_j,
+        energy_parts_j={k: sharing.chips * v for k, v in timeline.energy_parts_j().items()},
         breakdown_ps=timeline.breakdown_ps(), throttled_ps=timeline.throttled_ps,
         flop=flop, hbm_bytes=moved, peak_share=peak_s / time_s,
         bandwidth_share=moved / chip.hbm.bandwidth_bytes_per_s / time_s,
         launches=tuple(timeline.launches),
-        memory=memory_of(shape_only, chip, batch=batch, context=context),
+        memory=memory_of(shape_only, chip, batch=shape.batch, context=context),
     )  # fmt: skip
 
 
@@ -269,7 +273,9 @@ def _placed(model: Model, timeline: Timeline, exchange: Exchange) -> Model:
         if router is not None:
             router = dataclasses.replace(
                 router, linear=place("router", router.linear),
-                after=lambda made: exchange.after("down", made, timeline),
+                sends=lambda name, num_bytes, chips: exchange.among(
+                    chips or exchange.chips, name, num_bytes, "experts", timeline
+                ),
             )  # fmt: skip
         return dataclasses.replace(layer.with_linears(place), router=router)
 

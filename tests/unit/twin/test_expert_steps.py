@@ -109,7 +109,7 @@ def test_a_folded_step_is_the_step_of_all_layers():
 
 def test_chips_that_share_a_layer_add_up_tokens_not_rows_of_experts():
     step = time_step(model_of(), CHIP, batch=16, context=64, tensor_parallel=4)
-    sums = [t for t in step.launches if t.name == "all_reduce" and t.tag == "down"]
+    sums = [t for t in step.launches if t.name == "all_reduce" and t.tag == "experts"]
     sent = operators.COLLECTIVES["all_reduce"](4) * 16 * HIDDEN * 2
     assert [t.result.bytes["network"] for t in sums] == [sent] * 2
     names = [t.name for t in step.launches]

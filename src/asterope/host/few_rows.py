@@ -1,0 +1,194 @@
+"""Which products have few rows and weights that may be read where they lie, and whether they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asterope.formats import ELEMENTS
+from asterope.host.bounds import no_wrap, reach_of, spacing
+from asterope.host.narrow_codes import WORD_FORMATS
+from asterope.host.row_product import CHUNK, RowProduct, emit_row_product, row_lanes
+from asterope.host.values import At, Buffer, Lazy, storage_kind
+from asterope.ir import Op, Type, Value, masks_of
+from asterope.native import BITS, Isa, Val
+
+if TYPE_CHECKING:
+    from asterope.host.lower import Lowering
+
+__all__ = ["FewRows", "few_rows_of", "has_few_rows"]
+
+_MAX_ROWS = 16
+_SCALE_FORMATS = {"i8": "e8m0", "e4m3": "e4m3"}
+_GROUPS = (16, 32)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FewRows:
+    """A product of few rows: the tile of its right operand's codes, and that [N, groups] of scales.
+
+    The tile is [N, K] where it is turned on its way into the product, else [K, N]; `between` are
+    the values that it becomes on the way.
+    """
+
+    op: Op
+    format: str
+    codes: Op
+    is_turned: bool
+    between: tuple[Value, ...]
+    scales: Op | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """M, N and K."""
+        m, n = self.op.result.type.shape
+        type_ = self.codes.result.type
+        depth = type_.shape[self._depth_dim]
+        return m, n, depth * type_.bits // ELEMENTS[self.format].bits
+
+    @property
+    def group(self) -> int:
+        """How many codes along K share a scale."""
+        return self.shape[2] // self.scales.result.type.shape[1] if self.scales else CHUNK
+
+    @property
+    def scale(self) -> str:
+        """The format of the scales; empty where there are none."""
+        return _SCALE_FORMATS[str(self.scales.result.type.elem)] if self.scales else ""
+
+    @property
+    def _depth_dim(self) -> int:
+        return 1 if self.is_turned else 0
+
+    def lies(self, low: Lowering) -> Val | None:
+        """Whether all codes and scales are on and rows of them are runs, None if never."""
+        there = _lies(low, self.codes, self._depth_dim)
+        if self.scales is None or there is None:
+            return there
+        also = _lies(low, self.scales, 1)
+        return None if also is None else there & also
+
+    def multiply(
+        self, low: Lowering, left: Buffer, target: Buffer, temporary: Callable[..., Buffer],
+        *, from_zero: bool,
+    ) -> None:  # fmt: skip
+        """Add the product to the target, where codes and scales lie as they should."""
+        m, n, k = self.shape
+        product = RowProduct(
+            m=m, n=n, k=k, format=self.format, a_strides=(left.strides[0], left.strides[1]),
+            scale=self.scale, group=self.group, from_zero=from_zero,
+        )  # fmt: skip
+        name = emit_row_product(low.fn.module, product)
+        columns = _addresses(low, self.codes, self._depth_dim, temporary)
+        scales = _addresses(low, self.scales, 1, temporary) if self.scales else columns
+        low.fn.call(name, (left.pointer, columns, scales, target.pointer))
+
+
+def has_few_rows(op: Op, isa: Isa) -> bool:
+    """Whether a product may read its right operand where it lies, as far as the op tells."""
+    return _find(op, isa) is not None
+
+
+def few_rows_of(low: Lowering, op: Op) -> FewRows | None:
+    """Return a product as one of few rows, None if it is not, or its operand is in a buffer."""
+    found = _find(op, low.fn.isa)
+    if found is None:
+        return None
+    tiles = [found.codes.result, *found.between]
+    if found.scales is not None:
+        tiles.append(found.scales.result)
+    return found if all(isinstance(low.env[v], Lazy) for v in tiles) else None
+
+
+def _find(op: Op, isa: Isa) -> FewRows | None:
+    a, b = op.operands[:2]
+    if len(op.result.type.shape) != 2 or op.attrs.get("order", "pairs") != "pairs":
+        return None
+    if op.result.type.elem != "fp32" or not (a.type.is_float or "a_format" in op.attrs):
+        return None
+    tile, between = _tile_of(b)
+    if tile is None:
+        return None
+    turns = sum(v.op is not None and v.op.name == "transpose" for v in between)
+    is_scaled = bool(op.attrs.get("b_scale"))
+    name = str(op.attrs.get("b_format", tile.result.type.elem))
+    if name not in WORD_FORMATS or tile.result.type.bits != max(8, ELEMENTS[name].bits):
+        return None
+    scale_tile = op.operands[-1].op if is_scaled else None
+    if is_scaled and not _is_tile_of_scales(scale_tile):
+        return None
+    found = FewRows(
+        op=op, format=name, codes=tile, is_turned=turns % 2 == 1, between=between,
+        scales=scale_tile,
+    )  # fmt: skip
+    m, n, k = found.shape
+    fits = m <= _MAX_ROWS and n % row_lanes(isa) == 0 and k % CHUNK == 0
+    return found if fits and found.group in _GROUPS else None
+
+
+def _tile_of(value: Value) -> tuple[Op | None, tuple[Value, ...]]:
+    """Return the tile that is turned and widened exactly to make a value, if there is one."""
+    between: list[Value] = []
+    while value.op is not None and value.op.name in ("transpose", "convert"):
+        source = value.op.operands[0]
+        if value.op.name == "convert" and not _is_exact(source.type, value.type):
+            return None, ()
+        between.append(value)
+        value = source
+    is_tile = value.op is not None and value.op.name == "load_tile"
+    if not is_tile or len(value.type.shape) != 2:
+        return None, ()
+    return value.op, tuple(between)
+
+
+def _is_exact(source: Type, target: Type) -> bool:
+    return source.is_float and target.is_float and source.bits < target.bits
+
+
+def _is_tile_of_scales(op: Op | None) -> bool:
+    return (
+        op is not None
+        and op.name == "load_tile"
+        and len(op.result.type.shape) == 2
+        and str(op.result.type.elem) in _SCALE_FORMATS
+    )
+
+
+def _lies(low: Lowering, tile: Op, depth_dim: int) -> Val | None:
+    """Whether all elements of a tile are on and runs along K, None if that is never so."""
+    shape = tile.result.type.shape
+    depths = tile.operands[1 + depth_dim]
+    there = low.fn.const("i1", 1)
+    if shape[depth_dim] > 1:
+        rises = no_wrap(low, depths, shape[depth_dim])
+        if rises is None or spacing(low, depths) != 1:
+            return None
+        there = rises
+    for dim, mask in masks_of(tile).items():
+        reach = reach_of(low, mask)
+        if reach is None:
+            return None
+        there = there & reach.full.ge(shape[dim])
+    return there
+
+
+def _addresses(low: Lowering, tile: Op, depth_dim: int, temporary: Callable[..., Buffer]) -> Val:
+    """Write a table of where the columns of B begin, and of where further ones would begin."""
+    fn, lanes = low.fn, row_lanes(low.fn.isa)
+    type_ = tile.result.type
+    columns = type_.shape[1 - depth_dim]
+    size = BITS[storage_kind(type_)] // 8
+    table = temporary(Type("i64", (columns + lanes,))).pointer
+    with low.scope():
+        depth = low.evaluate(tile.operands[1 + depth_dim], At((fn.const("i64", 0),)))
+        start = low.scalar(tile.operands[0]).offset(depth.val.sext("i64") * size)
+        base = fn.line(f"ptrtoint {start.text} to i64", "i64")
+    with fn.loop(0, columns, lanes) as n, low.scope():
+        offsets = low.evaluate(tile.operands[2 - depth_dim], At((n,), 0, lanes)).vector(lanes)
+        fn.store(offsets.sext("i64") * size + base, table.offset(n * 8))
+    last = table.offset((columns - lanes) * 8)
+    addresses = fn.load(last, "i64", lanes)
+    step = (addresses.lane(lanes - 1) - addresses.lane(lanes - 2)) * lanes
+    fn.store(addresses + step, last.offset(lanes * 8))
+    return table

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from asterope.formats import ELEMENTS
 from asterope.host.bounds import no_wrap, reach_of, spacing
 from asterope.host.narrow_codes import WORD_FORMATS
-from asterope.host.row_product import CHUNK, RowProduct, emit_row_product, row_lanes
+from asterope.host.row_product import CHUNK, DEPTH_STEP, RowProduct, emit_row_product, row_lanes
 from asterope.host.values import At, Buffer, Lazy, storage_kind
 from asterope.ir import Op, Type, Value, masks_of
 from asterope.native import BITS, Isa, Val
@@ -22,6 +22,7 @@ __all__ = ["FewRows", "few_rows_of", "has_few_rows"]
 _MAX_ROWS = 16
 _SCALE_FORMATS = {"i8": "e8m0", "e4m3": "e4m3"}
 _GROUPS = (16, 32)
+_INFINITE = 0x7F80_0000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,19 +62,38 @@ class FewRows:
     def _depth_dim(self) -> int:
         return 1 if self.is_turned else 0
 
-    def lies(self, low: Lowering) -> Val | None:
-        """Whether all codes and scales are on and rows of them are runs, None if never."""
-        there = _lies(low, self.codes, self._depth_dim)
-        if self.scales is None or there is None:
-            return there
-        also = _lies(low, self.scales, 1)
-        return None if also is None else there & also
+    def depth(self, low: Lowering) -> Val | None:
+        """Return how far along K the operand can be read where it lies, 0 if it cannot.
+
+        None if it never can. What is off behind is zeros; in front all is on and rows are runs.
+        """
+        k = self.shape[2]
+        live = _depth(low, self.codes, self._depth_dim, k)
+        if self.scales is None or live is None:
+            return live
+        also = _depth(low, self.scales, 1, k)
+        return None if also is None else live.eq(also).where(live, 0)
+
+    def fits(self, low: Lowering, left: Buffer, live: Val) -> Val:
+        """Whether codes can be read up to `live`, and nothing behind makes more than zeros."""
+        fn, (m, _, k) = low.fn, self.shape
+        whole = live.eq(k)
+        if left.strides[1] != 1:
+            return whole
+        step = DEPTH_STEP if k % DEPTH_STEP == 0 else CHUNK
+        is_off = fn.slot("i1")
+        fn.store(whole | (live.gt(0) & (live & (step - 1)).eq(0)), is_off)
+        with fn.if_(live.gt(0)), fn.loop(0, m) as row, fn.loop(live & -step, k, 16) as at:
+            sizes = fn.load(left.address((row, at)), "i32", 16) & _INFINITE
+            is_finite = ~sizes.eq(_INFINITE).any_lane()
+            fn.store(fn.load(is_off, "i1") & is_finite, is_off)
+        return fn.load(is_off, "i1")
 
     def multiply(
-        self, low: Lowering, left: Buffer, target: Buffer, temporary: Callable[..., Buffer],
-        *, from_zero: bool,
+        self, low: Lowering, left: Buffer, live: Val, target: Buffer,
+        temporary: Callable[..., Buffer], *, from_zero: bool,
     ) -> None:  # fmt: skip
-        """Add the product to the target, where codes and scales lie as they should."""
+        """Add the product to the target, where `fits` says so."""
         m, n, k = self.shape
         product = RowProduct(
             m=m, n=n, k=k, format=self.format, a_strides=(left.strides[0], left.strides[1]),
@@ -82,7 +102,7 @@ class FewRows:
         name = emit_row_product(low.fn.module, product)
         columns = _addresses(low, self.codes, self._depth_dim, temporary)
         scales = _addresses(low, self.scales, 1, temporary) if self.scales else columns
-        low.fn.call(name, (left.pointer, columns, scales, target.pointer))
+        low.fn.call(name, (left.pointer, columns, scales, target.pointer, live))
 
 
 def has_few_rows(op: Op, isa: Isa) -> bool:
@@ -155,13 +175,13 @@ def _is_tile_of_scales(op: Op | None) -> bool:
     )
 
 
-def _lies(low: Lowering, tile: Op, depth_dim: int) -> Val | None:
-    """Whether all elements of a tile are on and runs along K, None if that is never so."""
+def _depth(low: Lowering, tile: Op, depth_dim: int, k: int) -> Val | None:
+    """Return how many of K's numbers a tile has on, in front; 0 if that is not known to be so."""
     shape = tile.result.type.shape
-    depths = tile.operands[1 + depth_dim]
-    there = low.fn.const("i1", 1)
-    if shape[depth_dim] > 1:
-        rises = no_wrap(low, depths, shape[depth_dim])
+    size, depths = shape[depth_dim], tile.operands[1 + depth_dim]
+    there, live = low.fn.const("i1", 1), low.fn.const("i64", size)
+    if size > 1:
+        rises = no_wrap(low, depths, size)
         if rises is None or spacing(low, depths) != 1:
             return None
         there = rises
@@ -169,8 +189,19 @@ def _lies(low: Lowering, tile: Op, depth_dim: int) -> Val | None:
         reach = reach_of(low, mask)
         if reach is None:
             return None
-        there = there & reach.full.ge(shape[dim])
-    return there
+        if dim != depth_dim or not _is_zero_where_off(tile):
+            there = there & reach.full.ge(shape[dim])
+            continue
+        live = reach.full.minimum("smax", 0).minimum("smin", size)
+        there = there & reach.edge.minimum("smax", 0).minimum("smin", size).eq(live)
+    return there.where(live * (k // size), 0)
+
+
+def _is_zero_where_off(tile: Op) -> bool:
+    if not tile.attrs.get("other"):
+        return True
+    other = tile.operands[-1].op
+    return other is not None and other.name == "const" and other.attrs["value"] == 0
 
 
 def _addresses(low: Lowering, tile: Op, depth_dim: int, temporary: Callable[..., Buffer]) -> Val:
@@ -179,7 +210,7 @@ def _addresses(low: Lowering, tile: Op, depth_dim: int, temporary: Callable[...,
     type_ = tile.result.type
     columns = type_.shape[1 - depth_dim]
     size = BITS[storage_kind(type_)] // 8
-    table = temporary(Type("i64", (columns + lanes,))).pointer
+    table = temporary(Type("i64", (columns + 2 * lanes,))).pointer
     with low.scope():
         depth = low.evaluate(tile.operands[1 + depth_dim], At((fn.const("i64", 0),)))
         start = low.scalar(tile.operands[0]).offset(depth.val.sext("i64") * size)
@@ -190,5 +221,6 @@ def _addresses(low: Lowering, tile: Op, depth_dim: int, temporary: Callable[...,
     last = table.offset((columns - lanes) * 8)
     addresses = fn.load(last, "i64", lanes)
     step = (addresses.lane(lanes - 1) - addresses.lane(lanes - 2)) * lanes
-    fn.store(addresses + step, last.offset(lanes * 8))
+    for further in (1, 2):
+        fn.store(addresses + step * further, last.offset(further * lanes * 8))
     return table

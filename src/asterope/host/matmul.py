@@ -31,12 +31,12 @@ def dot(low: Lowering, op: Op) -> None:
     """Translate acc + a b."""
     a, b, acc = op.operands
     few = few_rows_of(low, op)
-    if few is not None and (there := few.lies(low)) is not None:
+    if few is not None and (live := few.depth(low)) is not None:
         with low.temporaries() as temporary:
             left = read_in_place(low, a, temporary) or low.materialise(a)
             target = start_of_sum(low, op, acc, {left.memory, *reads(low, b)})
-            with low.fn.if_else(there) as otherwise:
-                few.multiply(low, left, target, temporary, from_zero=is_zero(low, acc))
+            with low.fn.if_else(few.fits(low, left, live)) as otherwise:
+                few.multiply(low, left, live, target, temporary, from_zero=is_zero(low, acc))
                 otherwise()
                 with low.inner():
                     multiply(low, op, left, low.materialise(b), target)

@@ -15,11 +15,12 @@ from asterope.host.microkernel import row_blocks
 from asterope.host.narrow_codes import decode_word
 from asterope.native import Function, Isa, Module, Val
 
-__all__ = ["CHUNK", "RowProduct", "emit_row_product", "row_lanes"]
+__all__ = ["CHUNK", "DEPTH_STEP", "RowProduct", "emit_row_product", "row_lanes"]
 
 CHUNK = 32  # products in a pair of chains
 _PIECE_BYTES = 16
 _CHUNKS_AT_ONCE = 4
+DEPTH_STEP = CHUNK * _CHUNKS_AT_ONCE  # of the inner loop, where it divides K
 _LINE_BYTES = 64
 
 
@@ -56,75 +57,97 @@ class RowProduct:
     @property
     def chunks(self) -> int:
         """Chunks of K in one round of the inner loop."""
-        return _CHUNKS_AT_ONCE if self.k % (CHUNK * _CHUNKS_AT_ONCE) == 0 else 1
+        return _CHUNKS_AT_ONCE if self.k % DEPTH_STEP == 0 else 1
+
+    def vectors(self, lanes: int) -> int:
+        """Vectors of columns at once: one row's two chains alone would wait for themselves."""
+        return 1
 
 
 def emit_row_product(module: Module, p: RowProduct) -> str:
-    """Add `f(a, columns, scales, c)` for a product to the module once; return its name.
+    """Add `f(a, columns, scales, c, live)` for a product to the module once; return its name.
 
     `columns` holds the address of the first code of each column of B, `scales` that of its first
-    scale.
+    scale. From `live` on, a multiple of the inner loop's step, B is zeros that nobody reads.
     """
     if module.has(p.name):
         return p.name
-    fn = module.function(p.name, [("ptr noalias", x) for x in ("a", "columns", "scales", "c")])
+    pointers = [("ptr noalias", x) for x in ("a", "columns", "scales", "c")]
+    fn = module.function(p.name, [*pointers, ("i64", "live")])
     lanes = row_lanes(fn.isa)
     most = {16: 8, 8: 3, 4: 2}[lanes]
-    with fn.loop(0, p.n, lanes) as n:
+    step = p.vectors(lanes) * lanes
+    with fn.loop(0, p.n, step) as n:
         for start, stop, rows in row_blocks(p.m, most):
             with fn.loop(start, stop, rows) as m:
-                _block(fn, p, m, n, rows)
+                _Block(fn, p, m, n, rows).emit()
     fn.finish("noinline")
     return p.name
 
 
-def _block(fn: Function, p: RowProduct, m: Val, n: Val, rows: int) -> None:
-    """Compute the sums of some rows with one vector of columns."""
-    lanes, bits = row_lanes(fn.isa), ELEMENTS[p.format].bits
-    a, columns, scales, c = fn.args
-    places = [c.offset(((m + i) * p.n + n) * 4) for i in range(rows)]
-    totals = [fn.slot("f32", lanes) for _ in places]
-    for place, total in zip(places, totals, strict=True):
-        zero = fn.const("f32", 0.0, lanes)
-        fn.store(zero if p.from_zero else fn.load(place, "f32", lanes), total)
-    codes = _Apart(fn, columns.offset(n * 8), lanes)
-    factors = _Factors(fn, p, scales.offset(n * 8), lanes) if p.scale else None
-    with fn.loop(0, p.k, p.chunks * CHUNK, rolled=True) as start:
-        if factors:
-            factors.load(start)
-        codes.ask_for_next(start * bits >> 3, p.chunks * CHUNK * bits >> 3)
-        # Written out, chunks would be scheduled into each other and their sums spilled.
-        with fn.loop(0, p.chunks, rolled=True) as chunk:
-            _add_chunk(fn, p, (a, m, start), chunk, codes, factors, totals)
-    for place, total in zip(places, totals, strict=True):
-        fn.store(fn.load(total, "f32", lanes), place)
+class _Block:
+    """The sums of some rows with one or two vectors of columns."""
 
+    def __init__(self, fn: Function, p: RowProduct, m: Val, n: Val, rows: int) -> None:
+        self.fn, self.p, self.m = fn, p, m
+        self.lanes = lanes = row_lanes(fn.isa)
+        columns, scales, c, self.live = fn.args[1:]
+        firsts = [n + v * lanes for v in range(p.vectors(lanes))]
+        self.codes = [_Apart(fn, columns.offset(x * 8), lanes) for x in firsts]
+        self.factors = [_Factors(fn, p, scales.offset(x * 8), lanes) for x in firsts]
+        self.places = [c.offset(((m + i) * p.n + x) * 4) for i in range(rows) for x in firsts]
+        self.totals = [fn.slot("f32", lanes) for _ in self.places]
 
-def _add_chunk(
-    fn: Function, p: RowProduct, left: tuple[Val, Val, Val], chunk: Val, codes: _Apart,
-    factors: _Factors | None, totals: list[Val],
-) -> None:  # fmt: skip
-    """Add one chunk's even and odd chains to the totals."""
-    a, m, round_start = left
-    start = round_start + chunk * CHUNK
-    lanes, bits = row_lanes(fn.isa), ELEMENTS[p.format].bits
-    zero = fn.const("f32", 0.0, lanes)
-    chains = [[zero, zero] for _ in totals]
-    per_word = 32 // bits
-    first = start * bits >> 3
-    scales = factors.of(chunk) if factors else []
-    for word_index in range(CHUNK * bits // 32):
-        if word_index % 4 == 0:
-            words = codes.load(first + word_index * 4)
-        for i, value in enumerate(decode_word(words[word_index % 4], p.format)):
-            at = word_index * per_word + i
-            scaled = value * scales[at // p.group] if scales else value
-            for row, pair in enumerate(chains):
-                place = (m + row) * p.a_strides[0] + (start + at) * p.a_strides[1]
-                one = fn.load(a.offset(place * 4), "f32").splat(lanes)
-                pair[at % 2] = one.fma(scaled, pair[at % 2])
-    for total, (even, odd) in zip(totals, chains, strict=True):
-        fn.store(fn.load(total, "f32", lanes) + (even + odd), total)
+    def emit(self) -> None:
+        """Add to the block of C in memory."""
+        fn, p = self.fn, self.p
+        bits = ELEMENTS[p.format].bits
+        for place, total in zip(self.places, self.totals, strict=True):
+            zero = fn.const("f32", 0.0, self.lanes)
+            fn.store(zero if p.from_zero else fn.load(place, "f32", self.lanes), total)
+        with fn.loop(0, self.live, p.chunks * CHUNK, rolled=True) as start:
+            for codes, factors in zip(self.codes, self.factors, strict=True):
+                factors.load(start)
+                codes.ask_for_next(start * bits >> 3, p.chunks * CHUNK * bits >> 3, len(self.codes))
+            # Written out, chunks would be scheduled into each other and their sums spilled.
+            with fn.loop(0, p.chunks, rolled=True) as chunk:
+                self._add_chunk(start + chunk * CHUNK, [x.of(chunk) for x in self.factors])
+        for place, total in zip(self.places, self.totals, strict=True):
+            fn.store(fn.load(total, "f32", self.lanes), place)
+        # Chains of zeros add zero, which leaves all but a negative zero as it is.
+        with fn.if_(self.live.lt(p.k)):
+            for place in self.places:
+                fn.store(fn.load(place, "f32", self.lanes) + 0.0, place)
+
+    def _add_chunk(self, start: Val, scales: list[list[Val]]) -> None:
+        """Add one chunk's even and odd chains to the totals."""
+        fn, p, bits = self.fn, self.p, ELEMENTS[self.p.format].bits
+        zero = fn.const("f32", 0.0, self.lanes)
+        chains = [[zero, zero] for _ in self.totals]
+        words: list[list[Val]] = []
+        for index in range(CHUNK * bits // 32):
+            if index % 4 == 0:
+                words = [x.load((start * bits >> 3) + index * 4) for x in self.codes]
+            values = [decode_word(four[index % 4], p.format) for four in words]
+            for i in range(32 // bits):
+                at = index * 32 // bits + i
+                scaled = [
+                    each[i] * factors[at // p.group] if p.scale else each[i]
+                    for each, factors in zip(values, scales, strict=True)
+                ]
+                self._add_column(start + at, scaled, chains, at % 2)
+        for total, (even, odd) in zip(self.totals, chains, strict=True):
+            fn.store(fn.load(total, "f32", self.lanes) + (even + odd), total)
+
+    def _add_column(self, k: Val, right: list[Val], chains: list[list[Val]], odd: int) -> None:
+        """Multiply one column of A with one row of B."""
+        down, across = self.p.a_strides
+        for row in range(len(chains) // len(right)):
+            place = (self.m + row) * down + k * across
+            one = self.fn.load(self.fn.args[0].offset(place * 4), "f32").splat(self.lanes)
+            for v, value in enumerate(right):
+                pair = chains[row * len(right) + v]
+                pair[odd] = one.fma(value, pair[odd])
 
 
 class _Apart:
@@ -157,10 +180,10 @@ class _Apart:
             found = found.with_lane(row, self.fn.load(self._row(row, offset), kind, align=1))
         return found.zext("i32")
 
-    def ask_for_next(self, offset: Val, num_bytes: int) -> None:
-        """Ask for the same bytes of the rows that are computed next."""
+    def ask_for_next(self, offset: Val, num_bytes: int, vectors: int) -> None:
+        """Ask for the same bytes of the rows that are computed next, so many vectors further."""
         for first in range(0, num_bytes, _LINE_BYTES):
-            for row in range(self.lanes, 2 * self.lanes):
+            for row in range(vectors * self.lanes, (vectors + 1) * self.lanes):
                 self.fn.prefetch(self._row(row, offset + first))
 
 
@@ -188,7 +211,9 @@ class _Factors:
         self._words: list[Val] = []
 
     def load(self, start: Val) -> None:
-        """Load the scales from column `start` of K on: a word holds one of each chunk."""
+        """Load the scales from column `start` of K on, if there are any."""
+        if not self.p.scale:
+            return
         first = start.op("udiv", self.p.group)
         count = max(1, self.p.chunks * CHUNK // self.p.group)
         step = min(count, 4)
@@ -196,6 +221,8 @@ class _Factors:
 
     def of(self, chunk: Val) -> list[Val]:
         """Return the scales of a chunk of the round, one after the other along K."""
+        if not self._words:
+            return []
         bits = chunk * (CHUNK * 8 // self.p.group)
         word = self._words[0]
         if len(self._words) > 1:

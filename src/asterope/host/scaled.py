@@ -29,21 +29,22 @@ def dot_scaled(low: Lowering, op: Op) -> None:
     if a_codes.strides[-1] != 1:
         a_codes = low.materialise(a, row_major=True)
     few = few_rows_of(low, op)
-    there = few.lies(low) if few else None
-    if few is None or there is None:
+    live = few.depth(low) if few else None
+    if few is None or live is None:
         low.env[op.result] = _multiply_decoded(low, op, a_codes)
         return
     target = start_of_sum(low, op, acc, {a_codes.memory, *reads(low, b)})
-    with low.temporaries() as temporary, low.fn.if_else(there) as otherwise:
+    with low.temporaries() as temporary:
         side = _Side(low, op, "a", a)
         if side.is_scaled:
             side.factors = _factors(low, scales[0], temporary)
         left = temporary(Type("fp32", (few.shape[0], few.shape[2])))
         _decode_rows(low, side, a_codes, left)
-        few.multiply(low, left, target, temporary, from_zero=is_zero(low, acc))
-        otherwise()
-        with low.inner():
-            _multiply_decoded(low, op, a_codes, target)
+        with low.fn.if_else(few.fits(low, left, live)) as otherwise:
+            few.multiply(low, left, live, target, temporary, from_zero=is_zero(low, acc))
+            otherwise()
+            with low.inner():
+                _multiply_decoded(low, op, a_codes, target)
     low.env[op.result] = target
 
 

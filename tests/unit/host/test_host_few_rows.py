@@ -73,19 +73,21 @@ def draw_product(data):
     }  # fmt: skip
 
 
-def draw_arguments(data, kernel, m, n, k):
-    """Draw any codes, NaN and infinities too, finite x, and how many of K are on."""
+def draw_arguments(data, kernel, m, n, k, form):
+    """Draw any codes, NaN and infinities too, and how many of K are on."""
     rng = np.random.default_rng(data.draw(st.integers(0, 1 << 30), label="seed"))
     arrays = []
     for value in kernel.body.args[:5]:
         dtype = np.dtype(dtype_of(Type(value.type.pointee)))
         codes = rng.integers(0, 256, (n * (k + 5) + m * k) * dtype.itemsize, dtype=np.uint8)
         arrays.append(codes.view(dtype))
-    arrays[0] = (rng.standard_normal(m * k)).astype(np.float32).astype(arrays[0].dtype)
-    arrays[3] = rng.standard_normal(m * n).astype(np.float32)
+    x = rng.standard_normal(m * k).astype(np.float32)
+    x[-1] = data.draw(st.sampled_from([1.0, 1.0, -np.inf, 1e-30]), label="last of x")
+    arrays[0] = x.astype(arrays[0].dtype)
+    arrays[3] = rng.choice(np.float32([-0.0, 1.5, -1e-39, 0.0]), m * n)
     arrays[4] = np.zeros(m * n, np.float32)
-    live = data.draw(st.sampled_from([k, k, k // 2]), label="live")
-    return [*arrays, live, live]
+    live = data.draw(st.sampled_from([k, k, k // 2, k - 32, 7, 0]), label="live")
+    return [*arrays, live // (2 if form["fmt"] == "e2m1" else 1), live // form["group"]]
 
 
 def launched(kernel, arguments, isa):
@@ -99,7 +101,7 @@ def launched(kernel, arguments, isa):
 def check(data):
     m, n, k, form = draw_product(data)
     kernel = product(m, n, k, **form)
-    arguments = draw_arguments(data, kernel, m, n, k)
+    arguments = draw_arguments(data, kernel, m, n, k, form)
     isa = data.draw(st.sampled_from(LEVELS), label="isa")
     assert "@rows_" in write_llvm(kernel, isa, disjoint=True)
     with np.errstate(all="ignore"):

@@ -205,12 +205,12 @@ def _is_zero_where_off(tile: Op) -> bool:
 
 
 def _addresses(low: Lowering, tile: Op, depth_dim: int, temporary: Callable[..., Buffer]) -> Val:
-    """Write a table of where the columns of B begin, and of where further ones would begin."""
+    """Write a table of where the columns of B begin, and those that are read next."""
     fn, lanes = low.fn, row_lanes(low.fn.isa)
     type_ = tile.result.type
     columns = type_.shape[1 - depth_dim]
     size = BITS[storage_kind(type_)] // 8
-    table = temporary(Type("i64", (columns + 2 * lanes,))).pointer
+    table = temporary(Type("i64", (columns + lanes,))).pointer
     with low.scope():
         depth = low.evaluate(tile.operands[1 + depth_dim], At((fn.const("i64", 0),)))
         start = low.scalar(tile.operands[0]).offset(depth.val.sext("i64") * size)
@@ -218,9 +218,18 @@ def _addresses(low: Lowering, tile: Op, depth_dim: int, temporary: Callable[...,
     with fn.loop(0, columns, lanes) as n, low.scope():
         offsets = low.evaluate(tile.operands[2 - depth_dim], At((n,), 0, lanes)).vector(lanes)
         fn.store(offsets.sext("i64") * size + base, table.offset(n * 8))
-    last = table.offset((columns - lanes) * 8)
-    addresses = fn.load(last, "i64", lanes)
-    step = (addresses.lane(lanes - 1) - addresses.lane(lanes - 2)) * lanes
-    for further in (1, 2):
-        fn.store(addresses + step * further, last.offset(further * lanes * 8))
+    fn.store(_next_addresses(low, tile, table, columns), table.offset(columns * 8))
     return table
+
+
+def _next_addresses(low: Lowering, tile: Op, table: Val, columns: int) -> Val:
+    """Return where the columns begin that are read after a tile's last.
+
+    A loop that moves the tile's pointer reads on in the same columns, else those beside are next.
+    """
+    fn, lanes = low.fn, row_lanes(low.fn.isa)
+    step = low.steps.get(tile.operands[0])
+    if step is not None:
+        return fn.load(table, "i64", lanes) + step
+    last = fn.load(table.offset((columns - lanes) * 8), "i64", lanes)
+    return last + (last.lane(lanes - 1) - last.lane(lanes - 2)) * lanes

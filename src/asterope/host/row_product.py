@@ -8,6 +8,7 @@ time, turned in registers so that lanes are columns, decoded and multiplied at o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from asterope.formats import ELEMENTS, emit_decode
@@ -22,6 +23,9 @@ _PIECE_BYTES = 16
 _CHUNKS_AT_ONCE = 4
 DEPTH_STEP = CHUNK * _CHUNKS_AT_ONCE  # of the inner loop, where it divides K
 _LINE_BYTES = 64
+# Exponents of scales that sums may be multiplied by instead; their codes.
+_TAME_SCALES = -40, 40
+_TAME_CODES = _TAME_SCALES[0] + 127, _TAME_SCALES[1] + 127
 
 
 def row_lanes(isa: Isa) -> int:
@@ -59,9 +63,10 @@ class RowProduct:
         """Chunks of K in one round of the inner loop."""
         return _CHUNKS_AT_ONCE if self.k % DEPTH_STEP == 0 else 1
 
-    def vectors(self, lanes: int) -> int:
-        """Vectors of columns at once: one row's two chains alone would wait for themselves."""
-        return 1
+    @property
+    def has_powers_of_two(self) -> bool:
+        """Whether a chunk is scaled by one power of two, and A can be looked at by rows."""
+        return self.scale == "e8m0" and self.group == CHUNK and self.a_strides[1] == 1
 
 
 def emit_row_product(module: Module, p: RowProduct) -> str:
@@ -76,78 +81,121 @@ def emit_row_product(module: Module, p: RowProduct) -> str:
     fn = module.function(p.name, [*pointers, ("i64", "live")])
     lanes = row_lanes(fn.isa)
     most = {16: 8, 8: 3, 4: 2}[lanes]
-    step = p.vectors(lanes) * lanes
-    with fn.loop(0, p.n, step) as n:
+    is_tame = _is_tame(fn, p) if p.has_powers_of_two else None
+    with fn.loop(0, p.n, lanes) as n:
         for start, stop, rows in row_blocks(p.m, most):
             with fn.loop(start, stop, rows) as m:
-                _Block(fn, p, m, n, rows).emit()
+                _Block(fn, p, m, n, rows).emit(is_tame)
     fn.finish("noinline")
     return p.name
 
 
+def _is_tame(fn: Function, p: RowProduct) -> Val:
+    """Whether numbers of A are such that scaling sums is the same as scaling what is summed.
+
+    It is where neither sums are subnormal or infinite: those of A's multiples of 2^least, at most
+    2^most in size, times codes and scales of `_TAME_SCALES`.
+    """
+    fmt, live = ELEMENTS[p.format], fn.args[4]
+    unit, largest = (math.frexp(x)[1] - 1 for x in (fmt.min_subnormal, fmt.max_value))
+    least, most = -126 + 23 - unit - _TAME_SCALES[0], 120 - largest - _TAME_SCALES[1]
+    smallest_seen, largest_seen = fn.slot("i32", 16), fn.slot("i32", 16)
+    fn.store(fn.const("i32", -1, 16), smallest_seen)
+    fn.store(fn.const("i32", 0, 16), largest_seen)
+    with fn.loop(0, p.m) as row, fn.loop(0, live, 16) as k:
+        place = row * p.a_strides[0] + k
+        size = fn.load(fn.args[0].offset(place * 4), "i32", 16) & 0x7FFF_FFFF
+        before = fn.load(smallest_seen, "i32", 16)
+        fn.store(before.minimum("umin", size - 1), smallest_seen)  # so that zero is the largest
+        fn.store(fn.load(largest_seen, "i32", 16).minimum("umax", size), largest_seen)
+    is_large = fn.load(smallest_seen, "i32", 16).cmp("uge", (least + 127 << 23) - 1)
+    is_small = fn.load(largest_seen, "i32", 16).cmp("ult", most + 127 << 23)
+    return (is_large & is_small).all_lanes()
+
+
 class _Block:
-    """The sums of some rows with one or two vectors of columns."""
+    """The sums of some rows with one vector of columns."""
 
     def __init__(self, fn: Function, p: RowProduct, m: Val, n: Val, rows: int) -> None:
         self.fn, self.p, self.m = fn, p, m
         self.lanes = lanes = row_lanes(fn.isa)
         columns, scales, c, self.live = fn.args[1:]
-        firsts = [n + v * lanes for v in range(p.vectors(lanes))]
-        self.codes = [_Apart(fn, columns.offset(x * 8), lanes) for x in firsts]
-        self.factors = [_Factors(fn, p, scales.offset(x * 8), lanes) for x in firsts]
-        self.places = [c.offset(((m + i) * p.n + x) * 4) for i in range(rows) for x in firsts]
+        self.codes = _Apart(fn, columns.offset(n * 8), lanes)
+        self.factors = _Factors(fn, p, scales.offset(n * 8), lanes)
+        self.places = [c.offset(((m + i) * p.n + n) * 4) for i in range(rows)]
         self.totals = [fn.slot("f32", lanes) for _ in self.places]
 
-    def emit(self) -> None:
-        """Add to the block of C in memory."""
+    def emit(self, is_tame: Val | None) -> None:
+        """Add to the block of C in memory; scale sums, where that is the same, A being tame."""
+        fn = self.fn
+        if is_tame is None:
+            self._emit(scales_sums=False)
+            return
+        is_done = fn.slot("i1")
+        fn.store(is_tame, is_done)
+        with fn.if_(is_tame):
+            fn.store(self._emit(scales_sums=True), is_done)
+        with fn.if_(~fn.load(is_done, "i1")):
+            self._emit(scales_sums=False)
+
+    def _emit(self, *, scales_sums: bool) -> Val:
+        """Compute the block and store it, unless scaling sums is not the same: return whether."""
         fn, p = self.fn, self.p
         bits = ELEMENTS[p.format].bits
+        odd_scales = fn.slot("i32", self.lanes)
+        fn.store(fn.const("i32", 0, self.lanes), odd_scales)
         for place, total in zip(self.places, self.totals, strict=True):
             zero = fn.const("f32", 0.0, self.lanes)
             fn.store(zero if p.from_zero else fn.load(place, "f32", self.lanes), total)
         with fn.loop(0, self.live, p.chunks * CHUNK, rolled=True) as start:
-            for codes, factors in zip(self.codes, self.factors, strict=True):
-                factors.load(start)
-                codes.ask_for_next(start * bits >> 3, p.chunks * CHUNK * bits >> 3, len(self.codes))
+            self.factors.load(start)
+            self.codes.ask_for_next(start * bits >> 3, p.chunks * CHUNK * bits >> 3)
             # Written out, chunks would be scheduled into each other and their sums spilled.
             with fn.loop(0, p.chunks, rolled=True) as chunk:
-                self._add_chunk(start + chunk * CHUNK, [x.of(chunk) for x in self.factors])
-        for place, total in zip(self.places, self.totals, strict=True):
-            fn.store(fn.load(total, "f32", self.lanes), place)
-        # Chains of zeros add zero, which leaves all but a negative zero as it is.
-        with fn.if_(self.live.lt(p.k)):
-            for place in self.places:
-                fn.store(fn.load(place, "f32", self.lanes) + 0.0, place)
+                codes = self.factors.codes(chunk)
+                if scales_sums:
+                    is_odd = (codes[0] - _TAME_CODES[0]).cmp("ugt", _TAME_CODES[1] - _TAME_CODES[0])
+                    fn.store(
+                        fn.load(odd_scales, "i32", self.lanes) | is_odd.sext("i32"), odd_scales
+                    )
+                    scales = [(codes[0] << 23).bits_as("f32")]
+                else:
+                    scales = [emit_decode(code, ELEMENTS[p.scale]) for code in codes]
+                self._add_chunk(start + chunk * CHUNK, scales, scales_sums=scales_sums)
+        is_same = fn.load(odd_scales, "i32", self.lanes).eq(0).all_lanes()
+        with fn.if_(is_same):
+            for place, total in zip(self.places, self.totals, strict=True):
+                value = fn.load(total, "f32", self.lanes)
+                # Chains of zeros add zero, which leaves all but a negative zero as it is.
+                fn.store(self.live.lt(p.k).where(value + 0.0, value), place)
+        return is_same
 
-    def _add_chunk(self, start: Val, scales: list[list[Val]]) -> None:
+    def _add_chunk(self, start: Val, scales: list[Val], *, scales_sums: bool) -> None:
         """Add one chunk's even and odd chains to the totals."""
         fn, p, bits = self.fn, self.p, ELEMENTS[self.p.format].bits
         zero = fn.const("f32", 0.0, self.lanes)
         chains = [[zero, zero] for _ in self.totals]
-        words: list[list[Val]] = []
+        words: list[Val] = []
         for index in range(CHUNK * bits // 32):
             if index % 4 == 0:
-                words = [x.load((start * bits >> 3) + index * 4) for x in self.codes]
-            values = [decode_word(four[index % 4], p.format) for four in words]
-            for i in range(32 // bits):
+                words = self.codes.load((start * bits >> 3) + index * 4)
+            for i, value in enumerate(decode_word(words[index % 4], p.format)):
                 at = index * 32 // bits + i
-                scaled = [
-                    each[i] * factors[at // p.group] if p.scale else each[i]
-                    for each, factors in zip(values, scales, strict=True)
-                ]
+                is_plain = scales_sums or not scales
+                scaled = value if is_plain else value * scales[at // p.group]
                 self._add_column(start + at, scaled, chains, at % 2)
         for total, (even, odd) in zip(self.totals, chains, strict=True):
-            fn.store(fn.load(total, "f32", self.lanes) + (even + odd), total)
+            before = fn.load(total, "f32", self.lanes)
+            sum_ = even + odd
+            fn.store(sum_.fma(scales[0], before) if scales_sums else before + sum_, total)
 
-    def _add_column(self, k: Val, right: list[Val], chains: list[list[Val]], odd: int) -> None:
+    def _add_column(self, k: Val, right: Val, chains: list[list[Val]], odd: int) -> None:
         """Multiply one column of A with one row of B."""
         down, across = self.p.a_strides
-        for row in range(len(chains) // len(right)):
+        for row, pair in enumerate(chains):
             place = (self.m + row) * down + k * across
             one = self.fn.load(self.fn.args[0].offset(place * 4), "f32").splat(self.lanes)
-            for v, value in enumerate(right):
-                pair = chains[row * len(right) + v]
-                pair[odd] = one.fma(value, pair[odd])
+            pair[odd] = one.fma(right, pair[odd])
 
 
 class _Apart:
@@ -180,10 +228,10 @@ class _Apart:
             found = found.with_lane(row, self.fn.load(self._row(row, offset), kind, align=1))
         return found.zext("i32")
 
-    def ask_for_next(self, offset: Val, num_bytes: int, vectors: int) -> None:
-        """Ask for the same bytes of the rows that are computed next, so many vectors further."""
+    def ask_for_next(self, offset: Val, num_bytes: int) -> None:
+        """Ask for the same bytes of the rows that are computed next."""
         for first in range(0, num_bytes, _LINE_BYTES):
-            for row in range(vectors * self.lanes, (vectors + 1) * self.lanes):
+            for row in range(self.lanes, 2 * self.lanes):
                 self.fn.prefetch(self._row(row, offset + first))
 
 
@@ -203,11 +251,10 @@ def _turned(quarters: list[Val]) -> list[Val]:
 
 
 class _Factors:
-    """The scales of one round's chunks, decoded as they are needed."""
+    """The codes of the scales of one round's chunks."""
 
     def __init__(self, fn: Function, p: RowProduct, table: Val, lanes: int) -> None:
         self.fn, self.p, self.apart = fn, p, _Apart(fn, table, lanes)
-        self.per_chunk = max(1, CHUNK // p.group)
         self._words: list[Val] = []
 
     def load(self, start: Val) -> None:
@@ -219,14 +266,13 @@ class _Factors:
         step = min(count, 4)
         self._words = [self.apart.numbers(first + i, f"i{8 * step}") for i in range(0, count, step)]
 
-    def of(self, chunk: Val) -> list[Val]:
-        """Return the scales of a chunk of the round, one after the other along K."""
+    def codes(self, chunk: Val) -> list[Val]:
+        """Return the scales of a chunk of the round as words, one after the other along K."""
         if not self._words:
             return []
-        bits = chunk * (CHUNK * 8 // self.p.group)
         word = self._words[0]
         if len(self._words) > 1:
             word = chunk.cmp("ult", 2).where(word, self._words[1])
+        bits = chunk * (CHUNK * 8 // self.p.group)
         word = word >> (bits & 31).zext("i32")
-        fmt = ELEMENTS[self.p.scale]
-        return [emit_decode((word >> 8 * i) & 0xFF, fmt) for i in range(self.per_chunk)]
+        return [(word >> 8 * i) & 0xFF for i in range(max(1, CHUNK // self.p.group))]

@@ -100,8 +100,9 @@ class FewRows:
             scale=self.scale, group=self.group, from_zero=from_zero,
         )  # fmt: skip
         name = emit_row_product(low.fn.module, product)
-        columns = _addresses(low, self.codes, self._depth_dim, temporary)
-        scales = _addresses(low, self.scales, 1, temporary) if self.scales else columns
+        ahead = product.ahead(row_lanes(low.fn.isa))
+        columns = _addresses(low, self.codes, self._depth_dim, ahead, temporary)
+        scales = _addresses(low, self.scales, 1, 0, temporary) if self.scales else columns
         low.fn.call(name, (left.pointer, columns, scales, target.pointer, live))
 
 
@@ -204,13 +205,18 @@ def _is_zero_where_off(tile: Op) -> bool:
     return other is not None and other.name == "const" and other.attrs["value"] == 0
 
 
-def _addresses(low: Lowering, tile: Op, depth_dim: int, temporary: Callable[..., Buffer]) -> Val:
-    """Write a table of where the columns of B begin, and those that are read next."""
+def _addresses(
+    low: Lowering, tile: Op, depth_dim: int, ahead: int, temporary: Callable[..., Buffer]
+) -> Val:
+    """Write a table of where the columns of B begin, and so many that are read after them.
+
+    A loop that moves the tile's pointer reads on in the same columns, else those beside are next.
+    """
     fn, lanes = low.fn, row_lanes(low.fn.isa)
     type_ = tile.result.type
     columns = type_.shape[1 - depth_dim]
     size = BITS[storage_kind(type_)] // 8
-    table = temporary(Type("i64", (columns + lanes,))).pointer
+    table = temporary(Type("i64", (columns + ahead,))).pointer
     with low.scope():
         depth = low.evaluate(tile.operands[1 + depth_dim], At((fn.const("i64", 0),)))
         start = low.scalar(tile.operands[0]).offset(depth.val.sext("i64") * size)
@@ -218,18 +224,11 @@ def _addresses(low: Lowering, tile: Op, depth_dim: int, temporary: Callable[...,
     with fn.loop(0, columns, lanes) as n, low.scope():
         offsets = low.evaluate(tile.operands[2 - depth_dim], At((n,), 0, lanes)).vector(lanes)
         fn.store(offsets.sext("i64") * size + base, table.offset(n * 8))
-    fn.store(_next_addresses(low, tile, table, columns), table.offset(columns * 8))
-    return table
-
-
-def _next_addresses(low: Lowering, tile: Op, table: Val, columns: int) -> Val:
-    """Return where the columns begin that are read after a tile's last.
-
-    A loop that moves the tile's pointer reads on in the same columns, else those beside are next.
-    """
-    fn, lanes = low.fn, row_lanes(low.fn.isa)
     step = low.steps.get(tile.operands[0])
-    if step is not None:
-        return fn.load(table, "i64", lanes) + step
-    last = fn.load(table.offset((columns - lanes) * 8), "i64", lanes)
-    return last + (last.lane(lanes - 1) - last.lane(lanes - 2)) * lanes
+    if step is None:
+        last = table.offset((columns - 2) * 8)
+        step = (fn.load(last.offset(8), "i64") - fn.load(last, "i64")) * columns
+    with fn.loop(0, ahead, lanes) as n:
+        further = fn.load(table.offset(n * 8), "i64", lanes) + step
+        fn.store(further, table.offset((n + columns) * 8))
+    return table

@@ -23,6 +23,7 @@ _PIECE_BYTES = 16
 _CHUNKS_AT_ONCE = 4
 DEPTH_STEP = CHUNK * _CHUNKS_AT_ONCE  # of the inner loop, where it divides K
 _LINE_BYTES = 64
+_AHEAD_BYTES = 1 << 14
 # Exponents of scales that sums may be multiplied by instead; their codes.
 _TAME_SCALES = -40, 40
 _TAME_CODES = _TAME_SCALES[0] + 127, _TAME_SCALES[1] + 127
@@ -63,6 +64,11 @@ class RowProduct:
         """Chunks of K in one round of the inner loop."""
         return _CHUNKS_AT_ONCE if self.k % DEPTH_STEP == 0 else 1
 
+    def ahead(self, lanes: int) -> int:
+        """Return how many columns further on memory is asked for: enough to hide its latency."""
+        block_bytes = lanes * self.k * ELEMENTS[self.format].bits // 8
+        return lanes * min(self.n // lanes, max(1, _AHEAD_BYTES // block_bytes))
+
     @property
     def has_powers_of_two(self) -> bool:
         """Whether a chunk is scaled by one power of two, and A can be looked at by rows."""
@@ -72,8 +78,8 @@ class RowProduct:
 def emit_row_product(module: Module, p: RowProduct) -> str:
     """Add `f(a, columns, scales, c, live)` for a product to the module once; return its name.
 
-    `columns` holds the address of the first code of each column of B, `scales` that of its first
-    scale. From `live` on, a multiple of the inner loop's step, B is zeros that nobody reads.
+    `columns` holds the address of the first code of each column of B and of `ahead` further ones,
+    which need not be there, `scales` that of its first scale. From `live` on, a multiple of the inner loop's step, B is zeros that nobody reads.
     """
     if module.has(p.name):
         return p.name
@@ -149,7 +155,8 @@ class _Block:
             fn.store(zero if p.from_zero else fn.load(place, "f32", self.lanes), total)
         with fn.loop(0, self.live, p.chunks * CHUNK, rolled=True) as start:
             self.factors.load(start)
-            self.codes.ask_for_next(start * bits >> 3, p.chunks * CHUNK * bits >> 3)
+            ahead = p.ahead(self.lanes)
+            self.codes.ask_for(ahead, start * bits >> 3, p.chunks * CHUNK * bits >> 3)
             # Written out, chunks would be scheduled into each other and their sums spilled.
             with fn.loop(0, p.chunks, rolled=True) as chunk:
                 codes = self.factors.codes(chunk)
@@ -228,10 +235,10 @@ class _Apart:
             found = found.with_lane(row, self.fn.load(self._row(row, offset), kind, align=1))
         return found.zext("i32")
 
-    def ask_for_next(self, offset: Val, num_bytes: int) -> None:
-        """Ask for the same bytes of the rows that are computed next."""
+    def ask_for(self, ahead: int, offset: Val, num_bytes: int) -> None:
+        """Ask for the same bytes of the rows that are so many further on."""
         for first in range(0, num_bytes, _LINE_BYTES):
-            for row in range(self.lanes, 2 * self.lanes):
+            for row in range(ahead, ahead + self.lanes):
                 self.fn.prefetch(self._row(row, offset + first))
 
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from asterope.formats import ELEMENTS
 from asterope.host.bounds import no_wrap, reach_of, spacing
 from asterope.host.narrow_codes import WORD_FORMATS
-from asterope.host.row_product import CHUNK, DEPTH_STEP, RowProduct, emit_row_product, row_lanes
+from asterope.host.row_product import (
+    CHUNK,
+    DEPTH_STEP,
+    RowProduct,
+    emit_row_product,
+    most_rows,
+    row_lanes,
+)
 from asterope.host.values import At, Buffer, Lazy, storage_kind
 from asterope.ir import Op, Type, Value, masks_of
 from asterope.native import BITS, Isa, Val
@@ -19,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FewRows", "few_rows_of", "has_few_rows"]
 
-_MAX_ROWS = 16
 _SCALE_FORMATS = {"i8": "e8m0", "e4m3": "e4m3"}
 _GROUPS = (16, 32)
 _INFINITE = 0x7F80_0000
@@ -144,7 +150,7 @@ def _find(op: Op, isa: Isa) -> FewRows | None:
         scales=scale_tile,
     )  # fmt: skip
     m, n, k = found.shape
-    fits = m <= _MAX_ROWS and n % row_lanes(isa) == 0 and k % CHUNK == 0
+    fits = m <= most_rows(isa) and n % row_lanes(isa) == 0 and k % CHUNK == 0
     return found if fits and found.group in _GROUPS else None
 
 

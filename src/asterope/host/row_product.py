@@ -16,7 +16,7 @@ from asterope.host.microkernel import row_blocks
 from asterope.host.narrow_codes import decode_word
 from asterope.native import Function, Isa, Module, Val
 
-__all__ = ["CHUNK", "DEPTH_STEP", "RowProduct", "emit_row_product", "row_lanes"]
+__all__ = ["CHUNK", "DEPTH_STEP", "RowProduct", "emit_row_product", "most_rows", "row_lanes"]
 
 CHUNK = 32  # products in a pair of chains
 _PIECE_BYTES = 16
@@ -32,6 +32,16 @@ _TAME_CODES = _TAME_SCALES[0] + 127, _TAME_SCALES[1] + 127
 def row_lanes(isa: Isa) -> int:
     """Return how many columns are computed at once."""
     return 16 if isa.has_wide_masks else 8 if isa.has_fma else 4
+
+
+def _block_rows(isa: Isa) -> int:
+    """Return of how many rows the sums stay in registers."""
+    return 8 if row_lanes(isa) == 16 else 4
+
+
+def most_rows(isa: Isa) -> int:
+    """Return with how many rows decoding twice, or less, beats packing panels."""
+    return 2 * _block_rows(isa) if isa.has_wide_masks and not isa.has_tiles else _block_rows(isa)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,18 +88,18 @@ class RowProduct:
 def emit_row_product(module: Module, p: RowProduct) -> str:
     """Add `f(a, columns, scales, c, live)` for a product to the module once; return its name.
 
-    `columns` holds the address of the first code of each column of B and of `ahead` further ones,
-    which need not be there, `scales` that of its first scale. From `live` on, a multiple of the inner loop's step, B is zeros that nobody reads.
+    `columns` holds the address of the first code of each column of B, and of `ahead` further ones
+    that need not be there; `scales` holds those of the first scales. From `live` on, a multiple of
+    the inner loop's step, B is zeros that nobody reads.
     """
     if module.has(p.name):
         return p.name
     pointers = [("ptr noalias", x) for x in ("a", "columns", "scales", "c")]
     fn = module.function(p.name, [*pointers, ("i64", "live")])
     lanes = row_lanes(fn.isa)
-    most = {16: 8, 8: 3, 4: 2}[lanes]
     is_tame = _is_tame(fn, p) if p.has_powers_of_two else None
     with fn.loop(0, p.n, lanes) as n:
-        for start, stop, rows in row_blocks(p.m, most):
+        for start, stop, rows in row_blocks(p.m, _block_rows(fn.isa)):
             with fn.loop(start, stop, rows) as m:
                 _Block(fn, p, m, n, rows).emit(is_tame)
     fn.finish("noinline")

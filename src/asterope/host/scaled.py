@@ -38,8 +38,10 @@ def dot_scaled(low: Lowering, op: Op) -> None:
         side = _Side(low, op, "a", a)
         if side.is_scaled:
             side.factors = _factors(low, scales[0], temporary)
-        left = temporary(Type("fp32", (few.shape[0], few.shape[2])))
-        _decode_rows(low, side, a_codes, left)
+        left = a_codes
+        if side.is_scaled or side.is_code:
+            left = temporary(Type("fp32", (few.shape[0], few.shape[2])))
+            _decode_rows(low, side, a_codes, left)
         with low.fn.if_else(few.fits(low, left, live)) as otherwise:
             few.multiply(low, left, live, target, temporary, from_zero=is_zero(low, acc))
             otherwise()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from asterope.compiler import find_tiles, simplify
 from asterope.host import HostKernel
 from asterope.host.executable import write_llvm
+from asterope.host.row_product import most_rows
 from asterope.ir import Type, dtype_of, parse_kernel, print_kernel
 from asterope.native import ISAS, available_isas
 from ir_builder import Writer, describe, differing, extents_of, interpreted
@@ -23,7 +24,9 @@ LEVELS += [
     for isa in LEVELS
     if isa.has_byte_tables
 ]
-M, N, K = (st.sampled_from(x) for x in ([1, 2, 3, 4, 7, 8], [16, 32, 48], [32, 64, 96, 128, 256]))
+M, N, K = (
+    st.sampled_from(x) for x in ([1, 2, 3, 4, 7, 8, 16], [16, 32, 48], [32, 64, 96, 128, 256])
+)
 
 
 def tile(w, name, rows, depth, stride, live):
@@ -110,7 +113,7 @@ def check(data):
     kernel = product(m, n, k, **form)
     arguments = draw_arguments(data, kernel, m, n, k, form)
     isa = data.draw(st.sampled_from(LEVELS), label="isa")
-    assert "@rows_" in write_llvm(kernel, isa, disjoint=True)
+    assert ("@rows_" in write_llvm(kernel, isa, disjoint=True)) == (m <= most_rows(isa))
     with np.errstate(all="ignore"):
         expected = interpreted(kernel, arguments)[4]
     got = launched(kernel, arguments, isa)

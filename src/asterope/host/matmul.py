@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from asterope.host.chunks import chunks_of
+from asterope.host.few_rows import few_rows_of
 from asterope.host.in_place import read_in_place
 from asterope.host.int_product import emit_int_product, fits_pairs, pair_bytes
 from asterope.host.layout import is_row_major
@@ -29,6 +30,18 @@ __all__ = ["dot", "each_matrix", "multiply", "start_of_sum"]
 def dot(low: Lowering, op: Op) -> None:
     """Translate acc + a b."""
     a, b, acc = op.operands
+    few = few_rows_of(low, op)
+    if few is not None and (live := few.depth(low)) is not None:
+        with low.temporaries() as temporary:
+            left = read_in_place(low, a, temporary) or low.materialise(a)
+            target = start_of_sum(low, op, acc, {left.memory, *reads(low, b)})
+            with low.fn.if_else(few.fits(low, left, live)) as otherwise:
+                few.multiply(low, left, live, target, temporary, from_zero=is_zero(low, acc))
+                otherwise()
+                with low.inner():
+                    multiply(low, op, left, low.materialise(b), target)
+        low.env[op.result] = target
+        return
     with low.temporaries() as temporary, panels_of(low, op):
         if op in low.sums:
             left, right = (_codes(low, op, v, temporary) for v in (a, b))

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from asterope.formats import ELEMENTS, ElementFormat, emit_decode
+from asterope.host.few_rows import few_rows_of
+from asterope.host.loops import reads
 from asterope.host.matmul import each_matrix, multiply, start_of_sum
-from asterope.host.tile_choice import panels_of
+from asterope.host.tile_choice import is_zero, panels_of
 from asterope.host.values import Buffer, register_kind
 from asterope.ir import Op, Type, Value
 from asterope.native import Val
@@ -23,9 +25,37 @@ _MAX_LANES = 16
 def dot_scaled(low: Lowering, op: Op) -> None:
     """Translate acc + (a scaled by block) (b scaled by block)."""
     a, b, acc, *scales = op.operands
-    a_codes, b_codes = low.materialise(a), low.materialise(b)
+    a_codes = low.materialise(a)
     if a_codes.strides[-1] != 1:
         a_codes = low.materialise(a, row_major=True)
+    few = few_rows_of(low, op)
+    live = few.depth(low) if few else None
+    if few is None or live is None:
+        low.env[op.result] = _multiply_decoded(low, op, a_codes)
+        return
+    target = start_of_sum(low, op, acc, {a_codes.memory, *reads(low, b)})
+    with low.temporaries() as temporary:
+        side = _Side(low, op, "a", a)
+        if side.is_scaled:
+            side.factors = _factors(low, scales[0], temporary)
+        left = a_codes
+        if side.is_scaled or side.is_code:
+            left = temporary(Type("fp32", (few.shape[0], few.shape[2])))
+            _decode_rows(low, side, a_codes, left)
+        with low.fn.if_else(few.fits(low, left, live)) as otherwise:
+            few.multiply(low, left, live, target, temporary, from_zero=is_zero(low, acc))
+            otherwise()
+            with low.inner():
+                _multiply_decoded(low, op, a_codes, target)
+    low.env[op.result] = target
+
+
+def _multiply_decoded(
+    low: Lowering, op: Op, a_codes: Buffer, target: Buffer | None = None
+) -> Buffer:
+    """Decode both operands and multiply, adding to the target; return it."""
+    a, b, acc, *scales = op.operands
+    b_codes = low.materialise(b)
     if 1 not in b_codes.strides[-2:]:
         b_codes = low.materialise(b, row_major=True)
     with low.temporaries() as temporary, panels_of(low, op):
@@ -37,7 +67,7 @@ def dot_scaled(low: Lowering, op: Op) -> None:
         right_shape = (depth, b.type.shape[-1])
         turns = b_codes.strides[-1] != 1
         right = temporary(Type("fp32", right_shape[::-1] if turns else right_shape))
-        target = start_of_sum(low, op, acc, {a_codes.memory, b_codes.memory})
+        target = target or start_of_sum(low, op, acc, {a_codes.memory, b_codes.memory})
         with each_matrix(low, [a_codes, b_codes, target, *factors]) as (x, y, total, *found):
             for side, its_factors in zip(scaled, found, strict=True):
                 side.factors = its_factors
@@ -48,7 +78,7 @@ def dot_scaled(low: Lowering, op: Op) -> None:
                 _decode_columns(low, sides[1], y, right)
             other = _turned(right) if turns else right
             multiply(low, op, left, other, total)
-    low.env[op.result] = target
+    return target
 
 
 def _turned(buffer: Buffer) -> Buffer:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from asterope.host.evaluate import lane_preference, unit_dimension
+from asterope.host.few_rows import has_few_rows
 from asterope.host.kept_panels import KeptPanels, keep_panels
 from asterope.host.tile_product import (
     emit_collected,
@@ -57,6 +58,8 @@ def shape_of(op: Op) -> tuple[int, int, int]:
 
 def uses_tiles(op: Op, isa: Isa) -> bool:
     """Whether tile registers multiply: the CPU has them, and formats and shape suit them."""
+    if has_few_rows(op, isa):
+        return False
     if not isa.has_tiles or op.attrs.get("order", "pairs") != "pairs" or not _suits_bf16(op):
         return False
     return op.result.type.elem == "fp32" and fits_tiles(*shape_of(op))

@@ -25,8 +25,9 @@ class Isa:
     `dot_rows` x `dot_vectors` vectors of 16 floats are the accumulators a micro-kernel keeps in
     registers. Every level gives the same bits; only speed differs. `has_wide_masks` is AVX-512's
     masks for elements of any width, `has_mask_moves` AVX2's for 32 and 64 bits, `has_bf16` the
-    rounding to bf16 of AVX-512. `emulates_tiles` replaces the AMX instructions by functions that do
-    the same, to test their use on a CPU without them.
+    rounding to bf16 of AVX-512, `has_byte_tables` its look-up of bytes in tables of 128, which
+    a level has where this CPU does. `emulates_tiles` replaces the AMX instructions by functions
+    that do the same, to test their use on a CPU without them.
     """
 
     name: str
@@ -40,11 +41,13 @@ class Isa:
     has_wide_masks: bool
     has_mask_moves: bool = False
     has_bf16: bool = False
+    has_byte_tables: bool = False
     has_tiles: bool = False
     emulates_tiles: bool = False
 
 
-_V4 = "-prefer-256-bit"
+_HAS_BYTE_TABLES = bool(llvm.get_host_cpu_features().get("avx512vbmi", False))
+_V4 = "-prefer-256-bit" + (",+avx512vbmi" if _HAS_BYTE_TABLES else "")
 _AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd", "fma", "bmi2", "f16c")
 
 ISAS: dict[str, Isa] = {
@@ -54,12 +57,14 @@ ISAS: dict[str, Isa] = {
             name="amx", llvm_cpu="x86-64-v4",
             llvm_features=_V4 + ",+amx-tile,+amx-bf16,+avx512bf16",
             needs=(*_AVX512, "amx-tile", "amx-bf16", "avx512bf16"), dot_rows=4, dot_vectors=2,
-            has_fma=True, has_half=True, has_wide_masks=True, has_bf16=True, has_tiles=True,
+            has_fma=True, has_half=True, has_wide_masks=True, has_bf16=True,
+            has_byte_tables=_HAS_BYTE_TABLES, has_tiles=True,
         ),
         Isa(
             name="avx512", llvm_cpu="x86-64-v4", llvm_features=_V4,
             needs=_AVX512, dot_rows=4, dot_vectors=2,
             has_fma=True, has_half=True, has_wide_masks=True,
+            has_byte_tables=_HAS_BYTE_TABLES,
         ),
         Isa(
             name="avx2", llvm_cpu="x86-64-v3", llvm_features="",

@@ -14,7 +14,7 @@ from asterope.cli.errors import need_torch
 from asterope.cli.output import progress_bars, say, show, write, write_json
 from asterope.cli.sensitivity import mixed_schemes, within_budget
 from asterope.errors import ConfigError
-from asterope.report import accuracy_table, mix_words, notes_text, plain
+from asterope.report import accuracy_table, mix_words, notes_text, plain, size
 
 if TYPE_CHECKING:
     from asterope.api import LanguageModel
@@ -80,7 +80,11 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         schemes = mixed_schemes(formats, activations)
         timed = api.EstimateOptions(chip=chip, batch=batch, context=context)
         scheme: Plan | None = api.resolve_scheme(fmt, activations=activations, rule=rule)
-        original = api.load(checkpoint, dtype=dtype, progress=functools.partial(progress, "load"))
+        watch = api.MemoryWatch()
+        original = api.load(
+            checkpoint, dtype=dtype, progress=functools.partial(progress, "load"),
+            lazily=limit is None,
+        )  # fmt: skip
         if recipe is not None:
             chosen = quant.recipe(recipe)
             scheme, algorithm = chosen.scheme, chosen.algorithm
@@ -107,9 +111,12 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
                 progress=functools.partial(progress, "KV cache"),
             )  # fmt: skip
         directory = model.save(
-            out, progress=functools.partial(progress, "read back"), kept_in=kept_in
+            out, progress=functools.partial(progress, "save"), kept_in=kept_in
         )
-    before, after = original.model.weight_bytes, model.model.weight_bytes
+    before, after = original.weight_bytes, model.weight_bytes
+    memory = None
+    if original.model.is_lazy:  # else all of it was held
+        memory = watch.use(original, scheme, calibration)
     if as_json:
         write_json({
             "directory": str(directory), "scheme": model.model.described or "unquantized",
@@ -117,12 +124,19 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
             "calibrated_on": calibration.what if calibration else None,
             "notes": list(original.source.notes),
             "measured": plain(measured) if measured else None,
+            "memory": plain(memory) | {"bound_bytes": memory.bound_bytes} if memory else None,
         })  # fmt: skip
         return
     write(f"{directory}\n")
     say(f"{model.model.described or 'unquantized'}: {before:,} to {after:,} bytes of weights")
     if calibration:
         say(f"calibrated on {calibration.what}")
+    if memory:
+        say(
+            f"at most {size(memory.peak_bytes)} of memory beyond the start; the bound is "
+            f"{size(memory.bound_bytes)}: 1.5 x {size(memory.working_set_bytes)} for the largest "
+            f"layer + {size(memory.mapping_bytes)} of mapped files"
+        )
     _say_notes(original)
     if measured:
         say(f"{limit}: {mix_words(measured)}")

@@ -51,6 +51,19 @@ class KeptLayers:
         norms = {name: found[name] for name in _NORMS}
         return dataclasses.replace(plain.with_linears(linear), **norms)
 
+    def reload(self, index: int, plain: Layer, schemes: Mapping[str, Scheme | None]) -> Layer:
+        """Return a layer that was kept by this run; `plain` is as in `load`.
+
+        Raises: OutputError if it is gone.
+        """
+        layer = self.load(index, plain, schemes)
+        if layer is None:
+            raise OutputError(
+                "was changed by another process", where=str(self._path(index)),
+                hint="start the command again: it goes on behind the layers that are done",
+            )  # fmt: skip
+        return layer
+
     def keep(self, index: int, layer: Layer) -> None:
         """Write a layer, whole or not at all.
 

@@ -16,6 +16,7 @@ from asterope.errors import ConfigError
 from asterope.kernels import attention, rms_norm, rotate_and_cache, silu_mul
 from asterope.llm.config import ModelConfig
 from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear, rope_tables
+from asterope.llm.lazy_layers import LazyLayers
 from asterope.quant import PLACES, Mix, Plan
 
 __all__ = ["Model"]
@@ -30,7 +31,7 @@ class Model:
 
     config: ModelConfig
     embedding: torch.Tensor
-    layers: list[Layer]
+    layers: Sequence[Layer]
     norm: torch.Tensor
     head: Linear
     dtype: torch.dtype
@@ -40,6 +41,11 @@ class Model:
 
     def __post_init__(self) -> None:
         self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether layers are made when they are asked for."""
+        return isinstance(self.layers, LazyLayers)
 
     @property
     def device(self) -> str:
@@ -173,6 +179,8 @@ class Model:
     @property
     def plan(self) -> Plan | None:
         """How the linear layers are quantized, None if none is."""
+        if isinstance(self.layers, LazyLayers):
+            return self.layers.plan
         rows = []
         for layer in self.layers:
             linears = (getattr(layer, place) for place in PLACES)

@@ -14,6 +14,7 @@ import torch
 from asterope.errors import ConfigError
 from asterope.llm.kept_layers import KeptLayers
 from asterope.llm.layers import Layer, Linear, PlainLinear
+from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.load import projections
 from asterope.llm.model import Model
 from asterope.llm.states import MAX_BATCH_TOKENS, States
@@ -64,7 +65,8 @@ def quantize_layers(
     """Return a model whose layers are quantized to a scheme, or a mix, by an algorithm.
 
     With `kept` each layer is written there when it is done, and those that are there are not done
-    again.
+    again. If the model's layers are made when they are asked for, so are those of the result then,
+    from what is kept.
 
     Shapes: windows [S, T] of tokens to calibrate on.
     Cost: each window passes each layer twice; the states of all windows and the curvature of one
@@ -73,7 +75,6 @@ def quantize_layers(
     Raises: CheckpointError for inputs or weights that are not finite, naming the layer; ShapeError
     if the format's block does not divide a layer; ConfigError for tokens the model does not have.
     """
-    check_plain(model)
     model.check_tokens(windows.flatten().tolist(), where="calibration text")
     batches = [
         States.start(model, part)
@@ -81,6 +82,7 @@ def quantize_layers(
     ]
     layers, mix = [], mix_of(scheme, len(model.layers))
     for index, layer in enumerate(model.layers):
+        _check_plain_layer(model, layer)
         schemes = mix.of(index)
         quantized = kept.load(index, layer, schemes) if kept else None
         if quantized is None:
@@ -88,14 +90,25 @@ def quantize_layers(
             quantized = quantize_layer(model, index, layer, schemes, algorithm, sums)
             if kept:
                 kept.keep(index, quantized)
-        layers.append(quantized)
+        is_left_on_disk = kept is not None and model.is_lazy
+        layers.append(quantized.with_linears(_nothing) if is_left_on_disk else quantized)
         if len(layers) < len(model.layers):  # nothing asks what the last one gives
             for batch in batches:
                 batch.advance(model, index, quantized)
         if progress:
             progress(index + 1, len(model.layers))
+    made: Sequence[Layer] = layers
+    if kept and model.is_lazy:
+        made = LazyLayers(
+            len(layers), lambda index: kept.reload(index, layers[index], mix.of(index)),
+            mix.simplest,
+        )
     described = f"{scheme.describe()}, {algorithm.name}"
-    return dataclasses.replace(model, layers=layers, scheme=described)
+    return dataclasses.replace(model, layers=made, scheme=described)
+
+
+def _nothing(place: str, _: Linear) -> Linear:
+    return PlainLinear(torch.empty(0))
 
 
 def check_plain(model: Model) -> None:
@@ -104,11 +117,15 @@ def check_plain(model: Model) -> None:
     Raises: ConfigError if something is.
     """
     for layer in model.layers:
-        if not all(isinstance(getattr(layer, place), PlainLinear) for place in PLACES):
-            raise ConfigError(
-                "is quantized already", where=model.name or "model",
-                hint="quantize the original checkpoint",
-            )  # fmt: skip
+        _check_plain_layer(model, layer)
+
+
+def _check_plain_layer(model: Model, layer: Layer) -> None:
+    if not all(isinstance(getattr(layer, place), PlainLinear) for place in PLACES):
+        raise ConfigError(
+            "is quantized already", where=model.name or "model",
+            hint="quantize the original checkpoint",
+        )  # fmt: skip
 
 
 def _pieces(model: Model, index: int) -> dict[str, list[tuple[str, int, int]]]:

@@ -12,13 +12,18 @@ from asterope.kernels import (
     ScaledOperand,
     attention,
     block_linear,
+    combine_rows,
+    group_by_expert,
+    group_by_expert_reference,
     linear,
     quantize_groups,
     quantize_rows,
     rms_norm,
     rotate_and_cache,
+    route,
     scaled_linear,
     silu_mul,
+    take_rows,
 )
 from asterope.runtime import listen, stop_listening
 
@@ -102,7 +107,41 @@ def _attention(device, window):
     return [attention(q, k, v, past=past, scale=dim**-0.5, window=window)]
 
 
+# Which experts see whose rows decides where kernels go, so that timing them needs it.
+_EXPERTS = torch.randint(5, (13, 2), generator=torch.Generator().manual_seed(0)).int()
+_CHOSEN = group_by_expert_reference(_EXPERTS, 5)
+
+
+def _linear_of_experts(device):
+    x, w = (random(r, 70, seed=r, dtype=torch.bfloat16, device=device) for r in (26, 5 * 40))
+    return [linear(x, w, experts=_CHOSEN.rows)]
+
+
+def _route(device):
+    found = route(random(13, 5, device=device), 2, normalized=True)
+    return [found.experts, found.shares]
+
+
+def _group_by_expert():
+    found = group_by_expert(_EXPERTS, 5)
+    return [found.tokens, found.places]
+
+
+def _take_rows(device):
+    return [take_rows(random(13, 70, device=device), _CHOSEN.tokens)]
+
+
+def _combine_rows(device):
+    shares = random(13, 2, seed=1, device=device)
+    return [combine_rows(random(26, 70, device=device), _CHOSEN.places, shares)]
+
+
 CALLS = {
+    "linear of experts": lambda device="cpu": _linear_of_experts(device),
+    "route": lambda device="cpu": _route(device),
+    "group_by_expert": lambda device="cpu": _group_by_expert(),
+    "take_rows": lambda device="cpu": _take_rows(device),
+    "combine_rows": lambda device="cpu": _combine_rows(device),
     "linear fp32": lambda device="cpu": _linear(device, torch.float32),
     "linear bf16": lambda device="cpu": _linear(device, torch.bfloat16),
     "linear fp8": lambda device="cpu": _linear(device, torch.float8_e4m3fn),

@@ -27,6 +27,7 @@ from asterope.api.timed import counted_energy_j, events_per_launch
 from asterope.chips import FIDELITIES, Chip, Fidelity
 from asterope.cost import Assumptions, Cost, cost_of_step
 from asterope.errors import ConfigError
+from asterope.llm import EXPERT_LOADS, ExpertLoads, ModelConfig
 from asterope.report import BreakEven, CostRow, Estimate, MemoryFit, Step
 from asterope.runtime import TimedLaunch, write_trace
 from asterope.twin import Phase, StepTime, time_step
@@ -43,7 +44,7 @@ class EstimateOptions:
 
     `fidelity` None times a chip at each one it is described for. `context` None is the model's own,
     4096 at most. A prefill reads `prefill_batch` prompts. `tensor_parallel` chips share each layer,
-    of every kind of chip.
+    of every kind of chip. Tokens are spread over experts as `expert_loads` says.
 
     Raises: ConfigError naming the option that is outside its limits.
     """
@@ -56,6 +57,7 @@ class EstimateOptions:
     context: int | None = None
     fidelity: Fidelity | None = None
     tensor_parallel: int = 1
+    expert_loads: ExpertLoads = "random"
     pricing: Pricing = field(default_factory=Pricing)
 
     def __post_init__(self) -> None:
@@ -63,6 +65,11 @@ class EstimateOptions:
             value = getattr(self, name)
             if not 1 <= value <= 1 << 20:
                 raise ConfigError(f"{value} is outside 1..{1 << 20}", where=name)
+        if self.expert_loads not in EXPERT_LOADS:
+            raise ConfigError(
+                f"there is no {self.expert_loads!r}", where="expert_loads",
+                hint=f"use {' or '.join(EXPERT_LOADS)}",
+            )  # fmt: skip
 
     def chips(self) -> tuple[Chip, ...]:
         """Return the chosen chip and those to compare it with, each once.
@@ -159,7 +166,7 @@ def estimate(
         costs=_in_order(cost_row(t.row, t.cost) for t in (*timed, *before) if t.cost is not None),
         break_even=_break_even(found[0], timed),
         assumptions=tuple(assumption_rows(found, _decode_costs(timed))),
-        notes=tuple(_notes(found, steps, memory)),
+        notes=(*_experts_note(model.config, options), *_notes(found, steps, memory)),
     )
 
 
@@ -190,7 +197,8 @@ class _Timer:
                 step = time_step(
                     model.model, chip, phase=phase, context=self.context, fidelity=fidelity,
                     batch=self.options.batch if phase == "decode" else self.options.prefill_batch,
-                    tensor_parallel=self.options.tensor_parallel, max_events=max_events,
+                    tensor_parallel=self.options.tensor_parallel,
+                    expert_loads=self.options.expert_loads, max_events=max_events,
                     on_launch=listener,
                 )  # fmt: skip
                 listener = _listener(report, len(step.launches))
@@ -274,6 +282,22 @@ def _break_even(chip: Chip, timed: Sequence[_Timed]) -> tuple[BreakEven, ...]:
         for other, other_cost in others
         if cost is not None and other_cost is not None and is_pair(mine, other)
     )
+
+
+_SPREADS: Mapping[ExpertLoads, str] = {
+    "random": "taken to pick them at random, as with an untrained router",
+    "even": "taken to be spread evenly over them",
+}
+
+
+def _experts_note(config: ModelConfig, options: EstimateOptions) -> Iterator[str]:
+    """Say what is assumed of the loads of experts."""
+    if config.experts is not None:
+        yield (
+            f"Each layer has {config.experts.count} experts, {config.experts.top_k} of them for a"
+            f" token. Which ones is not computed: tokens are {_SPREADS[options.expert_loads]}"
+            " (`--expert-loads`)."
+        )
 
 
 def _notes(

@@ -182,11 +182,13 @@ class LanguageModel:
     def simulate(
         self, chip: Chip | str = "maia200", *, batch: int = 1, context: int = 1024,
         phase: twin.Phase = "decode", fidelity: chips.Fidelity | None = None,
-        tensor_parallel: int = 1, assumptions: Assumptions | None = None,
+        tensor_parallel: int = 1, expert_loads: llm.ExpertLoads = "random",
+        assumptions: Assumptions | None = None,
     ) -> Run:  # fmt: skip
         """Time one step on a chip: a token for each of `batch` sequences, or their prefill.
 
-        With `tensor_parallel` so many chips share each layer, and exchange their sums.
+        With `tensor_parallel` so many chips share each layer, and exchange their sums. Which
+        experts tokens go to is assumed: `random`, or `even`.
 
         `fidelity` left out is the finest that the chip is described for: `tile`, `operator` or
         `roofline`.
@@ -198,6 +200,7 @@ class LanguageModel:
         step = twin.time_step(
             self.model, described, phase=phase, batch=batch, context=context,
             fidelity=fidelity or described.fidelities[-1], tensor_parallel=tensor_parallel,
+            expert_loads=expert_loads,
             max_events=events_per_launch(self.config.num_layers, num_steps=1),
         )  # fmt: skip
         return Run(step=step, chip=described, assumptions=assumptions or Assumptions())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,9 +21,12 @@ from asterope.llm import (
     KeptLayers,
     Linear,
     Model,
+    ModelConfig,
     PlainLinear,
     load_model,
+    module_names,
     projections,
+    router_name,
 )
 from asterope.quant import (
     Plan,
@@ -82,7 +86,7 @@ def save_checkpoint(
     try:
         with staged(directory) as staging:
             digests = _write(staging, model, source, scheme, progress)
-            _compare(staging, model.config.num_layers, digests, scheme, progress)
+            _compare(staging, model.config, digests, scheme, progress)
             if kept_in is not None:
                 KeptLayers.remove(kept_in)
     except (OSError, SafetensorError) as error:
@@ -128,10 +132,19 @@ def _config(
     config = {k: v for k, v in source.config.items() if k not in ("quantization_config", "dtype")}
     config["torch_dtype"] = str(model.dtype).removeprefix("torch.")
     if scheme is not None:
-        config["quantization_config"] = plan_config(scheme, [_HEAD], static_inputs=static_inputs)
+        ignore = [_HEAD] if model.config.experts is None else [_HEAD, _routers(model)]
+        config["quantization_config"] = plan_config(
+            scheme, ignore, static_inputs=static_inputs,
+            names=module_names(model.config),
+        )  # fmt: skip
         if model.cache_dtype is not None:
             config["quantization_config"]["kv_cache_scheme"] = kv_cache_scheme()
     return config
+
+
+def _routers(model: Model) -> str:
+    """Return the pattern that names the routers of all layers."""
+    return f"re:.*{re.escape(router_name(model.config))}$"
 
 
 def _tensors(
@@ -147,6 +160,9 @@ def _tensors(
             norm = getattr(layer, name)
             if norm is not None:
                 yield f"{prefix}.self_attn.{name}.weight", norm
+        if layer.router is not None:
+            name = f"{prefix}.{router_name(model.config)}"
+            yield from _linear_tensors(layer.router.linear, [name], [layer.router.num_experts])
         if model.cache_dtype is not None:
             for name, scale in zip(CACHE_SCALES, (layer.key_scale, layer.value_scale), strict=True):
                 yield f"{prefix}.self_attn.{name}", torch.tensor([scale])
@@ -177,13 +193,14 @@ def _linear_tensors(
 
 
 def _compare(
-    staging: Path, num_layers: int, digests: Mapping[str, bytes], scheme: Plan | None,
+    staging: Path, config: ModelConfig, digests: Mapping[str, bytes], scheme: Plan | None,
     progress: Progress | None,
 ) -> None:  # fmt: skip
     """Load what was written and compare it with what was meant, bit for bit."""
     stored = json.loads((staging / "config.json").read_text(encoding="utf-8"))
     recorded = stored.get("quantization_config")
-    read_scheme = parse_plan(recorded, num_layers) if recorded else None
+    names, num_layers = module_names(config), config.num_layers
+    read_scheme = parse_plan(recorded, num_layers, names) if recorded else None
     again = load_model(staging, lazily=True)
     done, total = num_layers, 2 * num_layers
     tensors = _tensors(again, lambda read: progress and progress(done + read, total))

@@ -12,6 +12,7 @@ from typing import Any
 from asterope.errors import CheckpointError, ConfigError, FormatError
 from asterope.llm import (
     ModelConfig,
+    module_names,
     published_config,
     published_model,
     read_checkpoint_config,
@@ -49,7 +50,8 @@ class Source:
         layout = self._layout
         if layout is None:
             return None
-        return layout.plan(ModelConfig.from_dict(self.config, where=self.where).num_layers)
+        config = ModelConfig.from_dict(self.config, where=self.where)
+        return layout.plan(config.num_layers, module_names(config))
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ _FIELDS: Mapping[str, Mapping[str, tuple[type, object]]] = {
         "model": (str, None), "chip": (str, "maia200"), "format": (str, DEFAULT_FORMAT),
         "phase": (str, "decode"), "batch": (int, 32), "context": (int, 4096),
         "fidelity": (str, "finest"), "tensor_parallel": (int, 1),
+        "expert_loads": (str, "random"),
     },
 }  # fmt: skip
 _MOST_POINTS = 1_000_000
@@ -127,6 +128,7 @@ def _step(point: Point) -> Row:
     step = with_scheme(from_config(point["model"]), scheme).simulate(
         point["chip"], batch=point["batch"], context=point["context"], phase=point["phase"],
         fidelity=fidelity, tensor_parallel=point["tensor_parallel"],
+        expert_loads=point["expert_loads"],
     ).step  # fmt: skip
     return {
         "time_s": step.time_s, "tokens_per_s": step.tokens_per_s,

@@ -66,6 +66,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     context: opt.Context = None,
     kv: opt.KvCache = "auto",
     tensor_parallel: opt.TensorParallel = 1,
+    expert_loads: opt.ExpertLoads = "random",
     fidelity: opt.Fidelity = None,
     is_explained: Annotated[
         bool,
@@ -106,6 +107,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
 
     Example: `asterope simulate llama-3.1-405b --format mxfp4 --tensor-parallel 4`
 
+    Example: `asterope simulate qwen3-30b-a3b --format mxfp4/fp8 --batch 64 --expert-loads even`
+
     Example: `asterope simulate gemm 8192 8192 8192 --format mxfp4 --compare h100,b200 --explain`
 
     Example: `asterope simulate gemm 4096 4096 4096 --format mxfp8/same --report gemm.html`
@@ -143,7 +146,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         options = opt.estimate_options(
             opt.CostOptions(), chip=chip, compare=compare, batch=batch,
             prefill_batch=prefill_batch, context=context, fidelity=fidelity, phase=phase,
-            tensor_parallel=tensor_parallel,
+            tensor_parallel=tensor_parallel, expert_loads=expert_loads,
         )  # fmt: skip
         shapes = _shapes(model, fmt, activations, rule, kv)
         found = api.estimate(shapes, options, trace=trace, priced=False, progress=progress)
@@ -184,6 +187,7 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
     context: opt.Context = None,
     kv: opt.KvCache = "auto",
     tensor_parallel: opt.TensorParallel = 1,
+    expert_loads: opt.ExpertLoads = "random",
     fidelity: opt.Fidelity = None,
     price: opt.Price = None,
     basis: opt.Basis = None,
@@ -222,6 +226,7 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
         wanted = opt.estimate_options(
             given, chip=chip, compare=compare, batch=batch, prefill_batch=prefill_batch,
             context=context, fidelity=fidelity, tensor_parallel=tensor_parallel,
+            expert_loads=expert_loads,
         )  # fmt: skip
         found = api.estimate(_shapes(model, fmt, activations, rule, kv), wanted, progress=progress)
     if as_json:

@@ -36,6 +36,7 @@ __all__ = [
     "CostOptions",
     "Dtype",
     "ElectricityExtra",
+    "ExpertLoads",
     "Fidelity",
     "Format",
     "Formats",
@@ -205,6 +206,14 @@ TensorParallel = Annotated[
         " trays.",
     ),
 ]  # fmt: skip
+ExpertLoads = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", rich_help_panel=_CHIP,
+        help="How tokens are taken to be spread over experts: `random`, as by an untrained router,"
+        " or `even`.",
+    ),
+]  # fmt: skip
 KvCache = Annotated[
     str,
     typer.Option(
@@ -320,12 +329,14 @@ def _price(text: str, chip: str) -> tuple[str, float]:
 def estimate_options(  # noqa: PLR0913 - it passes on what commands take
     cost: CostOptions, *, chip: str, compare: str, batch: int, prefill_batch: int,
     context: int | None, fidelity: str | None, phase: str = "both", tensor_parallel: int = 1,
+    expert_loads: str = "random",
 ) -> EstimateOptions:  # fmt: skip
     """Return what to time and how to price it.
 
     Raises: ConfigError or ChipError naming the option that is wrong.
     """
     from asterope.api import EstimateOptions
+    from asterope.llm import EXPERT_LOADS
 
     phases: dict[str, tuple[Phase, ...]] = {
         "both": ("decode", "prefill"),
@@ -338,6 +349,7 @@ def estimate_options(  # noqa: PLR0913 - it passes on what commands take
         fidelity=None if fidelity is None else one_of(fidelity, FIDELITIES, "--fidelity"),
         phases=phases[one_of(phase, tuple(phases), "--phase")],
         tensor_parallel=tensor_parallel,
+        expert_loads=one_of(expert_loads, EXPERT_LOADS, "--expert-loads"),
         pricing=cost.pricing(chip),
     )  # fmt: skip
 

@@ -7,11 +7,23 @@ from asterope.kernels.attention import attention, attention_reference
 from asterope.kernels.attention_cycles import AttentionShape, KeyBlocks
 from asterope.kernels.block_linear import block_linear, block_linear_reference
 from asterope.kernels.choices import watched_choices
+from asterope.kernels.experts import ExpertRows
 from asterope.kernels.key_blocks import ConsideredKeys, choose_key_blocks, considered_keys
 from asterope.kernels.linear import linear, linear_reference
 from asterope.kernels.norm import rms_norm, rms_norm_reference
 from asterope.kernels.quantize import ACTIVATION_FORMATS, quantize_groups, quantize_rows
 from asterope.kernels.rotary import rotate_and_cache
+from asterope.kernels.routing import (
+    Grouping,
+    Routes,
+    combine_rows,
+    combine_rows_reference,
+    group_by_expert,
+    group_by_expert_reference,
+    route,
+    route_reference,
+    take_rows,
+)
 from asterope.kernels.scaled_linear import ScaledOperand, scaled_linear
 from asterope.kernels.tiling import (
     Blocks,
@@ -28,7 +40,10 @@ __all__ = [
     "Choice",
     "Considered",
     "ConsideredKeys",
+    "ExpertRows",
+    "Grouping",
     "KeyBlocks",
+    "Routes",
     "ScaledOperand",
     "attention",
     "attention_reference",
@@ -36,8 +51,12 @@ __all__ = [
     "block_linear_reference",
     "choose_blocks",
     "choose_key_blocks",
+    "combine_rows",
+    "combine_rows_reference",
     "considered",
     "considered_keys",
+    "group_by_expert",
+    "group_by_expert_reference",
     "linear",
     "linear_reference",
     "quantize_groups",
@@ -45,8 +64,11 @@ __all__ = [
     "rms_norm",
     "rms_norm_reference",
     "rotate_and_cache",
+    "route",
+    "route_reference",
     "scaled_linear",
     "silu_mul",
     "silu_mul_reference",
+    "take_rows",
     "watched_choices",
 ]

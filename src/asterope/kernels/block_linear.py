@@ -7,9 +7,10 @@ import triton
 import triton.language as tl
 
 from asterope.errors import ShapeError
+from asterope.kernels.experts import ExpertRows, Spread, num_experts
 from asterope.kernels.linear import check_linear
 from asterope.kernels.operands import check_product_types, check_vectors
-from asterope.kernels.product import add_parts, block_place, store_output
+from asterope.kernels.product import add_parts, block_place, expert_rows, store_output
 from asterope.kernels.quantize import SCALED_DEPTH
 from asterope.kernels.scaled_linear import ScaledOperand
 from asterope.kernels.tiling import choose_blocks
@@ -19,19 +20,30 @@ __all__ = ["block_linear", "block_linear_reference"]
 
 @triton.jit
 def _block_linear_kernel(
-    x, x_scales, x_row, w, w_scales, y, bias, M, N, K, stride_x, stride_w, stride_y,
+    x, x_scales, x_row, w, w_scales, y, bias, starts, row_blocks, M, N, K,
+    stride_x, stride_w, stride_y, stride_xs, stride_ws,
     X_SCALES: tl.constexpr, X_ROW: tl.constexpr, BIAS: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
-    EVEN_K: tl.constexpr, PART_K: tl.constexpr,
+    EVEN_K: tl.constexpr, PART_K: tl.constexpr, EXPERTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    m, n = block_place(M, N, BLOCK_M, BLOCK_N, GROUP)
-    offs_m = m * BLOCK_M + tl.arange(0, BLOCK_M)
+    first, end = 0, K
+    if EXPERTS:
+        m, n = block_place(row_blocks * BLOCK_M, N, BLOCK_M, BLOCK_N, GROUP)
+        expert, row, M = expert_rows(starts, m, EXPERTS, WIDTH, BLOCK_M)
+        w += expert.to(tl.int64) * N * stride_w
+        w_scales += expert * N
+        end = tl.where(row < M, K, 0)
+        if BIAS:
+            bias += expert * N
+    else:
+        m, n = block_place(M, N, BLOCK_M, BLOCK_N, GROUP)
+        row = m * BLOCK_M
+    offs_m = row + tl.arange(0, BLOCK_M)
     offs_n = n * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_k = tl.arange(0, BLOCK_K)
     on_m, on_n = offs_m < M, offs_n < N
     x_at = x + offs_m[:, None].to(tl.int64) * stride_x + offs_k[None, :]
     w_at = w + offs_n[:, None].to(tl.int64) * stride_w + offs_k[None, :]
-    first, end = 0, K
     if PART_K:
         first = tl.program_id(1) * PART_K
         end = min(first + PART_K, K)
@@ -51,8 +63,10 @@ def _block_linear_kernel(
             b = b.to(a.dtype)
         part = tl.dot(a, tl.trans(b))
         if X_SCALES:
-            part *= tl.load(x_scales + k // BLOCK_K * M + offs_m, mask=on_m, other=0.0)[:, None]
-        part *= tl.load(w_scales + k // BLOCK_K * N + offs_n, mask=on_n, other=0.0)[None, :]
+            part *= tl.load(x_scales + k // BLOCK_K * stride_xs + offs_m, mask=on_m, other=0.0)[
+                :, None
+            ]
+        part *= tl.load(w_scales + k // BLOCK_K * stride_ws + offs_n, mask=on_n, other=0.0)[None, :]
         acc += part
         x_at += BLOCK_K
         w_at += BLOCK_K
@@ -65,38 +79,43 @@ def block_linear(
     *,
     bias: torch.Tensor | None = None,
     out_dtype: torch.dtype = torch.bfloat16,
+    experts: ExpertRows | None = None,
 ) -> torch.Tensor:
     """Return x W^T, each product of 128 inputs summed in fp32, then scaled, then added up in fp32.
 
     The weight is e4m3 with float32 scales [N, K / 128], rounded up; x is too, or has a scale a row,
     or is unquantized. The kernel reads scales of one step along rows, so they are turned before.
+    With `experts` the weight is theirs, one below another, as in `linear`.
 
-    Shapes: result [M, N] for x of shape [M, K] and weight of shape [N, K].
+    Shapes: result [M, N] for x of shape [M, K] and weight of shape [N, K], or [E x N, K].
     Raises: ShapeError if they do not fit; KernelError for other types.
     """
-    (m, k), (n, _) = x.shape, weight.shape
-    check_linear(x.codes, weight.codes, weight.shape[1])
+    (m, k), (all_n, _) = x.shape, weight.shape
+    n = check_linear(x.codes, weight.codes, weight.shape[1], experts)
     check_product_types("linear", x.codes, weight.codes)
     x_scales = None if x.scales is None else _by_step("x", x.scales, m, k)
     if weight.scales is None:
         raise ShapeError("weight has no scales of blocks", where="linear")
-    w_scales = _by_step("weight", weight.scales, n, k)
-    check_vectors("linear", n, bias=bias)
+    w_scales = _by_step("weight", weight.scales, all_n, k)
+    check_vectors("linear", all_n, bias=bias)
     check_vectors("linear", m, x_row_scale=x.row_scale)
     y = torch.empty((m, n), dtype=out_dtype, device=x.codes.device)
     if m == 0 or n == 0:
         return y
-    blocks = choose_blocks(m, n, k, 8 * x.codes.element_size(), 8, k_step=SCALED_DEPTH)
+    blocks = choose_blocks(
+        m, n, k, 8 * x.codes.element_size(), 8, k_step=SCALED_DEPTH, experts=num_experts(experts)
+    )
     parts = blocks.parts(k)
     sums = y if parts == 1 else torch.empty((parts, m, n), dtype=torch.float32, device=y.device)
     rest = (x.row_scale, bias) if parts == 1 else (None, None)
-    _block_linear_kernel[triton.cdiv(m, blocks.m) * triton.cdiv(n, blocks.n), parts](
-        x.codes, x_scales, rest[0], weight.codes, w_scales, sums, rest[1], m, n, k,
-        x.codes.stride(0), weight.codes.stride(0), sums.stride(-2),
+    spread = Spread.of(experts, m, blocks.m)
+    _block_linear_kernel[spread.row_blocks * triton.cdiv(n, blocks.n), parts](
+        x.codes, x_scales, rest[0], weight.codes, w_scales, sums, rest[1], *spread.args,
+        m, n, k, x.codes.stride(0), weight.codes.stride(0), sums.stride(-2), m, all_n,
         X_SCALES=x_scales is not None, X_ROW=rest[0] is not None, BIAS=rest[1] is not None,
         BLOCK_M=blocks.m, BLOCK_N=blocks.n, BLOCK_K=SCALED_DEPTH, GROUP=blocks.group,
         EVEN_K=k % SCALED_DEPTH == 0, PART_K=blocks.part_depth(k) if parts > 1 else 0,
-        num_stages=blocks.stages * blocks.k // SCALED_DEPTH,
+        **spread.constants, num_stages=blocks.stages * blocks.k // SCALED_DEPTH,
     )  # fmt: skip
     if parts > 1:
         add_parts(sums, y, x_scale=x.row_scale, weight_scale=None, bias=bias)

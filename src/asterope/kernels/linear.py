@@ -7,8 +7,9 @@ import triton
 import triton.language as tl
 
 from asterope.errors import ShapeError
+from asterope.kernels.experts import ExpertRows, Spread, num_experts
 from asterope.kernels.operands import check_product_types, check_rows, check_vectors
-from asterope.kernels.product import add_parts, block_place, store_output
+from asterope.kernels.product import add_parts, block_place, expert_rows, store_output
 from asterope.kernels.tiling import choose_blocks
 
 __all__ = ["linear", "linear_reference"]
@@ -16,18 +17,30 @@ __all__ = ["linear", "linear_reference"]
 
 @triton.jit
 def _linear_kernel(
-    x, w, y, x_scale, w_scale, bias, M, N, K, stride_x, stride_w, stride_y,
+    x, w, y, x_scale, w_scale, bias, starts, row_blocks, M, N, K,
+    stride_x, stride_w, stride_y,
     X_SCALE: tl.constexpr, W_SCALE: tl.constexpr, BIAS: tl.constexpr, EVEN_K: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
-    PART_K: tl.constexpr,
+    PART_K: tl.constexpr, EXPERTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    m, n = block_place(M, N, BLOCK_M, BLOCK_N, GROUP)
-    offs_m = m * BLOCK_M + tl.arange(0, BLOCK_M)
+    first, end = 0, K
+    if EXPERTS:
+        m, n = block_place(row_blocks * BLOCK_M, N, BLOCK_M, BLOCK_N, GROUP)
+        expert, row, M = expert_rows(starts, m, EXPERTS, WIDTH, BLOCK_M)
+        w += expert.to(tl.int64) * N * stride_w
+        end = tl.where(row < M, K, 0)
+        if W_SCALE:
+            w_scale += expert * N
+        if BIAS:
+            bias += expert * N
+    else:
+        m, n = block_place(M, N, BLOCK_M, BLOCK_N, GROUP)
+        row = m * BLOCK_M
+    offs_m = row + tl.arange(0, BLOCK_M)
     offs_n = n * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_k = tl.arange(0, BLOCK_K)
     x_at = x + offs_m[:, None].to(tl.int64) * stride_x + offs_k[None, :]
     w_at = w + offs_n[:, None].to(tl.int64) * stride_w + offs_k[None, :]
-    first, end = 0, K
     if PART_K:
         first = tl.program_id(1) * PART_K
         end = min(first + PART_K, K)
@@ -53,8 +66,10 @@ def _linear_kernel(
     )
 
 
-def check_linear(x: torch.Tensor, weight: torch.Tensor, in_features: int) -> None:
-    """Check what every linear kernel asks of its operands.
+def check_linear(
+    x: torch.Tensor, weight: torch.Tensor, in_features: int, experts: ExpertRows | None = None
+) -> int:
+    """Check what every linear kernel asks of its operands; return the outputs of one expert.
 
     Raises: ShapeError.
     """
@@ -65,6 +80,7 @@ def check_linear(x: torch.Tensor, weight: torch.Tensor, in_features: int) -> Non
             hint="x is [tokens, in], weight [out, in]",
         )
     check_rows("linear", x=x, weight=weight)
+    return len(weight) if experts is None else experts.check("linear", len(x), len(weight))
 
 
 def linear(
@@ -75,33 +91,42 @@ def linear(
     x_scale: torch.Tensor | None = None,
     weight_scale: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
+    experts: ExpertRows | None = None,
 ) -> torch.Tensor:
     """Return x W^T, times the scales of x's rows and of W's rows, plus the bias.
+
+    With `experts` the weight is theirs, one below another, and rows of x are multiplied by that of
+    the expert they are of; each row is what the product of that expert alone gives.
 
     x and weight are both fp32, bf16, fp16 or fp8 (e4m3, e5m2); an fp8 weight is widened to x's type
     on its way in. Sums are fp32.
 
-    Shapes: x [M, K]; weight [N, K]; bias [N]; x_scale [M]; weight_scale [N]; result [M, N].
+    Shapes: x [M, K]; weight [N, K]; bias [N]; x_scale [M]; weight_scale [N]; result [M, N]. Of E
+    experts: weight [E x N, K], bias and weight_scale [E x N].
     Raises: ShapeError if they do not fit; KernelError for other types.
     """
-    check_linear(x, weight, weight.shape[1] if weight.dim() == 2 else -1)
+    n = check_linear(x, weight, weight.shape[1] if weight.dim() == 2 else -1, experts)
     check_product_types("linear", x, weight)
-    (m, k), n = x.shape, weight.shape[0]
-    check_vectors("linear", n, bias=bias, weight_scale=weight_scale)
+    m, k = x.shape
+    check_vectors("linear", len(weight), bias=bias, weight_scale=weight_scale)
     check_vectors("linear", m, x_scale=x_scale)
     y = torch.empty((m, n), dtype=out_dtype or x.dtype, device=x.device)
     if m == 0 or n == 0:
         return y
-    blocks = choose_blocks(m, n, k, 8 * x.element_size(), 8 * weight.element_size())
+    blocks = choose_blocks(
+        m, n, k, 8 * x.element_size(), 8 * weight.element_size(), experts=num_experts(experts)
+    )
     parts = blocks.parts(k)
     sums = y if parts == 1 else torch.empty((parts, m, n), dtype=torch.float32, device=x.device)
     rest = (x_scale, weight_scale, bias) if parts == 1 else (None, None, None)
-    _linear_kernel[triton.cdiv(m, blocks.m) * triton.cdiv(n, blocks.n), parts](
-        x, weight, sums, *rest, m, n, k, x.stride(0), weight.stride(0), sums.stride(-2),
+    spread = Spread.of(experts, m, blocks.m)
+    _linear_kernel[spread.row_blocks * triton.cdiv(n, blocks.n), parts](
+        x, weight, sums, *rest, *spread.args, m, n, k,
+        x.stride(0), weight.stride(0), sums.stride(-2),
         X_SCALE=rest[0] is not None, W_SCALE=rest[1] is not None, BIAS=rest[2] is not None,
         EVEN_K=k % blocks.k == 0, BLOCK_M=blocks.m, BLOCK_N=blocks.n, BLOCK_K=blocks.k,
         GROUP=blocks.group, PART_K=blocks.part_depth(k) if parts > 1 else 0,
-        num_stages=blocks.stages,
+        **spread.constants, num_stages=blocks.stages,
     )  # fmt: skip
     if parts > 1:
         add_parts(sums, y, x_scale=x_scale, weight_scale=weight_scale, bias=bias)

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["add_parts", "block_place", "store_output"]
+__all__ = ["add_parts", "block_place", "expert_rows", "store_output"]
 
 _ROWS = 8
 _COLUMNS = 256
@@ -22,6 +22,23 @@ def block_place(M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.co
     first_m = (pid // in_group) * GROUP
     rows = min(num_m - first_m, GROUP)
     return first_m + (pid % in_group) % rows, (pid % in_group) // rows
+
+
+@triton.jit
+def expert_rows(starts, m, EXPERTS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_M: tl.constexpr):
+    """Return the expert that a block of rows is of, its first row, and the end of that expert's.
+
+    Each expert's rows begin a block of their own. Blocks behind the last one have no rows.
+    """
+    each = tl.arange(0, WIDTH)
+    begin = tl.load(starts + each, mask=each < EXPERTS, other=0)
+    end = tl.load(starts + 1 + each, mask=each < EXPERTS, other=0)
+    blocks = tl.cdiv(end - begin, BLOCK_M)
+    upto = tl.cumsum(blocks, 0)
+    expert = tl.sum((upto <= m).to(tl.int32), 0)
+    first = begin + (m - upto + blocks) * BLOCK_M
+    is_it = each == expert
+    return expert, tl.sum(tl.where(is_it, first, 0), 0), tl.sum(tl.where(is_it, end, 0), 0)
 
 
 @triton.jit

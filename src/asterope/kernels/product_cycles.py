@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from asterope.chips import Chip, Inside
+from asterope.kernels.expected_blocks import expected_blocks
 
 __all__ = ["Blocks", "Choice", "ProductCycles"]
 
@@ -45,7 +46,8 @@ class Choice:
     """A product that blocks are chosen for: [m, k] x [k, n] with elements of so many bits.
 
     `k_step` divides the K block. With scales, one byte for each `scale_group` elements of K, these
-    are read in runs of their own.
+    are read in runs of their own. Rows of `experts`, each with a weight [k, n] of its own, are
+    taken to be spread over them at random.
     """
 
     m: int
@@ -55,6 +57,7 @@ class Choice:
     b_bits: int
     k_step: int = 32
     scale_group: int = 0
+    experts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class ProductCycles:
     hbm_bytes_per_cycle: float
     scale_group: int
     launch_cycles: float
+    experts: int
 
     @classmethod
     def of(cls, chip: Chip, choice: Choice) -> ProductCycles:
@@ -86,6 +90,7 @@ class ProductCycles:
             depths.get(rate) or min(depths.values()),
             chip.hbm_effective_bytes_per_s / inside.clock_hz, choice.scale_group,
             chip.launch_overhead_s * inside.clock_hz + inside.tile.control.kernel_cycles,
+            choice.experts,
         )  # fmt: skip
 
     def splits(self, blocks: Blocks) -> Iterator[Blocks]:
@@ -108,7 +113,7 @@ class ProductCycles:
         waves = full + bool(left)
         row_bytes, _ = self._wave_bytes(blocks, tiles)
         stay = 2 * row_bytes < self.inside.cluster.csram_bytes and blocks.parts(self.k) == 1
-        groups = math.ceil(math.ceil(self.m / blocks.m) / blocks.group)
+        groups = math.ceil(self._row_blocks(blocks) / blocks.group)
         fresh = min(waves, groups) if stay else waves
         time = min(full, fresh) * self._wave_cycles(blocks, tiles, reads_rows=True)
         time += max(full - fresh, 0) * self._wave_cycles(blocks, tiles, reads_rows=False)
@@ -136,7 +141,27 @@ class ProductCycles:
         return self._outputs(blocks) * blocks.parts(self.k)
 
     def _outputs(self, blocks: Blocks) -> int:
-        return math.ceil(self.m / blocks.m) * math.ceil(self.n / blocks.n)
+        return self._row_blocks(blocks) * math.ceil(self.n / blocks.n)
+
+    def _row_blocks(self, blocks: Blocks) -> int:
+        if not self.experts:
+            return math.ceil(self.m / blocks.m)
+        return math.ceil(expected_blocks(self.m, self.experts, blocks.m))
+
+    def _weights(self, blocks: Blocks, rows: int) -> int:
+        """Return how many weights so many neighbouring blocks of rows are multiplied by."""
+        if not self.experts:
+            return 1
+        used = expected_blocks(self.m, self.experts, self.m)
+        return math.ceil(rows * used / self._row_blocks(blocks))
+
+    @property
+    def rows_together(self) -> int:
+        """How many rows one weight is multiplied by: of experts, those of one that has many."""
+        if not self.experts:
+            return self.m
+        mean = self.m / self.experts
+        return min(self.m, math.ceil(mean + 3 * math.sqrt(mean)))
 
     def _steps(self, blocks: Blocks) -> int:
         return math.ceil(min(blocks.part_depth(self.k), self.k) / blocks.k)
@@ -188,18 +213,20 @@ class ProductCycles:
 
         A load comes after the latency, and after what all tiles ask for in the same step. A step
         has a buffer once another is done with it; programs of few steps have buffers of the next
-        ones as well. Each load has a channel of its own.
+        ones as well. Each load has a channel of its own. A program of experts first reads whose
+        rows it has.
         """
         inside, steps = self.inside, max(self._steps(blocks), 1)
         queue = read / steps * min(1.0, read / self._work_cycles(blocks)) ** _QUEUES
         loaded = inside.hbm_latency_cycles + inside.tile.dma.latency_cycles + queue
         buffers = blocks.stages
+        programs = math.ceil(self._num_programs(blocks) / inside.num_tiles)
+        beside = max(1, min(programs, int(1 / self.share_of_scratchpad(blocks))))
         if steps <= buffers:
-            programs = math.ceil(self._num_programs(blocks) / inside.num_tiles)
-            beside = min(programs, int(1 / self.share_of_scratchpad(blocks)))
             buffers = max(buffers, beside * steps)
         buffer_cycles = (loaded + self._step_cycles(blocks)) / buffers + self._issue_cycles
-        return steps * max(buffer_cycles, loaded * self._loads / inside.tile.dma.channels)
+        waits = steps * max(buffer_cycles, loaded * self._loads / inside.tile.dma.channels)
+        return waits + (loaded / beside if self.experts else 0.0)
 
     def _step_cycles(self, blocks: Blocks) -> int:
         """Return how long the tensor unit is at one block of K."""
@@ -227,8 +254,8 @@ class ProductCycles:
         inside = self.inside
         in_cluster = math.ceil(self._num_programs(blocks) / inside.clusters)
         busy = min(in_cluster, inside.tiles_per_cluster)
-        rows = min(blocks.group, math.ceil(self.m / blocks.m), busy)
-        columns = math.ceil(busy / rows)
+        rows = min(blocks.group, self._row_blocks(blocks), busy)
+        columns = math.ceil(busy / rows) * self._weights(blocks, rows)
         rows_read, columns_read = (each + _LATE * (busy - each) for each in (rows, columns))
         read = rows_read * blocks.m * self.a_bytes + columns_read * blocks.n * self.b_bytes
         return read * self._steps(blocks) * blocks.k / inside.cluster.csram_bytes_per_cycle
@@ -241,9 +268,10 @@ class ProductCycles:
         parts = max(1.0, num_programs / self._outputs(blocks))
         num_programs = min(num_programs, self._outputs(blocks))
         k, scales = min(blocks.part_depth(self.k), self.k), self._scale_bytes(blocks)
-        rows = min(blocks.group, math.ceil(self.m / blocks.m), num_programs)
-        columns = math.ceil(num_programs / rows)
-        row_bytes = rows * min(blocks.m, self.m) * (k * self.a_bytes + scales)
+        rows = min(blocks.group, self._row_blocks(blocks), num_programs)
+        columns = math.ceil(num_programs / rows) * self._weights(blocks, rows)
+        full = min(blocks.m, self.m / self._row_blocks(blocks)) if self.experts else self.m
+        row_bytes = rows * min(blocks.m, full) * (k * self.a_bytes + scales)
         column_bytes = columns * min(blocks.n, self.n) * (k * self.b_bytes + scales)
         return parts * row_bytes, parts * column_bytes
 

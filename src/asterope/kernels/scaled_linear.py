@@ -9,9 +9,10 @@ import triton
 import triton.language as tl
 
 from asterope.errors import ShapeError
+from asterope.kernels.experts import ExpertRows, Spread, num_experts
 from asterope.kernels.linear import check_linear
 from asterope.kernels.operands import check_rows, check_vectors
-from asterope.kernels.product import add_parts, block_place, store_output
+from asterope.kernels.product import add_parts, block_place, expert_rows, store_output
 from asterope.kernels.tiling import choose_blocks
 
 __all__ = ["ScaledOperand", "scaled_linear"]
@@ -45,17 +46,30 @@ class ScaledOperand:
 
 @triton.jit
 def _scaled_linear_kernel(
-    x, x_blocks, x_row, w, w_blocks, w_row, y, bias, M, N, K,
+    x, x_blocks, x_row, w, w_blocks, w_row, y, bias, starts, row_blocks, M, N, K,
     stride_x, stride_xs, stride_w, stride_ws, stride_y,
     X_FORMAT: tl.constexpr, X_BLOCKS: tl.constexpr, X_ROW: tl.constexpr,
     W_FORMAT: tl.constexpr, W_ROW: tl.constexpr, BIAS: tl.constexpr, SCALE_GROUP: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
-    PART_K: tl.constexpr,
+    PART_K: tl.constexpr, EXPERTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     X_PACK: tl.constexpr = 2 if X_FORMAT == "e2m1" else 1
     W_PACK: tl.constexpr = 2 if W_FORMAT == "e2m1" else 1
-    m, n = block_place(M, N, BLOCK_M, BLOCK_N, GROUP)
-    offs_m = m * BLOCK_M + tl.arange(0, BLOCK_M)
+    first, end = 0, K
+    if EXPERTS:
+        m, n = block_place(row_blocks * BLOCK_M, N, BLOCK_M, BLOCK_N, GROUP)
+        expert, row, M = expert_rows(starts, m, EXPERTS, WIDTH, BLOCK_M)
+        w += expert.to(tl.int64) * N * stride_w
+        w_blocks += expert.to(tl.int64) * N * stride_ws
+        end = tl.where(row < M, K, 0)
+        if W_ROW:
+            w_row += expert * N
+        if BIAS:
+            bias += expert * N
+    else:
+        m, n = block_place(M, N, BLOCK_M, BLOCK_N, GROUP)
+        row = m * BLOCK_M
+    offs_m = row + tl.arange(0, BLOCK_M)
     offs_n = n * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_xk = tl.arange(0, BLOCK_K // X_PACK)
     offs_wk = tl.arange(0, BLOCK_K // W_PACK)
@@ -63,7 +77,6 @@ def _scaled_linear_kernel(
     on_m, on_n = offs_m[:, None] < M, offs_n[:, None] < N
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     rows, columns = offs_m[:, None].to(tl.int64), offs_n[:, None].to(tl.int64)
-    first, end = 0, K
     if PART_K:
         first = tl.program_id(1) * PART_K
         end = min(first + PART_K, K)
@@ -93,17 +106,20 @@ def scaled_linear(
     *,
     bias: torch.Tensor | None = None,
     out_dtype: torch.dtype = torch.bfloat16,
+    experts: ExpertRows | None = None,
 ) -> torch.Tensor:
     """Return x W^T of block-scaled operands; x may also be bf16, or e4m3 with a scale a row.
 
-    Shapes: result [M, N] for x of shape [M, K] and weight of shape [N, K].
+    With `experts` the weight is theirs, one below another, as in `linear`.
+
+    Shapes: result [M, N] for x of shape [M, K] and weight of shape [N, K], or [E x N, K].
     Raises: ShapeError if they do not fit.
     """
-    (m, k), (n, weight_k) = x.shape, weight.shape
-    check_linear(x.codes, weight.codes, x.codes.shape[1])
+    (m, k), (all_n, weight_k) = x.shape, weight.shape
+    n = check_linear(x.codes, weight.codes, x.codes.shape[1], experts)
     if weight.scales is None or k != weight_k:
         raise ShapeError(
-            f"x [{m}, {k}] does not fit a block-scaled weight [{n}, {weight_k}]", where="linear"
+            f"x [{m}, {k}] does not fit a block-scaled weight [{all_n}, {weight_k}]", where="linear"
         )
     if x.scales is not None and x.group != weight.group:
         raise ShapeError(
@@ -117,7 +133,7 @@ def scaled_linear(
                     f"{name}_scales have {len(operand.scales)} rows, not {len(operand.codes)}",
                     where="linear",
                 )
-    check_vectors("linear", n, bias=bias, weight_row_scale=weight.row_scale)
+    check_vectors("linear", all_n, bias=bias, weight_row_scale=weight.row_scale)
     check_vectors("linear", m, x_row_scale=x.row_scale)
     y = torch.empty((m, n), dtype=out_dtype, device=x.codes.device)
     if m == 0 or n == 0:
@@ -125,20 +141,21 @@ def scaled_linear(
     bits = {"e2m1": 4, "bf16": 16, "fp16": 16}
     blocks = choose_blocks(
         m, n, k, bits.get(x.format, 8), bits.get(weight.format, 8), k_step=weight.group,
-        scale_group=weight.group,
+        scale_group=weight.group, experts=num_experts(experts),
     )  # fmt: skip
     parts = blocks.parts(k)
     sums = y if parts == 1 else torch.empty((parts, m, n), dtype=torch.float32, device=y.device)
     rest = (x.row_scale, weight.row_scale, bias) if parts == 1 else (None, None, None)
-    _scaled_linear_kernel[triton.cdiv(m, blocks.m) * triton.cdiv(n, blocks.n), parts](
+    spread = Spread.of(experts, m, blocks.m)
+    _scaled_linear_kernel[spread.row_blocks * triton.cdiv(n, blocks.n), parts](
         x.codes, x.scales, rest[0], weight.codes, weight.scales, rest[1], sums, rest[2],
-        m, n, k, x.codes.stride(0), x.scales.stride(0) if x.scales is not None else 0,
+        *spread.args, m, n, k, x.codes.stride(0), x.scales.stride(0) if x.scales is not None else 0,
         weight.codes.stride(0), weight.scales.stride(0), sums.stride(-2),
         X_FORMAT=x.format, X_BLOCKS=x.scales is not None, X_ROW=rest[0] is not None,
         W_FORMAT=weight.format, W_ROW=rest[1] is not None, BIAS=rest[2] is not None,
         SCALE_GROUP=weight.group, BLOCK_M=blocks.m, BLOCK_N=blocks.n, BLOCK_K=blocks.k,
         GROUP=blocks.group, PART_K=blocks.part_depth(k) if parts > 1 else 0,
-        num_stages=blocks.stages,
+        **spread.constants, num_stages=blocks.stages,
     )  # fmt: skip
     if parts > 1:
         add_parts(sums, y, x_scale=x.row_scale, weight_scale=weight.row_scale, bias=bias)

@@ -36,10 +36,11 @@ class Considered:
 
 
 def choose_blocks(
-    m: int, n: int, k: int, a_bits: int, b_bits: int, k_step: int = 32, scale_group: int = 0
-) -> Blocks:
+    m: int, n: int, k: int, a_bits: int, b_bits: int, k_step: int = 32, scale_group: int = 0,
+    *, experts: int = 0,
+) -> Blocks:  # fmt: skip
     """Return the blocks of the least estimated time for a product; see `Choice`."""
-    choice = Choice(m, n, k, a_bits, b_bits, k_step, scale_group)
+    choice = Choice(m, n, k, a_bits, b_bits, k_step, scale_group, experts)
     instead = taken_instead(choice, Blocks)
     if instead is not None:
         return instead
@@ -64,12 +65,12 @@ def considered(chip: Chip, choice: Choice, *, splits: bool = True) -> list[Consi
 
     Blocks along M and N, of the largest depth with which two programs fit into a tile's scratchpad,
     are costed as waves of programs over the tiles, as `ProductCycles` says. `splits` are considered
-    where tiles would have no work otherwise.
+    where tiles would have no work otherwise, but not of the products of experts.
 
     Raises: ChipError if the chip's inside is not described.
     """
     product = ProductCycles.of(chip, choice)
-    sizes = _sizes(choice.m, choice.n)
+    sizes = _sizes(product.rows_together, choice.n)
     depths = _depths(choice, product.full_run_of_scales)
     every = [[Blocks(bm, bn, bk, _GROUP, _STAGES) for bk in depths] for bm, bn in sizes]
     fitting = [[b for b in each if product.share_of_scratchpad(b) <= 1 / 2] for each in every]
@@ -79,7 +80,7 @@ def considered(chip: Chip, choice: Choice, *, splits: bool = True) -> list[Consi
     found = [
         (product.cycles(blocks), product.preference(blocks), blocks)
         for whole in wholes
-        for blocks in (product.splits(whole) if splits else (whole,))
+        for blocks in (product.splits(whole) if splits and not choice.experts else (whole,))
     ]
     found.sort(key=lambda c: c[:2])
     return [Considered(blocks, cycles) for cycles, _, blocks in found]

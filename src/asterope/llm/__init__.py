@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from asterope.llm.config import FAMILIES, ModelConfig, Rope, read_config
+from asterope.llm.config import FAMILIES, ExpertsConfig, ModelConfig, Rope, read_config
 from asterope.llm.parameters import ParameterCount, count_parameters
 from asterope.llm.published import (
     PublishedModel,
@@ -22,15 +22,12 @@ if TYPE_CHECKING:
     from asterope.llm.distillation import Trained, TrainingPlan, distill, distillation_loss
     from asterope.llm.kept_layers import KeptLayers
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
-    from asterope.llm.load import (
-        load_model,
-        model_from_config,
-        projections,
-        read_checkpoint_config,
-    )
+    from asterope.llm.load import load_model, model_from_config, read_checkpoint_config
     from asterope.llm.model import Model
+    from asterope.llm.pieces import fused_pieces, module_names, projections, router_name
     from asterope.llm.ptq import quantize_layers
     from asterope.llm.quality import Quality, Reference, evaluate
+    from asterope.llm.router import EXPERT_LOADS, ExpertLoads, Router
     from asterope.llm.sampling import Sampling, generate, sample
     from asterope.llm.sensitivity import PlaceLoss, place_losses
     from asterope.llm.shard import shard
@@ -43,7 +40,10 @@ if TYPE_CHECKING:
 __all__ = [
     "CACHE_FORMATS",
     "CACHE_SCALES",
+    "EXPERT_LOADS",
     "FAMILIES",
+    "ExpertLoads",
+    "ExpertsConfig",
     "KVCache",
     "KeptLayers",
     "Layer",
@@ -57,6 +57,7 @@ __all__ = [
     "Quality",
     "Reference",
     "Rope",
+    "Router",
     "Sampling",
     "TensorFiles",
     "Tokenizer",
@@ -67,10 +68,12 @@ __all__ = [
     "distill",
     "distillation_loss",
     "evaluate",
+    "fused_pieces",
     "generate",
     "load_model",
     "load_tokenizer",
     "model_from_config",
+    "module_names",
     "open_tensors",
     "place_losses",
     "projections",
@@ -80,6 +83,7 @@ __all__ = [
     "quantize_layers",
     "read_checkpoint_config",
     "read_config",
+    "router_name",
     "sample",
     "shard",
     "start_from",
@@ -96,10 +100,12 @@ _MODULE_OF = {
         "distillation": ("Trained", "TrainingPlan", "distill", "distillation_loss"),
         "kept_layers": ("KeptLayers",),
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),
-        "load": ("load_model", "model_from_config", "projections", "read_checkpoint_config"),
+        "load": ("load_model", "model_from_config", "read_checkpoint_config"),
         "model": ("Model",),
+        "pieces": ("fused_pieces", "module_names", "projections", "router_name"),
         "ptq": ("quantize_layers",),
         "quality": ("Quality", "Reference", "evaluate"),
+        "router": ("EXPERT_LOADS", "ExpertLoads", "Router"),
         "sampling": ("Sampling", "generate", "sample"),
         "shard": ("shard",),
         "sensitivity": ("PlaceLoss", "place_losses"),

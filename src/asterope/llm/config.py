@@ -1,4 +1,4 @@
-"""What a model is, from its Hugging Face config.json: Llama, Qwen2, Qwen3 and Mistral."""
+"""What a model is, from its Hugging Face config.json: Llama, Qwen, Mistral and Mixtral."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 from asterope.errors import CheckpointError
 
-__all__ = ["FAMILIES", "ModelConfig", "Rope", "read_config"]
+__all__ = ["FAMILIES", "ExpertsConfig", "ModelConfig", "Rope", "read_config"]
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
 ROPES = ("default", "linear", "llama3")
 
 
@@ -54,8 +54,20 @@ class Rope:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ExpertsConfig:
+    """How many experts each layer has, how many see a token, and whether their shares add up to 1.
+
+    All experts are alike; none is shared by all tokens.
+    """
+
+    count: int
+    top_k: int
+    normalized: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """A dense decoder of one of the families."""
+    """A decoder of one of the families; with experts `intermediate_size` is that of one."""
 
     family: str
     vocab_size: int
@@ -77,6 +89,7 @@ class ModelConfig:
     dtype: str
     eos_ids: tuple[int, ...]
     bos_id: int | None
+    experts: ExpertsConfig | None = None
 
     @property
     def q_size(self) -> int:
@@ -129,6 +142,7 @@ def _one_of(*values: str) -> _Kind:
 
 _LAYERS = _whole(1, 10_000)
 _HEADS = _whole(1, 2**16)
+_EXPERTS = _whole(1, 2**12)
 _SIZE = _whole(1, 2**24)
 _CONTEXT = _whole(1, 2**31 - 1)
 _TOKEN = _whole(0, 2**24)
@@ -170,7 +184,7 @@ class _Reader:
         return self.raw.get(field) is not None
 
     def family(self) -> str:
-        hint = f"supported are dense causal models of type {', '.join(FAMILIES)}"
+        hint = f"supported are causal models of type {', '.join(FAMILIES)}"
         names = self.get("architectures", _list_of(_NAME, "names"), [])
         named = f" ({reprlib.repr(names[0])})" if names else ""
         family = self.raw.get("model_type")
@@ -216,10 +230,12 @@ class _Reader:
         if family == "llama" or not self.has("sliding_window"):
             return (None,) * layers
         window = self.get("sliding_window", _CONTEXT)
-        if family == "mistral":
+        if family in ("mistral", "mixtral"):
             return (window,) * layers
         if not chosen:
             return (None,) * layers
+        if family == "qwen3_moe":
+            return (window,) * layers
         if kinds:
             return tuple(window if k == "sliding_attention" else None for k in kinds)
         first = self.get("max_window_layers", _whole(0, 2**31 - 1), 28)
@@ -243,6 +259,25 @@ class _Reader:
             raise self.fail(f"{head_dim} is odd", "head_dim")
         return heads, kv_heads, head_dim
 
+    def experts(self, family: str, layers: int) -> ExpertsConfig | None:
+        """Read the mixture of experts, None for a dense model; all layers must have one."""
+        if family not in ("mixtral", "qwen3_moe"):
+            return None
+        field = "num_experts" if self.has("num_experts") else "num_local_experts"
+        count, top_k = self.get(field, _EXPERTS), self.get("num_experts_per_tok", _EXPERTS)
+        if top_k > count:
+            raise self.fail(f"{top_k} is above {field} {count}", "num_experts_per_tok")
+        dense = self.get("mlp_only_layers", _list_of(_whole(0, 10_000), "layers"), [])
+        if (
+            any(layer < layers for layer in dense)
+            or self.get("decoder_sparse_step", _LAYERS, 1) > 1
+        ):
+            name = "mlp_only_layers" if dense else "decoder_sparse_step"
+            what = f"{reprlib.repr(self.raw[name])} is not supported"
+            raise self.fail(what, name, "all layers have experts, or none has")
+        normalized = family == "mixtral" or self.get("norm_topk_prob", _FLAG, False)
+        return ExpertsConfig(count=count, top_k=top_k, normalized=normalized)
+
     def config(self) -> ModelConfig:
         family = self.family()
         hidden, layers = self.get("hidden_size", _SIZE), self.get("num_hidden_layers", _LAYERS)
@@ -254,7 +289,9 @@ class _Reader:
             family=family,
             vocab_size=self.get("vocab_size", _SIZE),
             hidden_size=hidden,
-            intermediate_size=self.get("intermediate_size", _SIZE),
+            intermediate_size=self.get(
+                "moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size", _SIZE
+            ),
             num_layers=layers,
             num_heads=heads,
             num_kv_heads=kv_heads,
@@ -266,11 +303,12 @@ class _Reader:
             qkv_bias=bias or family == "qwen2",
             output_bias=bias and family != "qwen2",
             mlp_bias=self.get("mlp_bias", _FLAG, False),
-            head_norms=family == "qwen3",
+            head_norms=family in ("qwen3", "qwen3_moe"),
             windows=self.windows(family, layers),
             dtype=self.get(dtype, _NAME, "float32"),
             eos_ids=self.eos_ids(),
             bos_id=self.get("bos_token_id", _TOKEN) if self.has("bos_token_id") else None,
+            experts=self.experts(family, layers),
         )
 
 

@@ -5,50 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
-from asterope.kernels.linear import linear
+from asterope.kernels import ExpertRows, silu_mul
 from asterope.llm.config import ModelConfig
+from asterope.llm.linears import Linear, PlainLinear
+from asterope.llm.router import Router
 
 __all__ = ["KVCache", "Layer", "Linear", "PlainLinear", "rope_tables"]
-
-
-class Linear(Protocol):
-    """A linear layer, whatever its weights are stored in."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes that one use of the weights reads."""
-
-    def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Return x W^T + bias for x [M, K]."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PlainLinear:
-    """Weights in the model's own type. Shapes: weight [out, in]; bias [out]."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None = None
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the weight and the bias."""
-        bias = 0 if self.bias is None else self.bias.numel() * self.bias.element_size()
-        return self.weight.numel() * self.weight.element_size() + bias
-
-    def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Return x W^T + bias for x [M, K]."""
-        return linear(x, self.weight, bias=self.bias)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Layer:
     """One decoder layer; projections that read the same input are stored as one.
 
-    A KV cache in fp8 holds keys and values divided by their scales.
+    With a router the feed-forward part is that of experts: `gate_up` and `down` hold them one below
+    another. A KV cache in fp8 holds keys and values divided by their scales.
     """
 
     attention_norm: torch.Tensor
@@ -61,6 +34,17 @@ class Layer:
     down: Linear
     key_scale: float = 1.0
     value_scale: float = 1.0
+    router: Router | None = None
+
+    def feed_forward(self, x_MH: torch.Tensor) -> torch.Tensor:
+        """Return what the MLP makes of each token, or its experts. Shapes: result [M, H]."""
+        if self.router is None:
+            return self._mlp(x_MH)
+        return self.router.run(x_MH, self._mlp)
+
+    def _mlp(self, x: torch.Tensor, experts: ExpertRows | None = None) -> torch.Tensor:
+        gated = silu_mul(self.gate_up.apply(x, experts=experts))
+        return self.down.apply(gated, experts=experts)
 
     def with_linears(self, change: Callable[[str, Linear], Linear]) -> Layer:
         """Return the layer with other linear layers: `change` gets the place and what is there."""

@@ -12,10 +12,12 @@ import torch
 
 from asterope.errors import CheckpointError, ConfigError, UnsupportedError
 from asterope.llm.cache import CACHE_SCALES, check_scale, with_scales
-from asterope.llm.config import ModelConfig, read_config
+from asterope.llm.config import ExpertsConfig, ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.model import Model
+from asterope.llm.pieces import Piece, fused_pieces, module_names, projections, router_name
+from asterope.llm.router import Router
 from asterope.llm.tensors import TensorFiles, open_tensors
 from asterope.quant import (
     Layout,
@@ -31,30 +33,11 @@ from asterope.quant import (
     read_layout,
 )
 
-__all__ = ["load_model", "model_from_config", "projections", "read_checkpoint_config"]
+__all__ = ["load_model", "model_from_config", "read_checkpoint_config"]
 
 Progress = Callable[[int, int], None]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def projections(config: ModelConfig) -> dict[str, tuple[tuple[str, int, int, bool], ...]]:
-    """List what each stored projection is made of: checkpoint name, outputs, inputs, bias."""
-    hidden, inner = config.hidden_size, config.intermediate_size
-    q, kv, bias = config.q_size, config.kv_size, config.qkv_bias
-    return {
-        "qkv": (
-            ("self_attn.q_proj", q, hidden, bias),
-            ("self_attn.k_proj", kv, hidden, bias),
-            ("self_attn.v_proj", kv, hidden, bias),
-        ),
-        "output": (("self_attn.o_proj", hidden, q, config.output_bias),),
-        "gate_up": (
-            ("mlp.gate_proj", inner, hidden, config.mlp_bias),
-            ("mlp.up_proj", inner, hidden, config.mlp_bias),
-        ),
-        "down": (("mlp.down_proj", hidden, inner, config.mlp_bias),),
-    }
 
 
 def compute_dtype(name: str | None, config: ModelConfig) -> torch.dtype:
@@ -118,7 +101,7 @@ class _Checkpoint:
         self.files, self.config, self.dtype = files, config, dtype
         self.layout = layout
         if layout is not None:
-            found = layout.plan(config.num_layers)
+            found = layout.plan(config.num_layers, module_names(config))
             if plan is not None and plan != found:
                 raise ConfigError(
                     f"the checkpoint is already quantized ({found.describe()})",
@@ -179,10 +162,11 @@ class _Checkpoint:
                 norms[name] = self.files.get(f"{prefix}.self_attn.{name}.weight", shape, self.dtype)
         schemes = self.mix.of(index)
         parts: dict[str, Any] = {
-            place: self._projection(prefix, pieces, schemes[place])
-            for place, pieces in projections(self.config).items()
+            place: self._projection(prefix, units, schemes[place])
+            for place, units in fused_pieces(self.config).items()
         }
         return Layer(
+            router=self._router(prefix),
             attention_norm=self.files.get(f"{prefix}.input_layernorm.weight", width, self.dtype),
             mlp_norm=self.files.get(f"{prefix}.post_attention_layernorm.weight", width, self.dtype),
             q_norm=norms["q_norm"],
@@ -190,23 +174,35 @@ class _Checkpoint:
             **parts,
         )
 
+    def _router(self, prefix: str) -> Router | None:
+        experts = self.config.experts
+        if experts is None:
+            return None
+        name = f"{prefix}.{router_name(self.config)}.weight"
+        weight = self.files.get(name, (experts.count, self.config.hidden_size), self.dtype)
+        return _router(experts, PlainLinear(weight))
+
     def _projection(
-        self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...], scheme: Scheme | None
+        self, prefix: str, units: tuple[tuple[Piece, ...], ...], scheme: Scheme | None
     ) -> Linear:
-        amax = self._common_amax(prefix, pieces, scheme)
-        linears = [
-            self._linear(f"{prefix}.{name}", n, k, bias, scheme, amax)
-            for name, n, k, bias in pieces
-        ]
+        linears = []
+        for unit in units:
+            amax = self._common_amax(prefix, unit, scheme)
+            linears += [
+                self._linear(f"{prefix}.{name}", n, k, bias, scheme, amax)
+                for name, n, k, bias in unit
+            ]
         if len(linears) == 1:
             return linears[0]
         if all(isinstance(x, QuantizedLinear) for x in linears):
             return concatenate([x for x in linears if isinstance(x, QuantizedLinear)])
         plain = [x for x in linears if isinstance(x, PlainLinear)]
         if len(plain) < len(linears):
+            names = [name for unit in units for name, *_ in unit]
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise UnsupportedError(
-                "some of the projections that read one input are quantized, and some are not",
-                where=f"{prefix}: {', '.join(name for name, *_ in pieces)}",
+                "some of the projections that are run as one are quantized, and some are not",
+                where=f"{prefix}: {', '.join(names[:3])}{more}",
                 hint="quantize all of them or none",
             )
         biases = [x.bias for x in plain if x.bias is not None]
@@ -215,12 +211,12 @@ class _Checkpoint:
         )
 
     def _common_amax(
-        self, prefix: str, pieces: tuple[tuple[str, int, int, bool], ...], scheme: Scheme | None
+        self, prefix: str, unit: tuple[Piece, ...], scheme: Scheme | None
     ) -> float | None:
         """Return the largest magnitude of projections that engines fuse, where a scale needs it."""
-        if self.layout is not None or scheme is None or len(pieces) == 1:
+        if self.layout is not None or scheme is None or len(unit) == 1:
             return None
-        weights = (self.files.get(f"{prefix}.{name}.weight", (n, k)) for name, n, k, _ in pieces)
+        weights = (self.files.get(f"{prefix}.{name}.weight", (n, k)) for name, n, k, _ in unit)
         return common_amax(weights, scheme)
 
     def _linear(
@@ -228,7 +224,7 @@ class _Checkpoint:
     ) -> Linear:
         bias = self.files.get(f"{name}.bias", (n,), self.dtype) if has_bias else None
         if self.layout is not None:
-            own = [full for full in self.files.names() if full.startswith(f"{name}.")]
+            own = self.files.below(name)
             if not self.layout.is_kept(name, own):
                 return dataclasses.replace(self._stored_linear(name, own, n, k), bias=bias)
             scheme = None
@@ -250,6 +246,13 @@ class _Checkpoint:
         return layer
 
 
+def _router(experts: ExpertsConfig, linear: Linear) -> Router:
+    return Router(
+        linear=linear, num_experts=experts.count, top_k=experts.top_k,
+        normalized=experts.normalized,
+    )  # fmt: skip
+
+
 def model_from_config(
     raw: Mapping[str, Any],
     *,
@@ -269,20 +272,25 @@ def model_from_config(
     def meta(*shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=kind, device="meta")
 
-    def projection(pieces: tuple[tuple[str, int, int, bool], ...], scheme: Scheme | None) -> Linear:
+    def projection(pieces: tuple[Piece, ...], scheme: Scheme | None) -> Linear:
         rows, k = sum(n for _, n, _, _ in pieces), pieces[0][2]
         if scheme is not None:
             return QuantizedLinear.empty(rows, k, scheme, device="meta", bias=pieces[0][3], dtype=kind)
         return PlainLinear(meta(rows, k), meta(rows) if pieces[0][3] else None)
 
+    pieces_of, experts = projections(config), config.experts
+    router = None
+    if experts is not None:
+        router = _router(experts, PlainLinear(meta(experts.count, config.hidden_size)))
+
     def layer(schemes: Mapping[str, Scheme | None]) -> Layer:
         head = meta(config.head_dim) if config.head_norms else None
         parts: dict[str, Any] = {
-            place: projection(p, schemes[place]) for place, p in projections(config).items()
+            place: projection(p, schemes[place]) for place, p in pieces_of.items()
         }
         return Layer(
             attention_norm=meta(config.hidden_size), mlp_norm=meta(config.hidden_size),
-            q_norm=head, k_norm=head, **parts,
+            q_norm=head, k_norm=head, router=router, **parts,
         )  # fmt: skip
 
     embedding = meta(config.vocab_size, config.hidden_size)

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from asterope.errors import ConfigError
-from asterope.kernels import attention, rms_norm, rotate_and_cache, silu_mul
+from asterope.kernels import attention, rms_norm, rotate_and_cache
 from asterope.llm.config import ModelConfig
 from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear, rope_tables
 from asterope.llm.lazy_layers import LazyLayers
+from asterope.llm.router import ExpertLoads
 from asterope.quant import PLACES, Mix, Plan
 
 __all__ = ["Model"]
@@ -162,7 +163,7 @@ class Model:
             key_scale=layer.key_scale, value_scale=layer.value_scale,
         )  # fmt: skip
         normal = self._norm(layer.output.apply(mixed), residual_MH, layer.mlp_norm)
-        return layer.down.apply(silu_mul(layer.gate_up.apply(normal)))
+        return layer.feed_forward(normal)
 
     def _norm(
         self, branch: torch.Tensor | None, residual: torch.Tensor, weight: torch.Tensor
@@ -187,6 +188,14 @@ class Model:
             rows.append(tuple(getattr(linear, "scheme", None) for linear in linears))
         return Mix(tuple(rows)).simplest
 
+    def with_expert_loads(self, loads: ExpertLoads) -> Model:
+        """Return the model with another assumption on where tokens go, for what times it."""
+        changed: dict[int, Layer] = {}  # shapes share one layer: so do these
+        for layer in self.layers:
+            router = layer.router and dataclasses.replace(layer.router, loads=loads)
+            changed.setdefault(id(layer), dataclasses.replace(layer, router=router))
+        return dataclasses.replace(self, layers=[changed[id(layer)] for layer in self.layers])
+
     @property
     def described(self) -> str:
         """What is quantized, in words; empty if nothing is."""
@@ -203,6 +212,8 @@ class Model:
             for layer in self.layers
             for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)
         )
+        routers = (layer.router for layer in self.layers if layer.router is not None)
+        total += sum(router.linear.num_bytes for router in routers)
         norms = [
             norm
             for layer in self.layers

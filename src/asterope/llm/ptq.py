@@ -6,17 +6,19 @@ Shapes: S windows of T tokens.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from asterope.errors import ConfigError
+from asterope.errors import ConfigError, UnsupportedError
+from asterope.kernels import ExpertRows
 from asterope.llm.kept_layers import KeptLayers
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.lazy_layers import LazyLayers
-from asterope.llm.load import projections
 from asterope.llm.model import Model
+from asterope.llm.pieces import fused_pieces, projections
 from asterope.llm.states import MAX_BATCH_TOKENS, States
 from asterope.quant import (
     PLACES,
@@ -33,6 +35,9 @@ from asterope.quant import (
 )
 from asterope.quant import algorithm as named_algorithm
 
+_Unit = Mapping[str, int]
+"""The projections that engines fuse, by full name, and the outputs of each."""
+
 __all__ = ["check_plain", "input_sums", "quantize_layer", "quantize_layers"]
 
 
@@ -47,9 +52,9 @@ class _Watched:
     def num_bytes(self) -> int:
         return self.inner.num_bytes
 
-    def apply(self, x: torch.Tensor) -> torch.Tensor:
+    def apply(self, x: torch.Tensor, *, experts: ExpertRows | None = None) -> torch.Tensor:
         self.sums.add(x)
-        return self.inner.apply(x)
+        return self.inner.apply(x, experts=experts)
 
 
 @torch.inference_mode()
@@ -75,6 +80,11 @@ def quantize_layers(
     Raises: CheckpointError for inputs or weights that are not finite, naming the layer; ShapeError
     if the format's block does not divide a layer; ConfigError for tokens the model does not have.
     """
+    if algorithm.needs_text and model.config.experts is not None:
+        raise UnsupportedError(
+            f"{algorithm.name} does not calibrate experts", where=model.name or "model",
+            hint="quantize with rtn",
+        )  # fmt: skip
     model.check_tokens(windows.flatten().tolist(), where="calibration text")
     batches = [
         States.start(model, part)
@@ -128,11 +138,11 @@ def _check_plain_layer(model: Model, layer: Layer) -> None:
         )  # fmt: skip
 
 
-def _pieces(model: Model, index: int) -> dict[str, list[tuple[str, int, int]]]:
-    """List the projections of each place of a layer: full name, outputs, inputs."""
+def _units(model: Model, index: int) -> dict[str, list[_Unit]]:
+    """List the outputs of the projections of each place of a layer by full name, unit by unit."""
     return {
-        place: [(f"model.layers.{index}.{name}", n, k) for name, n, k, _ in parts]
-        for place, parts in projections(model.config).items()
+        place: [{f"model.layers.{index}.{name}": n for name, n, _, _ in unit} for unit in units]
+        for place, units in fused_pieces(model.config).items()
     }
 
 
@@ -140,8 +150,10 @@ def input_sums(
     model: Model, index: int, layer: Layer, batches: Sequence[States]
 ) -> dict[str, InputSums]:
     """Run a layer on all batches for its inputs; return their sums by place."""
-    pieces = _pieces(model, index)
-    sums = {place: InputSums(k, name=name) for place, ((name, _, k), *_) in pieces.items()}
+    sums = {
+        place: InputSums(k, name=f"model.layers.{index}.{name}")
+        for place, ((name, _, k, _), *_) in projections(model.config).items()
+    }
     watched = layer.with_linears(lambda place, inner: _Watched(inner, sums[place]))
     for batch in batches:
         batch.copy().advance(model, index, watched)
@@ -157,22 +169,21 @@ def quantize_layer(
     Raises: as `quantize_layers`.
     """
     sums = dict(sums)
-    pieces = _pieces(model, index)
-    sizes = {place: {name: n for name, n, _ in parts} for place, parts in pieces.items()}
+    units = _units(model, index)
     if algorithm.equalizes:
-        layer = _equalized(layer, schemes, sizes, sums)
+        layer = _equalized(layer, schemes, units, sums)
 
     def rounded(place: str, inner: Linear) -> Linear:
         scheme = schemes[place]
         if scheme is None:
             return inner
-        return _rounded(inner, sizes[place], scheme, Calibrated(algorithm, sums[place], scheme))
+        return _rounded(inner, units[place], scheme, Calibrated(algorithm, sums[place], scheme))
 
     return layer.with_linears(rounded)
 
 
 def _equalized(
-    layer: Layer, schemes: Mapping[str, Scheme | None], sizes: Mapping[str, Mapping[str, int]],
+    layer: Layer, schemes: Mapping[str, Scheme | None], units: Mapping[str, list[_Unit]],
     sums: dict[str, InputSums],
 ) -> Layer:  # fmt: skip
     """Return a layer that computes the same from inputs that round better; put their sums right.
@@ -187,7 +198,7 @@ def _equalized(
         known = Calibrated(named_algorithm("rtn"), sums[place], scheme)
 
         def made(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-            return _rounded(PlainLinear(weight), sizes[place], scheme, known).apply
+            return _rounded(PlainLinear(weight), units[place], scheme, known).apply
 
         scale = equalizing_scale(linear.weight, sums[place], made)
         sums[place] = sums[place].divided(scale)
@@ -223,16 +234,20 @@ def _plain(linear: Linear) -> PlainLinear:
 
 
 def _rounded(
-    linear: Linear, sizes: Mapping[str, int], scheme: Scheme, calibrated: Calibrated
+    linear: Linear, units: Sequence[_Unit], scheme: Scheme, calibrated: Calibrated
 ) -> Linear:
     """Quantize each of the projections that a linear layer is made of."""
     assert isinstance(linear, PlainLinear)
-    rows = list(sizes.values())
-    weights = torch.split(linear.weight, rows)
-    biases = [None] * len(rows) if linear.bias is None else torch.split(linear.bias, rows)
-    # Engines that fuse projections keep one global scale for them.
-    amax = common_amax([linear.weight], scheme) if len(rows) > 1 else None
-    return concatenate([
-        quantize_calibrated(weight, scheme, calibrated, name=name, bias=bias, amax=amax)
-        for name, weight, bias in zip(sizes, weights, biases, strict=True)
-    ])  # fmt: skip
+    rows = [n for unit in units for n in unit.values()]
+    weights = iter(torch.split(linear.weight, rows))
+    biases = iter([None] * len(rows) if linear.bias is None else torch.split(linear.bias, rows))
+    made = []
+    for unit in units:
+        parts = list(itertools.islice(weights, len(unit)))
+        # Engines that fuse projections keep one global scale for them.
+        amax = common_amax(parts, scheme) if len(unit) > 1 else None
+        made += [
+            quantize_calibrated(weight, scheme, calibrated, name=name, bias=next(biases), amax=amax)
+            for name, weight in zip(unit, parts, strict=True)
+        ]
+    return concatenate(made)

@@ -8,8 +8,8 @@ import torch
 
 from asterope.errors import ConfigError, ShapeError
 from asterope.llm.layers import Layer, Linear, PlainLinear
-from asterope.llm.load import projections
 from asterope.llm.model import Model
+from asterope.llm.pieces import projections
 from asterope.quant import QuantizedLinear
 
 __all__ = ["shard"]

@@ -29,6 +29,11 @@ class TensorFiles:
         self.directory = directory
         self.metadata = metadata
         self._files = files
+        self._below: dict[str, list[str]] = {}
+        for name in files:
+            parts = name.split(".")
+            for end in range(1, len(parts)):
+                self._below.setdefault(".".join(parts[:end]), []).append(name)
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
@@ -36,6 +41,10 @@ class TensorFiles:
     def names(self) -> tuple[str, ...]:
         """Names of all tensors."""
         return tuple(self._files)
+
+    def below(self, module: str) -> tuple[str, ...]:
+        """Names of the tensors of a module and of those inside it."""
+        return tuple(self._below.get(module, ()))
 
     def raw(self, name: str) -> torch.Tensor:
         """Return a tensor as it is stored.

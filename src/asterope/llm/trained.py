@@ -10,8 +10,8 @@ from torch import nn
 
 from asterope.errors import CheckpointError, ConfigError
 from asterope.llm.layers import Layer, Linear, PlainLinear
-from asterope.llm.load import projections
 from asterope.llm.model import Model
+from asterope.llm.pieces import projections
 from asterope.quant import QuantizedLinear, Scheme, concatenate, quantized_layers, split
 
 __all__ = ["start_from", "trained_model"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from asterope.llm.config import ModelConfig
-from asterope.llm.load import projections
+from asterope.llm.pieces import projections
 from asterope.llm.states import MAX_BATCH_TOKENS
 from asterope.quant import Algorithm, Mix, QuantizedLinear, Scheme
 

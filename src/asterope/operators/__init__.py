@@ -11,7 +11,7 @@ from __future__ import annotations
 from asterope.operators.attention import Heads, LatentHeads, attention_decode, attention_prefill
 from asterope.operators.collectives import COLLECTIVES, collective
 from asterope.operators.elementwise import elementwise
-from asterope.operators.experts import expert_loads, experts
+from asterope.operators.experts import expert_loads, expert_product, experts
 from asterope.operators.products import gemm
 from asterope.operators.steps import Chunk, decode_step, mixed_step, prefill_step
 from asterope.operators.timing import OperatorTime, achieved, check_sizes, rate_on
@@ -42,6 +42,7 @@ __all__ = [
     "decode_step",
     "elementwise",
     "expert_loads",
+    "expert_product",
     "experts",
     "gemm",
     "mixed_step",

@@ -12,7 +12,7 @@ from asterope.errors import ConfigError
 from asterope.operators.products import Floats, best_plan
 from asterope.operators.timing import OperatorTime, achieved, check_sizes, overlapped, timed
 
-__all__ = ["expert_loads", "experts"]
+__all__ = ["expert_loads", "expert_product", "experts"]
 
 _KERNELS = 6
 """Sort, gather, two products, activation, weighted sum."""
@@ -106,6 +106,29 @@ def _make_whole(loads: Floats, total: int, most: int) -> None:
         else:
             largest = np.argsort(-loads, kind="stable")
             loads[largest[loads[largest] > 0][:-left]] -= 1
+
+
+def expert_product(
+    chip: Chip, loads: Floats, n: int, k: int, *, rate: str, bits: tuple[float, float],
+    block_scaled: bool = False,
+) -> OperatorTime:  # fmt: skip
+    """Time one projection of the experts a chip holds: a product of each that has tokens.
+
+    Shapes: loads [E], the tokens of each expert; their weights [n, k].
+
+    Raises: ConfigError for sizes below one; ChipError if the chip has no calibrated operators.
+    """
+    check_sizes(n=n, k=k, tokens=math.ceil(loads.sum()))
+    rows = loads[loads > 0]
+    plan = best_plan(
+        chip, rows, n, k, rate=rate, bits=bits, grouped=True, block_scaled=block_scaled
+    )
+    return timed(
+        {"launch": achieved(chip).kernel_s, **overlapped(plan.tensor_s, plan.hbm_s)},
+        flop=2.0 * float(rows.sum()) * n * k,
+        hbm_bytes=plan.hbm_bytes,
+        mapping=f"{len(rows)} experts, blocks of {plan.block_m} x {plan.block_n}",
+    )
 
 
 def experts(

@@ -11,6 +11,7 @@ import torch
 from asterope.errors import ShapeError
 from asterope.formats import BlockFormat, QuantizedTensor, block, dequantize, pack, unpack
 from asterope.kernels import (
+    ExpertRows,
     ScaledOperand,
     block_linear,
     linear,
@@ -142,19 +143,25 @@ class QuantizedLinear:
         """
         return sum(t.numel() * t.element_size() for t in self.tensors.values())
 
-    def apply(self, x: torch.Tensor, *, out_dtype: torch.dtype | None = None) -> torch.Tensor:
+    def apply(
+        self, x: torch.Tensor, *, out_dtype: torch.dtype | None = None,
+        experts: ExpertRows | None = None,
+    ) -> torch.Tensor:  # fmt: skip
         """Return x W^T + bias, on the kernels, with x rounded as the scheme says.
+
+        With `experts` the layer is theirs, one below another, and each row of x is multiplied by
+        the weight of its expert.
 
         Activations in bf16 are rounded to it whatever x is; an unquantized layer takes x as it is.
         The result has the type of x unless `out_dtype` says otherwise.
 
-        Shapes: x [tokens, K]; result [tokens, N].
+        Shapes: x [tokens, K]; result [tokens, N], of E experts [tokens, N / E].
         Raises: ShapeError if x does not fit.
         """
         out_dtype = out_dtype or x.dtype
         if self.scheme.format is None:
             x = x.to(torch.promote_types(x.dtype, self.codes.dtype))
-            return linear(x, self.codes, bias=self.bias, out_dtype=out_dtype)
+            return linear(x, self.codes, bias=self.bias, out_dtype=out_dtype, experts=experts)
         moving = self._activations(x)
         if self.scales is None:
             return linear(
@@ -164,6 +171,7 @@ class QuantizedLinear:
                 x_scale=moving.row_scale,
                 weight_scale=self.row_scale,
                 out_dtype=out_dtype,
+                experts=experts,
             )
         stationary = ScaledOperand(
             codes=self.codes,
@@ -172,7 +180,7 @@ class QuantizedLinear:
             row_scale=self.row_scale,
         )
         product = block_linear if self._has_blocks_of_rows else scaled_linear
-        return product(moving, stationary, bias=self.bias, out_dtype=out_dtype)
+        return product(moving, stationary, bias=self.bias, out_dtype=out_dtype, experts=experts)
 
     @property
     def _has_blocks_of_rows(self) -> bool:

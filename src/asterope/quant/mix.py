@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -20,6 +20,7 @@ MODULES: Mapping[str, tuple[str, ...]] = MappingProxyType({
 })  # fmt: skip
 """The places of a layer that have linear layers, and the modules that are run there as one."""
 PLACES = tuple(MODULES)
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,13 @@ def mix_of(plan: Plan | None, num_layers: int) -> Mix:
     return plan
 
 
-def plan_of_modules(scheme_of: Callable[[str], Scheme | None], num_layers: int) -> Plan:
+def plan_of_modules(
+    scheme_of: Callable[[str], Scheme | None], num_layers: int,
+    names: Mapping[str, Sequence[str]] = MODULES,
+) -> Plan:  # fmt: skip
     """Return the plan of a model whose modules have schemes by their names in a checkpoint.
+
+    `names` are those of each place of a layer.
 
     Raises: UnsupportedError for modules that are run as one and quantized differently;
     CheckpointError if nothing is quantized.
@@ -105,14 +111,17 @@ def plan_of_modules(scheme_of: Callable[[str], Scheme | None], num_layers: int) 
     where = "quantization_config"
 
     def of_place(layer: int, place: str) -> Scheme | None:
-        modules = [f"model.layers.{layer}.{name}" for name in MODULES[place]]
+        modules = [f"model.layers.{layer}.{name}" for name in names[place]]
         found = {name: scheme_of(name) for name in modules}
-        if len(set(found.values())) > 1:
+        first = next(iter(found.values()))
+        others = [name for name, scheme in found.items() if scheme != first]
+        if others:
+            named = found if len(found) <= _MOST_NAMED else (modules[0], others[0])
             raise UnsupportedError(
-                f"{' and '.join(found)} are quantized differently", where=where,
-                hint="they have the same inputs and are run as one: give them one format",
+                f"{' and '.join(named)} are quantized differently", where=where,
+                hint="they are run as one: give them one format",
             )  # fmt: skip
-        return next(iter(found.values()))
+        return first
 
     found = Mix(tuple(tuple(of_place(i, place) for place in PLACES) for i in range(num_layers)))
     if found.simplest is None:

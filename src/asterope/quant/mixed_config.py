@@ -44,9 +44,12 @@ class StoredGroup:
 
 
 def plan_config(
-    plan: Plan, ignore: Sequence[str], *, static_inputs: bool = False
-) -> dict[str, Any]:
+    plan: Plan, ignore: Sequence[str], *, static_inputs: bool = False,
+    names: Mapping[str, Sequence[str]] = MODULES,
+) -> dict[str, Any]:  # fmt: skip
     """Return the `quantization_config` of a checkpoint; `ignore` names other modules left plain.
+
+    `names` are those of the modules of each place of a layer.
 
     Raises: FormatError for unquantized weights, which have none.
     """
@@ -58,7 +61,8 @@ def plan_config(
     plain: list[str] = []
     for layer in range(len(simplest.layers)):
         for place, scheme in simplest.of(layer).items():
-            (modules.setdefault(scheme, []) if scheme else plain).extend(_names(layer, place))
+            listed = modules.setdefault(scheme, []) if scheme else plain
+            listed += [f"model.layers.{layer}.{name}" for name in names[place]]
     ignore = [*plain, *ignore]
     if len(modules) == 1:
         return quantization_config(next(iter(modules)), ignore, static_inputs=static_inputs)
@@ -80,13 +84,12 @@ def plan_config(
     }
 
 
-def _names(layer: int, place: str) -> list[str]:
-    """Return the modules of a place by their names in a checkpoint."""
-    return [f"model.layers.{layer}.{name}" for name in MODULES[place]]
-
-
-def parse_plan(config: Mapping[str, Any], num_layers: int) -> Plan:
+def parse_plan(
+    config: Mapping[str, Any], num_layers: int, names: Mapping[str, Sequence[str]] = MODULES
+) -> Plan:
     """Return how a checkpoint is quantized: one scheme, or a mix where modules differ.
+
+    `names` are those of the modules of each place of a layer.
 
     Raises: as `parse_groups` and `plan_of_modules`.
     """
@@ -96,7 +99,7 @@ def parse_plan(config: Mapping[str, Any], num_layers: int) -> Plan:
         group = group_of(module)
         return None if group is None else group.scheme
 
-    return plan_of_modules(scheme_of, num_layers)
+    return plan_of_modules(scheme_of, num_layers, names)
 
 
 def parse_groups(config: Mapping[str, Any]) -> Callable[[str], StoredGroup | None]:

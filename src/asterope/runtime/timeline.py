@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from asterope.units import PS_PER_S
 __all__ = ["TimedLaunch", "Timeline", "current_timeline", "simulate", "time_aside"]
 
 _CANONICAL = 1 << 44
+_MOST_CONTENT = 1 << 22
+"""Bytes of arrays that decide a kernel's way, up to which results are remembered by them."""
 _remembered = Remembered(room=1 << 17)
 
 
@@ -38,8 +41,9 @@ class TimedLaunch:
 class Timeline:
     """Launches in order on one chip, one after the other.
 
-    Equal launches (same kernel, grid, numbers, and same arrays shared among the pointers) are
-    simulated once, and those that an earlier timeline of an equal chip saw are mostly remembered.
+    Equal launches (same kernel, grid, numbers, same arrays shared among the pointers, and equal
+    content of those that decide where a kernel goes) are simulated once, and those that an earlier
+    timeline of an equal chip saw are mostly remembered.
     `wants_values` says whether kernels also compute.
     """
 
@@ -71,21 +75,32 @@ class Timeline:
 
     def _result(self, launch: Launch) -> Result:
         program = launch.kernel.time_program
-        exists = all(a.exists for a in launch.args if isinstance(a, Array))
-        if program.reads_memory:
-            _refuse_overlap(launch)
-            regions = [
-                Region(a.address, a.start, a.end) if isinstance(a, Array) else a
-                for a in launch.args
-            ]
+        if not program.reads_memory:
+            exists = all(a.exists for a in launch.args if isinstance(a, Array))
+            return self._remembered_result(launch, _canonical(launch), b"", has_memory=exists)
+        _refuse_overlap(launch)
+        deciding = _deciding(launch)
+        exists = all(array.exists for array in deciding)
+        regions = [
+            Region(a.address, a.start, a.end) if isinstance(a, Array) else a for a in launch.args
+        ]
+        size = sum(array.end - array.start for array in deciding)
+        if not exists or size > _MOST_CONTENT or program.written_back:
             return self._simulate(launch, regions, has_memory=exists)
-        args = _canonical(launch)
-        key = (launch.kernel.text, launch.grid, tuple(args))
+        content = b"".join(ctypes.string_at(a.start, a.end - a.start) for a in deciding)
+        return self._remembered_result(launch, regions, content, has_memory=exists)
+
+    def _remembered_result(
+        self, launch: Launch, args: Sequence[Region | int | float], content: bytes, *,
+        has_memory: bool,
+    ) -> Result:  # fmt: skip
+        """Simulate a launch unless an equal one was, with equal content of what decides its way."""
+        key = (launch.kernel.text, launch.grid, tuple(_canonical(launch)), content)
         if key not in self._known:
             terms = (self.chip, self.fidelity, self.max_events, self.lines)
             result = _remembered.get((terms, key))
             if result is None:
-                result = self._simulate(launch, args, has_memory=exists)
+                result = self._simulate(launch, args, has_memory=has_memory)
                 _remembered.keep((terms, key), result)
             self._known[key] = result
         return self._known[key]
@@ -145,6 +160,13 @@ class Timeline:
         Raises: OutputError if the file cannot be written.
         """
         write_trace(Path(path), self.chip, [(t.name, t.start_ps, t.result) for t in self.launches])
+
+
+def _deciding(launch: Launch) -> list[Array]:
+    """Return the arrays in which a kernel reads its way; all, if it is not known which."""
+    indices = launch.kernel.time_program.deciding
+    args = launch.args if min(indices) < 0 else [launch.args[i] for i in indices]
+    return [arg for arg in args if isinstance(arg, Array)]
 
 
 def _refuse_overlap(launch: Launch) -> None:

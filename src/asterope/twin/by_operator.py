@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from asterope import operators
 from asterope.chips import Chip
-from asterope.llm import Linear, Model, PlainLinear
+from asterope.llm import Layer, Linear, Model, PlainLinear, Router
 from asterope.operators import OperatorTime
 from asterope.quant import QuantizedLinear
 from asterope.runtime import TimedLaunch
@@ -18,6 +18,7 @@ from asterope.units import PS_PER_S
 __all__ = ["StepShape", "product_time", "timed_by_operators"]
 
 _ATTENTION = "_attention_kernel"
+_OF_EXPERTS = ("gate_up", "down")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +53,11 @@ def timed_by_operators(
             rows = shape.batch * (1 if launch.tag == "head" else shape.new_tokens)
             (rate,) = result.flop
             layer = model.layers[attended if launch.tag == "qkv" else attended - 1]
-            linear = model.head if launch.tag == "head" else getattr(layer, launch.tag)
-            found = product_time(linear, chip, rows=rows, rate=rate)
+            if layer.router is not None and launch.tag in _OF_EXPERTS:
+                linear = getattr(layer, launch.tag)
+                found = _experts_time(linear, layer.router, chip, tokens=rows, rate=rate)
+            else:
+                found = product_time(_linear(model, layer, launch.tag), chip, rows=rows, rate=rate)
         else:
             found = operators.elementwise(chip, result.hbm_bytes)
         again = _result(result, found, chip)
@@ -90,6 +94,28 @@ def product_time(
         chip, rows, n, k, rate=operators.rate_on(chip, rate), quantizes=quantizes,
         bits=(_activation_bits(linear), 8 * linear.num_bytes / (n * k)),
     )  # fmt: skip
+
+
+def _linear(model: Model, layer: Layer, place: str) -> Linear:
+    if place == "head":
+        return model.head
+    if place == "router":
+        assert layer.router is not None
+        return layer.router.linear
+    linear: Linear = getattr(layer, place)
+    return linear
+
+
+def _experts_time(
+    linear: Linear, router: Router, chip: Chip, *, tokens: int, rate: str
+) -> OperatorTime:
+    """Time a product of experts, each with the tokens that it is assumed to see."""
+    n, k = _features(linear)
+    bits = (_activation_bits(linear), 8 * linear.num_bytes / (n * k))
+    loads = router.assumed_loads(tokens).double().numpy()
+    return operators.expert_product(
+        chip, loads, n // router.num_experts, k, rate=operators.rate_on(chip, rate), bits=bits
+    )
 
 
 def _features(linear: Linear) -> tuple[int, int]:

@@ -12,8 +12,10 @@ import torch
 from asterope import sim
 from asterope.chips import FIDELITIES, Chip, Fidelity
 from asterope.errors import ConfigError
-from asterope.llm import Linear, Model, shard, with_scales
+from asterope.kernels import ExpertRows
+from asterope.llm import ExpertLoads, Layer, Linear, Model, shard, with_scales
 from asterope.runtime import TimedLaunch, Timeline, listeners, simulate
+from asterope.twin.active import with_active_flop
 from asterope.twin.by_operator import StepShape, timed_by_operators
 from asterope.twin.exchange import Exchange
 from asterope.twin.fold import Unfolding, fold
@@ -134,6 +136,7 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
     context: int = 1024,
     fidelity: Fidelity = "tile",
     tensor_parallel: int = 1,
+    expert_loads: ExpertLoads = "random",
     max_events: int = 0,
     on_launch: Callable[[TimedLaunch], None] | None = None,
 ) -> StepTime:
@@ -144,10 +147,13 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
 
     A decode step appends one token to sequences of `context` - 1; a prefill reads `context` tokens
     at once. The launches are those of the model's own forward pass; those of a linear layer have
-    its place in the model as their tag: qkv, output, gate_up, down or head.
+    its place in the model as their tag: qkv, output, router, gate_up, down or head. Which experts
+    see a token is not computed but assumed: `expert_loads` (`llm.ExpertLoads`), alike in all
+    layers.
 
-    Raises: ConfigError if there is no such phase, batch or context are outside their limits, or
-    chips cannot share the model; ChipError if the chip is not described for the fidelity.
+    Raises: ConfigError if there is no such phase or spread, batch or context are outside their
+    limits, or chips cannot share the model; ChipError if the chip is not described for the
+    fidelity.
     """
     if phase not in get_args(Phase):
         raise ConfigError(
@@ -171,6 +177,8 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
     new_tokens = 1 if phase == "decode" else context
     shape = StepShape(batch=batch, context=context, new_tokens=new_tokens)
     shape_only = shard(_alike(model.on_meta()), tensor_parallel)
+    if model.config.experts is not None:
+        shape_only = shape_only.with_expert_loads(expert_loads)
     exchange = Exchange(chip, tensor_parallel, fidelity)
     played: sim.Fidelity = "tile" if fidelity == "tile" else "roofline"
     is_heard = bool(listeners())  # whoever else listens is told of every launch
@@ -235,13 +243,18 @@ class _Placed:
     def num_bytes(self) -> int:
         return self.inner.num_bytes
 
-    def apply(self, x: torch.Tensor) -> torch.Tensor:
-        self.timeline.tag = self.place
+    def apply(self, x: torch.Tensor, *, experts: ExpertRows | None = None) -> torch.Tensor:
+        launches = self.timeline.launches
+        self.timeline.tag, first = self.place, len(launches)
         try:
-            made = self.inner.apply(x)
+            made = self.inner.apply(x, experts=experts)
         finally:
             self.timeline.tag = ""
-        self.exchange.after(self.place, made, self.timeline)
+        if experts is None:
+            self.exchange.after(self.place, made, self.timeline)
+        else:
+            flop = 2 * x.shape[0] * x.shape[1] * made.shape[1]
+            launches[first:] = with_active_flop(launches[first:], flop)
         return made
 
 
@@ -251,5 +264,14 @@ def _placed(model: Model, timeline: Timeline, exchange: Exchange) -> Model:
     def place(name: str, inner: Linear) -> _Placed:
         return _Placed(inner, name, timeline, exchange)
 
-    layers = [layer.with_linears(place) for layer in model.layers]
+    def placed(layer: Layer) -> Layer:
+        router = layer.router
+        if router is not None:
+            router = dataclasses.replace(
+                router, linear=place("router", router.linear),
+                after=lambda made: exchange.after("down", made, timeline),
+            )  # fmt: skip
+        return dataclasses.replace(layer.with_linears(place), router=router)
+
+    layers = [placed(layer) for layer in model.layers]
     return dataclasses.replace(model, layers=layers, head=place("head", model.head))

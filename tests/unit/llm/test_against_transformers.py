@@ -41,6 +41,18 @@ CASES = {
         "Qwen3", {"head_dim": 8, "attention_bias": True, "tie_word_embeddings": True}
     ),
     "mistral window": ("Mistral", {"sliding_window": 7}),
+    "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "qwen3 experts": (
+        "Qwen3Moe",
+        {"num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 24, "head_dim": 16},
+    ),
+    "qwen3 experts, shares that add up": (
+        "Qwen3Moe",
+        {
+            "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 40,
+            "norm_topk_prob": True, "tie_word_embeddings": True, "head_dim": 8,
+        },
+    ),
     "mistral tied": (
         "Mistral", {"sliding_window": None, "rope_theta": 1e6, "tie_word_embeddings": True}
     ),

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from asterope.errors import CheckpointError
-from asterope.llm import FAMILIES, ModelConfig, Rope, published_config, read_config
+from asterope.llm import FAMILIES, ExpertsConfig, ModelConfig, Rope, published_config, read_config
 from llm_checkpoints import raw_config
 
 
@@ -139,11 +139,39 @@ def test_published_dense_configurations_are_read(name):
     assert config.num_heads % config.num_kv_heads == 0
 
 
-@pytest.mark.parametrize("name", ["deepseek-v3", "mixtral-8x7b", "qwen3-30b-a3b", "gpt-oss-20b"])
+@pytest.mark.parametrize("name", ["deepseek-v3", "gpt-oss-20b"])
 def test_published_configurations_of_other_builds_are_refused(name):
     with pytest.raises(CheckpointError, match="is not supported") as caught:
         ModelConfig.from_dict(published_config(name), where=name)
     assert caught.value.where == f"{name}: model_type"
+
+
+@pytest.mark.parametrize(
+    ("name", "experts", "inner"),
+    [
+        ("mixtral-8x7b", ExpertsConfig(count=8, top_k=2, normalized=True), 14336),
+        ("qwen3-30b-a3b", ExpertsConfig(count=128, top_k=8, normalized=True), 768),
+    ],
+)
+def test_published_mixtures_of_experts_are_read(name, experts, inner):
+    config = ModelConfig.from_dict(published_config(name), where=name)
+    assert (config.experts, config.intermediate_size) == (experts, inner)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("mlp_only_layers", [0], r"\[0\] is not supported"),
+        ("decoder_sparse_step", 2, "2 is not supported"),
+        ("num_experts_per_tok", 129, "above num_experts 128"),
+        ("num_experts", None, "is missing"),
+    ],
+)
+def test_mixtures_of_another_build_are_refused_by_field(field, value, says):
+    raw = {**published_config("qwen3-30b-a3b"), field: value}
+    with pytest.raises(CheckpointError, match=says) as caught:
+        ModelConfig.from_dict(raw, where="config")
+    assert caught.value.where.removeprefix("config: ") in (field, "num_local_experts")
 
 
 # -- errors ----------------------------------------------------------------------------------------

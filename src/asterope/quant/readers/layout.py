@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -10,7 +10,7 @@ import torch
 
 from asterope.errors import UnsupportedError
 from asterope.quant.linear import QuantizedLinear
-from asterope.quant.mix import Plan, plan_of_modules
+from asterope.quant.mix import MODULES, Plan, plan_of_modules
 from asterope.quant.scheme import Scheme
 
 __all__ = ["Layout", "Reader", "Tensors", "check_tensors", "is_named"]
@@ -41,12 +41,12 @@ class Layout:
         """Tell whether a layer was left unquantized, by its name or those of its tensors."""
         return self.scheme_of(name) is None or self.is_plain(name, own)
 
-    def plan(self, num_layers: int) -> Plan:
-        """Return how a model of so many layers is quantized, as far as names tell.
+    def plan(self, num_layers: int, names: Mapping[str, Sequence[str]] = MODULES) -> Plan:
+        """Return how a model of so many layers is quantized, as far as names of modules tell.
 
         Raises: as `plan_of_modules`.
         """
-        return plan_of_modules(self.scheme_of, num_layers)
+        return plan_of_modules(self.scheme_of, num_layers, names)
 
 
 Reader = Callable[[Mapping[str, object]], Layout]

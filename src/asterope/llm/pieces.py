@@ -1,0 +1,69 @@
+"""What the stored projections of a layer are made of, under the names of checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from asterope.llm.config import ModelConfig
+
+__all__ = ["Piece", "fused_pieces", "module_names", "projections", "router_name"]
+
+Piece = tuple[str, int, int, bool]
+"""Checkpoint name, outputs, inputs, bias."""
+_Units = tuple[tuple[Piece, ...], ...]
+
+_EXPERTS: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
+    "mixtral": ("block_sparse_moe", "w1", "w3", "w2"),
+    "qwen3_moe": ("mlp", "gate_proj", "up_proj", "down_proj"),
+})  # fmt: skip
+"""The module that has experts, and what an expert calls its gate, up and down projections."""
+
+
+def projections(config: ModelConfig) -> dict[str, tuple[Piece, ...]]:
+    """List what each stored projection is made of, row below row.
+
+    Experts are one below another, each with its gate above its up projection.
+    """
+    return {
+        place: tuple(piece for unit in units for piece in unit)
+        for place, units in fused_pieces(config).items()
+    }
+
+
+def fused_pieces(config: ModelConfig) -> dict[str, _Units]:
+    """Return the same, in the units that engines fuse: those that read one input, of one expert."""
+    hidden, q, kv, bias = config.hidden_size, config.q_size, config.kv_size, config.qkv_bias
+    gate_up, down = _feed_forward(config)
+    return {
+        "qkv": ((
+            ("self_attn.q_proj", q, hidden, bias),
+            ("self_attn.k_proj", kv, hidden, bias),
+            ("self_attn.v_proj", kv, hidden, bias),
+        ),),
+        "output": ((("self_attn.o_proj", hidden, q, config.output_bias),),),
+        "gate_up": gate_up,
+        "down": down,
+    }  # fmt: skip
+
+
+def _feed_forward(config: ModelConfig) -> tuple[_Units, _Units]:
+    hidden, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+    prefixes, (gate, up, down) = ["mlp"], ("gate_proj", "up_proj", "down_proj")
+    if config.experts is not None:
+        module, gate, up, down = _EXPERTS[config.family]
+        prefixes = [f"{module}.experts.{i}" for i in range(config.experts.count)]
+    both = tuple(
+        ((f"{p}.{gate}", inner, hidden, bias), (f"{p}.{up}", inner, hidden, bias)) for p in prefixes
+    )
+    return both, tuple(((f"{p}.{down}", hidden, inner, bias),) for p in prefixes)
+
+
+def module_names(config: ModelConfig) -> dict[str, tuple[str, ...]]:
+    """Return the modules of each place of a layer by their names in a checkpoint."""
+    return {place: tuple(name for name, *_ in p) for place, p in projections(config).items()}
+
+
+def router_name(config: ModelConfig) -> str:
+    """Return what a layer's router is called, "" where there are no experts."""
+    return f"{_EXPERTS[config.family][0]}.gate" if config.experts is not None else ""

@@ -7,7 +7,7 @@ import json
 import torch
 from safetensors.torch import save_file
 
-from asterope.llm import ModelConfig, projections
+from asterope.llm import ModelConfig, projections, router_name
 
 __all__ = ["LLAMA", "raw_config", "tensors_of", "write_checkpoint"]
 
@@ -47,6 +47,9 @@ def shapes_of(config):
             shapes[f"{prefix}.{norm}.weight"] = (config.hidden_size,)
         for norm in ("q_norm", "k_norm") if config.head_norms else ():
             shapes[f"{prefix}.self_attn.{norm}.weight"] = (config.head_dim,)
+        if config.experts is not None:
+            router = f"{prefix}.{router_name(config)}.weight"
+            shapes[router] = (config.experts.count, config.hidden_size)
         for pieces in projections(config).values():
             for name, n, k, bias in pieces:
                 shapes[f"{prefix}.{name}.weight"] = (n, k)

@@ -6,8 +6,8 @@ Shapes: B sequences, T new tokens, H hidden, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,7 +27,8 @@ __all__ = ["Model"]
 class Model:
     """Weights and the forward pass. `dtype` is that of activations.
 
-    `cache_dtype` is that of the KV cache, where it is another.
+    `cache_dtype` is that of the KV cache, where it is another. `few_tokens` names experts that
+    calibration saw too few tokens of, with their number.
     """
 
     config: ModelConfig
@@ -39,6 +40,7 @@ class Model:
     name: str = ""
     scheme: str = ""
     cache_dtype: torch.dtype | None = None
+    few_tokens: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._tables: tuple[torch.Tensor, torch.Tensor] | None = None

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
+from asterope.llm.layer_inputs import layer_inputs
 from asterope.llm.layers import Layer
 from asterope.llm.model import Model
-from asterope.llm.ptq import check_plain, input_sums, quantize_layer
+from asterope.llm.ptq import check_plain, quantize_layer
 from asterope.llm.quality import Quality, Reference
 from asterope.llm.states import MAX_BATCH_TOKENS, States
-from asterope.quant import PLACES, Algorithm, InputSums, Scheme
+from asterope.quant import PLACES, Algorithm, Scheme
 
 __all__ = ["PlaceLoss", "place_losses"]
 
@@ -60,10 +61,7 @@ def place_losses(
         seen = [States.start(model, part) for part in parts]
     losses = []
     for index, layer in enumerate(model.layers):
-        # Rounding to nearest looks at no sums.
-        sums = {place: InputSums(0, name=place) for place in PLACES}
-        if algorithm.needs_text:
-            sums = input_sums(model, index, layer, seen)
+        sums = layer_inputs(model, index, layer, seen).sums if algorithm.needs_text else None
         for place, schemes in candidates.items():
             for scheme in schemes:
                 alone = dict.fromkeys(PLACES) | {place: scheme}

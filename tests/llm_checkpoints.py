@@ -56,10 +56,9 @@ def shapes_of(config):
             shapes[f"{prefix}.{norm}.weight"] = (config.hidden_size,)
         for norm in ("q_norm", "k_norm") if config.head_norms else ():
             shapes[f"{prefix}.self_attn.{norm}.weight"] = (config.head_dim,)
-        if config.experts:
-            shapes[f"{prefix}.{router_name(config)}.weight"] = (
-                config.experts.count, config.hidden_size,
-            )  # fmt: skip
+        if config.experts is not None:
+            router = f"{prefix}.{router_name(config)}.weight"
+            shapes[router] = (config.experts.count, config.hidden_size)
         for pieces in projections(config).values():
             for name, n, k, bias in pieces:
                 shapes[f"{prefix}.{name}.weight"] = (n, k)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from asterope.api.language_model import LanguageModel, from_config, load, with_scheme
     from asterope.api.launched import PAGE_EVENTS, launch_report
     from asterope.api.mapping import MappingTime, product_mappings
+    from asterope.api.memory import MemoryUse, MemoryWatch
     from asterope.api.mix_search import compare_mixes, fit_budget, mix_report
     from asterope.api.operation import MappedTime, OperationTime
     from asterope.api.options import COMPARED_CHIPS, COMPARED_FORMATS, RunOptions
@@ -70,6 +71,8 @@ __all__ = [
     "LanguageModel",
     "MappedTime",
     "MappingTime",
+    "MemoryUse",
+    "MemoryWatch",
     "OperationTime",
     "PlaceCosts",
     "PlaceSensitivity",
@@ -136,6 +139,7 @@ _MODULE_OF = {
         "language_model": ("LanguageModel", "from_config", "load", "with_scheme"),
         "launched": ("PAGE_EVENTS", "launch_report"),
         "mapping": ("MappingTime", "product_mappings"),
+        "memory": ("MemoryUse", "MemoryWatch"),
         "mix_search": ("compare_mixes", "fit_budget", "mix_report"),
         "operation": ("MappedTime", "OperationTime"),
         "options": ("COMPARED_CHIPS", "COMPARED_FORMATS", "RunOptions"),

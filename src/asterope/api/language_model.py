@@ -51,6 +51,14 @@ class LanguageModel:
         return self.model.config
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights in memory, a tied embedding once."""
+        model = self.model
+        if model.is_lazy:
+            model = llm.model_from_config(self.source.config, scheme=self.scheme, dtype=self.dtype)
+        return model.weight_bytes
+
+    @property
     def has_weights(self) -> bool:
         """Whether it can be run, not only timed."""
         return self.model.device != "meta"
@@ -227,12 +235,15 @@ class LanguageModel:
 
 
 def load(
-    path: str | Path, *, dtype: str | None = None, progress: Progress | None = None
-) -> LanguageModel:
+    path: str | Path, *, dtype: str | None = None, progress: Progress | None = None,
+    lazily: bool = False,
+) -> LanguageModel:  # fmt: skip
     """Load a Hugging Face checkpoint: config.json, safetensors, tokenizer.json if there is one.
 
     The path `stdlib-llama` means the model that ships with Asterope, unless there is one.
     `dtype` is that of activations, the checkpoint's own if left out: float32, bfloat16, float16.
+    `lazily` leaves each layer in the files until it is asked for, and reads, checks and quantizes
+    it each time that it is; a checkpoint that is quantized already is read whole.
 
     Raises: CheckpointError naming the file, field or tensor that is missing or wrong.
     """
@@ -241,7 +252,8 @@ def load(
         name=directory.resolve().name, where=str(path),
         config=llm.read_checkpoint_config(directory), directory=directory,
     )  # fmt: skip
-    model = llm.load_model(directory, dtype=dtype, progress=progress)
+    lazily = lazily and source.stored_scheme is None
+    model = llm.load_model(directory, dtype=dtype, progress=progress, lazily=lazily)
     model.name = source.name
     has_tokenizer = (directory / "tokenizer.json").is_file()
     tokenizer = llm.load_tokenizer(directory) if has_tokenizer else None
@@ -297,7 +309,7 @@ def with_scheme(
         )
     try:
         if calibration is None or scheme is None:
-            model = _build(source, scheme, original.dtype, progress)
+            model = _build(original, scheme, progress)
         else:
             plain = with_scheme(original, None)
             plain._needs_weights("calibrated")
@@ -326,11 +338,13 @@ def made_from(original: LanguageModel, *terms: object) -> str:
     return hashlib.sha256(repr(known).encode()).hexdigest()
 
 
-def _build(
-    source: Source, scheme: Plan | None, dtype: str | None, progress: Progress | None
-) -> llm.Model:
+def _build(original: LanguageModel, scheme: Plan | None, progress: Progress | None) -> llm.Model:
+    source, dtype = original.source, original.dtype
     if source.directory is None:
         return llm.model_from_config(source.config, scheme=scheme, dtype=dtype, name=source.name)
-    model = llm.load_model(source.directory, scheme=scheme, dtype=dtype, progress=progress)
+    model = llm.load_model(
+        source.directory, scheme=scheme, dtype=dtype, progress=progress,
+        lazily=original.model.is_lazy,
+    )  # fmt: skip
     model.name = source.name
     return model

@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from asterope.api.source import Source
 from asterope.api.staging import staged
+from asterope.api.tensor_writer import TensorWriter, digest
 from asterope.errors import OutputError, UnsupportedError
 from asterope.llm import (
     CACHE_SCALES,
     KeptLayers,
     Linear,
     Model,
+    ModelConfig,
     PlainLinear,
     load_model,
     module_names,
@@ -40,7 +41,10 @@ from asterope.report import check_directory
 
 __all__ = ["check_target", "save_checkpoint"]
 
+Progress = Callable[[int, int], None]
+
 _HEAD = "lm_head"
+_INPUT_SCALES = ("input_scale", "input_global_scale")
 _COPIED = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -59,12 +63,14 @@ def save_checkpoint(
     source: Source,
     scheme: Plan | None,
     directory: Path,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     kept_in: Path | None = None,
 ) -> Path:
     """Write config.json, model.safetensors and the tokenizer's files; return the directory.
 
-    Layers that were kept in `kept_in` while they were made are deleted before it gets its name.
+    One layer after another is asked for, written, and forgotten. Layers that were kept in
+    `kept_in` while they were made are deleted before it gets its name. `progress(done, total)`
+    counts layers that are written, then read back.
 
     Raises: UnsupportedError for an fp8 KV cache beside unquantized weights; OutputError if the
     directory holds something or cannot be written, or what was read
@@ -79,8 +85,8 @@ def save_checkpoint(
     directory = directory.expanduser().absolute()
     try:
         with staged(directory) as staging:
-            _write(staging, model, source, scheme)
-            _compare(staging, model, scheme, progress)
+            digests = _write(staging, model, source, scheme, progress)
+            _compare(staging, model.config, digests, scheme, progress)
             if kept_in is not None:
                 KeptLayers.remove(kept_in)
     except (OSError, SafetensorError) as error:
@@ -102,26 +108,33 @@ def check_target(directory: Path) -> None:
         )
 
 
-def _write(staging: Path, model: Model, source: Source, scheme: Plan | None) -> None:
-    # Parts of a fused projection share memory, which the file format forbids.
-    tensors = {name: tensor.clone() for name, tensor in _tensors(model)}
-    weights = staging / "model.safetensors"
-    save_file(tensors, weights, {"format": "pt"})
-    weights.chmod(0o644)
-    config = _config(model, source, scheme)
+def _write(
+    staging: Path, model: Model, source: Source, scheme: Plan | None, progress: Progress | None
+) -> dict[str, bytes]:
+    """Write all files; return the digest of each tensor."""
+    writer = TensorWriter(staging / "model.safetensors")
+    total = 2 * model.config.num_layers
+    for name, tensor in _tensors(model, lambda done: progress and progress(done, total)):
+        writer.add(name, tensor)
+    writer.close()
+    static = any(name.rpartition(".")[2] in _INPUT_SCALES for name in writer.digests)
+    config = _config(model, source, scheme, static_inputs=static)
     (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name in _COPIED:
         if source.directory is not None and (source.directory / name).is_file():
             shutil.copyfile(source.directory / name, staging / name)
+    return writer.digests
 
 
-def _config(model: Model, source: Source, scheme: Plan | None) -> dict[str, Any]:
+def _config(
+    model: Model, source: Source, scheme: Plan | None, *, static_inputs: bool
+) -> dict[str, Any]:
     config = {k: v for k, v in source.config.items() if k not in ("quantization_config", "dtype")}
     config["torch_dtype"] = str(model.dtype).removeprefix("torch.")
     if scheme is not None:
         ignore = [_HEAD] if model.config.experts is None else [_HEAD, _routers(model)]
         config["quantization_config"] = plan_config(
-            scheme, ignore, static_inputs=_has_static_inputs(model),
+            scheme, ignore, static_inputs=static_inputs,
             names=module_names(model.config),
         )  # fmt: skip
         if model.cache_dtype is not None:
@@ -134,16 +147,8 @@ def _routers(model: Model) -> str:
     return f"re:.*{re.escape(router_name(model.config))}$"
 
 
-def _has_static_inputs(model: Model) -> bool:
-    return any(
-        isinstance(linear, QuantizedLinear) and linear.input_scale is not None
-        for layer in model.layers
-        for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)
-    )
-
-
-def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the tensors of a checkpoint under their Hugging Face names."""
+def _tensors(model: Model, progress: Callable[[int], object]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the tensors of a checkpoint under their Hugging Face names, layer by layer."""
     yield "model.embed_tokens.weight", model.embedding
     for index, layer in enumerate(model.layers):
         prefix = f"model.layers.{index}"
@@ -163,6 +168,7 @@ def _tensors(model: Model) -> Iterator[tuple[str, torch.Tensor]]:
             names = [f"{prefix}.{name}" for name, _, _, _ in pieces]
             sizes = [rows for _, rows, _, _ in pieces]
             yield from _linear_tensors(getattr(layer, place), names, sizes)
+        progress(index + 1)
     yield "model.norm.weight", model.norm
     if not model.config.tied_embeddings:
         yield from _linear_tensors(model.head, [_HEAD], [model.config.vocab_size])
@@ -185,30 +191,22 @@ def _linear_tensors(
 
 
 def _compare(
-    staging: Path,
-    model: Model,
-    scheme: Plan | None,
-    progress: Callable[[int, int], None] | None,
-) -> None:
+    staging: Path, config: ModelConfig, digests: Mapping[str, bytes], scheme: Plan | None,
+    progress: Progress | None,
+) -> None:  # fmt: skip
     """Load what was written and compare it with what was meant, bit for bit."""
     stored = json.loads((staging / "config.json").read_text(encoding="utf-8"))
     recorded = stored.get("quantization_config")
-    names = module_names(model.config)
-    read_scheme = parse_plan(recorded, model.config.num_layers, names) if recorded else None
-    again = load_model(staging, progress=progress)
-    written, read = dict(_tensors(model)), dict(_tensors(again))
-    different = sorted(written.keys() ^ read.keys()) or [
-        name for name, tensor in written.items() if not _same_bits(tensor, read[name])
-    ]
+    names, num_layers = module_names(config), config.num_layers
+    read_scheme = parse_plan(recorded, num_layers, names) if recorded else None
+    again = load_model(staging, lazily=True)
+    done, total = num_layers, 2 * num_layers
+    tensors = _tensors(again, lambda read: progress and progress(done + read, total))
+    read = {name: digest(tensor) for name, tensor in tensors}
+    different = sorted(name for name, _ in digests.items() ^ read.items())
     if different or read_scheme != scheme:
         what = f"tensor {different[0]}" if different else "the scheme"
         raise OutputError(
             f"{what} does not read back as it was written", where="model.safetensors",
             hint="the disk may be faulty; nothing was kept",
         )  # fmt: skip
-
-
-def _same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    if a.dtype != b.dtype or a.shape != b.shape:
-        return False
-    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))

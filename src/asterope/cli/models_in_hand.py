@@ -14,13 +14,17 @@ from asterope.cli.errors import need_torch
 from asterope.cli.output import progress_bars, say, show, write, write_json
 from asterope.cli.sensitivity import mixed_schemes, within_budget
 from asterope.errors import ConfigError
-from asterope.report import accuracy_table, mix_words, notes_text, plain
+from asterope.report import accuracy_table, mix_words, notes_text, plain, size
 
 if TYPE_CHECKING:
-    from asterope.api import LanguageModel
+    from collections.abc import Mapping
+
+    from asterope.api import LanguageModel, MemoryUse
     from asterope.quant import Plan
 
 __all__ = ["evaluate", "generate", "quantize"]
+
+_SHOWN_EXPERTS = 8
 
 Checkpoint = Annotated[
     Path,
@@ -80,7 +84,11 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         schemes = mixed_schemes(formats, activations)
         timed = api.EstimateOptions(chip=chip, batch=batch, context=context)
         scheme: Plan | None = api.resolve_scheme(fmt, activations=activations, rule=rule)
-        original = api.load(checkpoint, dtype=dtype, progress=functools.partial(progress, "load"))
+        watch = api.MemoryWatch()
+        original = api.load(
+            checkpoint, dtype=dtype, progress=functools.partial(progress, "load"),
+            lazily=limit is None,
+        )  # fmt: skip
         if recipe is not None:
             chosen = quant.recipe(recipe)
             scheme, algorithm = chosen.scheme, chosen.algorithm
@@ -106,10 +114,11 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
                 kv, calibrate=calibrate, calibration_windows=calibration_windows,
                 progress=functools.partial(progress, "KV cache"),
             )  # fmt: skip
-        directory = model.save(
-            out, progress=functools.partial(progress, "read back"), kept_in=kept_in
-        )
-    before, after = original.model.weight_bytes, model.model.weight_bytes
+        directory = model.save(out, progress=functools.partial(progress, "save"), kept_in=kept_in)
+    before, after = original.weight_bytes, model.weight_bytes
+    memory = None
+    if original.model.is_lazy:  # else all of it was held
+        memory = watch.use(original, scheme, calibration)
     if as_json:
         write_json({
             "directory": str(directory), "scheme": model.model.described or "unquantized",
@@ -117,15 +126,38 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
             "calibrated_on": calibration.what if calibration else None,
             "notes": list(original.source.notes),
             "measured": plain(measured) if measured else None,
+            "few_tokens": dict(model.model.few_tokens),
+            "memory": plain(memory) | {"bound_bytes": memory.bound_bytes} if memory else None,
         })  # fmt: skip
         return
     write(f"{directory}\n")
     say(f"{model.model.described or 'unquantized'}: {before:,} to {after:,} bytes of weights")
     if calibration:
         say(f"calibrated on {calibration.what}")
+    if model.model.few_tokens:
+        say(_few_tokens_words(model.model.few_tokens))
+    if memory:
+        say(_memory_words(memory))
     _say_notes(original)
     if measured:
         say(f"{limit}: {mix_words(measured)}")
+
+
+def _few_tokens_words(few_tokens: Mapping[str, int]) -> str:
+    shown = [f"{name} ({count:,})" for name, count in list(few_tokens.items())[:_SHOWN_EXPERTS]]
+    more = f" and {len(few_tokens) - len(shown):,} more" if len(few_tokens) > len(shown) else ""
+    return (
+        "calibrated on all tokens of their layer, because so few reached them: "
+        f"{', '.join(shown)}{more}"
+    )
+
+
+def _memory_words(memory: MemoryUse) -> str:
+    return (
+        f"at most {size(memory.peak_bytes)} of memory beyond the start; the bound is "
+        f"{size(memory.bound_bytes)}: 1.5 x {size(memory.working_set_bytes)} for the largest layer "
+        f"+ {size(memory.mapping_bytes)} of mapped files"
+    )
 
 
 def _check_budget(budget: str | None, chosen: str | None, formats: str | None) -> None:

@@ -80,7 +80,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command takes as many options as it tak
         made = api.train(
             original, scheme, text=text, plan=plan, start=start, kept_in=kept_in, progress=progress,
         )  # fmt: skip
-        directory = made.model.save(out, progress=functools.partial(progress, "read back"))
+        directory = made.model.save(out, progress=functools.partial(progress, "save"))
         kept_in.unlink(missing_ok=True)
     losses, best = made.trained.held_out_losses, made.trained.best_step
     if as_json:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from asterope.llm.tokenizer import Tokenizer, load_tokenizer
     from asterope.llm.trained import start_from, trained_model
     from asterope.llm.training_state import TrainingState
+    from asterope.llm.working_set import working_set_bytes
 
 __all__ = [
     "CACHE_FORMATS",
@@ -92,6 +93,7 @@ __all__ = [
     "trained_model",
     "with_cache",
     "with_scales",
+    "working_set_bytes",
 ]
 
 _MODULE_OF = {
@@ -114,6 +116,7 @@ _MODULE_OF = {
         "tokenizer": ("Tokenizer", "load_tokenizer"),
         "trained": ("start_from", "trained_model"),
         "training_state": ("TrainingState",),
+        "working_set": ("working_set_bytes",),
     }.items()
     for name in names
 }

@@ -15,7 +15,9 @@ import torch
 
 from asterope.errors import CheckpointError, ConfigError
 from asterope.llm.layers import KVCache, Layer
+from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.model import Model
+from asterope.llm.states import MAX_BATCH_TOKENS, States
 
 __all__ = ["CACHE_FORMATS", "CACHE_SCALES", "check_scale", "with_cache", "with_scales"]
 
@@ -26,7 +28,6 @@ CACHE_FORMATS: Mapping[str, torch.dtype | None] = MappingProxyType(
 
 CACHE_SCALES = ("k_scale", "v_scale")
 """What a layer's attention stores of them in a checkpoint."""
-_MAX_BATCH_TOKENS = 4096
 
 
 def with_cache(
@@ -62,6 +63,13 @@ def with_cache(
 
 def with_scales(model: Model, scales: Sequence[tuple[float, float]]) -> Model:
     """Return the model with a KV cache in fp8 and each layer's scales of keys and values."""
+    if isinstance(model.layers, LazyLayers):
+        lazy = model.layers.changed(
+            lambda index, layer: dataclasses.replace(
+                layer, key_scale=scales[index][0], value_scale=scales[index][1]
+            )
+        )
+        return dataclasses.replace(model, layers=lazy, cache_dtype=CACHE_FORMATS["fp8"])
     changed: dict[tuple[int, float, float], Layer] = {}  # shapes share one layer: so do these
     layers = []
     for layer, (key_scale, value_scale) in zip(model.layers, scales, strict=True):
@@ -97,16 +105,17 @@ def _largest(
     """Return the largest key and value of each layer over all windows."""
     model.check_tokens(windows.flatten().tolist(), where="calibration text")
     wide = dataclasses.replace(model, cache_dtype=None)
-    length = windows.shape[1]
+    batches = [
+        States.start(wide, part)
+        for part in windows.split(max(1, MAX_BATCH_TOKENS // windows.shape[1]))  # type: ignore[no-untyped-call]
+    ]
     most = torch.zeros(len(model.layers), 2)
-    done = 0
-    for part in windows.split(max(1, _MAX_BATCH_TOKENS // length)):  # type: ignore[no-untyped-call]
-        cache = wide.new_cache(len(part), length)
-        wide.forward(part, cache, last_only=True)
-        most = torch.maximum(most, torch.tensor([_magnitudes(cache, i) for i in range(len(most))]))
-        done += len(part)
+    for index, layer in enumerate(model.layers):
+        for batch in batches:
+            batch.advance(wide, index, layer)
+            most[index] = torch.maximum(most[index], torch.tensor(_magnitudes(batch.cache)))
         if progress:
-            progress(done, len(windows))
+            progress(index + 1, len(model.layers))
     for index, pair in enumerate(most.tolist()):
         if not all(map(math.isfinite, pair)):
             raise CheckpointError(
@@ -115,5 +124,5 @@ def _largest(
     return [(float(keys), float(values)) for keys, values in most.tolist()]
 
 
-def _magnitudes(cache: KVCache, index: int) -> tuple[float, float]:
-    return float(cache.keys[index].abs().max()), float(cache.values[index].abs().max())
+def _magnitudes(cache: KVCache) -> tuple[float, float]:
+    return float(cache.keys[0].abs().max()), float(cache.values[0].abs().max())

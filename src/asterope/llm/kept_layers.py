@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from asterope.quant import QuantizedLinear, Scheme
 __all__ = ["KeptLayers"]
 
 _NORMS = ("attention_norm", "mlp_norm")
-_KEY = "made_from"
+_KEY, _FEW_TOKENS = "made_from", "few_tokens"
+_ROUTER = "router"
 
 
 class KeptLayers:
@@ -48,11 +50,33 @@ class KeptLayers:
             scheme = schemes[place]
             return PlainLinear(**own) if scheme is None else QuantizedLinear(scheme=scheme, **own)
 
+        router = plain.router and dataclasses.replace(
+            plain.router, linear=PlainLinear(found[f"{_ROUTER}.weight"])
+        )
         norms = {name: found[name] for name in _NORMS}
-        return dataclasses.replace(plain.with_linears(linear), **norms)
+        return dataclasses.replace(plain.with_linears(linear), router=router, **norms)
 
-    def keep(self, index: int, layer: Layer) -> None:
-        """Write a layer, whole or not at all.
+    def reload(self, index: int, plain: Layer, schemes: Mapping[str, Scheme | None]) -> Layer:
+        """Return a layer that was kept by this run; `plain` is as in `load`.
+
+        Raises: OutputError if it is gone.
+        """
+        layer = self.load(index, plain, schemes)
+        if layer is None:
+            raise OutputError(
+                "was changed by another process", where=str(self._path(index)),
+                hint="start the command again: it goes on behind the layers that are done",
+            )  # fmt: skip
+        return layer
+
+    def few_tokens(self, index: int) -> dict[str, int]:
+        """Return what a layer that is there was kept with."""
+        with safe_open(self._path(index), "pt") as file:
+            found: dict[str, int] = json.loads(file.metadata()[_FEW_TOKENS])
+        return found
+
+    def keep(self, index: int, layer: Layer, few_tokens: Mapping[str, int]) -> None:
+        """Write a layer, whole or not at all; `few_tokens` is as in `LayerInputs`.
 
         Raises: OutputError if it cannot be written.
         """
@@ -64,9 +88,12 @@ class KeptLayers:
             return linear
 
         layer.with_linears(add)
+        if layer.router is not None:
+            add(_ROUTER, layer.router.linear)
         path = self._path(index)
+        metadata = {_KEY: self._made_from, _FEW_TOKENS: json.dumps(few_tokens)}
         try:
-            write_atomically(path, save(tensors, {_KEY: self._made_from}))
+            write_atomically(path, save(tensors, metadata))
         except OSError as error:
             raise OutputError(f"cannot write: {error.strerror}", where=str(path)) from None
 

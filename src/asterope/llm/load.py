@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from asterope.errors import CheckpointError, ConfigError, UnsupportedError
 from asterope.llm.cache import CACHE_SCALES, check_scale, with_scales
 from asterope.llm.config import ExpertsConfig, ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear
+from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.model import Model
 from asterope.llm.pieces import Piece, fused_pieces, module_names, projections, router_name
 from asterope.llm.router import Router
@@ -67,11 +69,13 @@ def load_model(
     scheme: Plan | None = None,
     dtype: str | None = None,
     progress: Progress | None = None,
+    lazily: bool = False,
 ) -> Model:
     """Load a Hugging Face checkpoint; with a scheme or mix, quantize what it reads.
 
     A checkpoint that is already quantized, by a tool of `quant.readers`, loads as it is.
-    `progress(done, total)` is called after each layer.
+    `progress(done, total)` is called after each layer. `lazily` leaves each layer in the files
+    until it is asked for, and reads, checks and quantizes it each time that it is.
 
     Raises: CheckpointError naming the file, field or tensor that is missing or wrong.
     """
@@ -82,7 +86,7 @@ def load_model(
     config = ModelConfig.from_dict(raw, where=str(path / "config.json"))
     with open_tensors(path) as files:
         source = _Checkpoint(files, config, compute_dtype(dtype, config), scheme, layout)
-        model = source.model(progress)
+        model = source.lazy_model() if lazily else source.model(progress)
     model.name = path.name
     return model
 
@@ -108,15 +112,30 @@ class _Checkpoint:
         self.mix: Mix = mix_of(plan, config.num_layers)
 
     def model(self, progress: Progress | None) -> Model:
+        layers = []
+        for i in range(self.config.num_layers):
+            layers.append(self._layer(i))
+            if progress:
+                progress(i + 1, self.config.num_layers)
+        return self._around(layers)
+
+    def lazy_model(self) -> Model:
+        """Return a model whose layers are read when they are asked for."""
+        return self._around(LazyLayers(self.config.num_layers, self._read_layer, self.mix.simplest))
+
+    def _read_layer(self, index: int) -> Layer:
+        """Read a layer from files that are opened for it: what is mapped goes when it does."""
+        with open_tensors(self.files.directory) as files:
+            source = copy.copy(self)
+            source.files = files
+            return source._layer(index)
+
+    def _around(self, layers: Sequence[Layer]) -> Model:
+        """Return the model that has those layers."""
         config, files = self.config, self.files
         embedding = files.get(
             "model.embed_tokens.weight", (config.vocab_size, config.hidden_size), self.dtype
         )
-        layers = []
-        for i in range(config.num_layers):
-            layers.append(self._layer(i))
-            if progress:
-                progress(i + 1, config.num_layers)
         norm = files.get("model.norm.weight", (config.hidden_size,), self.dtype)
         head = PlainLinear(embedding)
         if not config.tied_embeddings:
@@ -256,7 +275,9 @@ def model_from_config(
     def projection(pieces: tuple[Piece, ...], scheme: Scheme | None) -> Linear:
         rows, k = sum(n for _, n, _, _ in pieces), pieces[0][2]
         if scheme is not None:
-            return QuantizedLinear.empty(rows, k, scheme, device="meta", bias=pieces[0][3])
+            return QuantizedLinear.empty(
+                rows, k, scheme, device="meta", bias=pieces[0][3], dtype=kind
+            )
         return PlainLinear(meta(rows, k), meta(rows) if pieces[0][3] else None)
 
     pieces_of, experts = projections(config), config.experts

@@ -6,8 +6,8 @@ Shapes: B sequences, T new tokens, H hidden, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from asterope.errors import ConfigError
 from asterope.kernels import attention, rms_norm, rotate_and_cache
 from asterope.llm.config import ModelConfig
 from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear, rope_tables
+from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.router import ExpertLoads
 from asterope.quant import PLACES, Mix, Plan
 
@@ -26,21 +27,28 @@ __all__ = ["Model"]
 class Model:
     """Weights and the forward pass. `dtype` is that of activations.
 
-    `cache_dtype` is that of the KV cache, where it is another.
+    `cache_dtype` is that of the KV cache, where it is another. `few_tokens` names experts that
+    calibration saw too few tokens of, with their number.
     """
 
     config: ModelConfig
     embedding: torch.Tensor
-    layers: list[Layer]
+    layers: Sequence[Layer]
     norm: torch.Tensor
     head: Linear
     dtype: torch.dtype
     name: str = ""
     scheme: str = ""
     cache_dtype: torch.dtype | None = None
+    few_tokens: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._tables: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether layers are made when they are asked for."""
+        return isinstance(self.layers, LazyLayers)
 
     @property
     def device(self) -> str:
@@ -174,6 +182,8 @@ class Model:
     @property
     def plan(self) -> Plan | None:
         """How the linear layers are quantized, None if none is."""
+        if isinstance(self.layers, LazyLayers):
+            return self.layers.plan
         rows = []
         for layer in self.layers:
             linears = (getattr(layer, place) for place in PLACES)

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
+from asterope.llm.layer_inputs import layer_inputs
 from asterope.llm.layers import Layer
 from asterope.llm.model import Model
-from asterope.llm.ptq import check_experts, check_plain, input_sums, quantize_layer
+from asterope.llm.ptq import check_plain, quantize_layer
 from asterope.llm.quality import Quality, Reference
 from asterope.llm.states import MAX_BATCH_TOKENS, States
-from asterope.quant import PLACES, Algorithm, InputSums, Scheme
+from asterope.quant import PLACES, Algorithm, Scheme
 
 __all__ = ["PlaceLoss", "place_losses"]
 
@@ -50,7 +51,6 @@ def place_losses(
     Raises: as `quantize_layers`.
     """
     check_plain(model)
-    check_experts(model, algorithm)
     num_layers, num_candidates = len(model.layers), sum(map(len, candidates.values()))
     total, done = num_candidates * num_layers * (num_layers + 1) // 2, 0
     states = [States.start(model, batch.windows) for batch in reference.batches]
@@ -61,10 +61,7 @@ def place_losses(
         seen = [States.start(model, part) for part in parts]
     losses = []
     for index, layer in enumerate(model.layers):
-        # Rounding to nearest looks at no sums.
-        sums = {place: InputSums(0, name=place) for place in PLACES}
-        if algorithm.needs_text:
-            sums = input_sums(model, index, layer, seen)
+        sums = layer_inputs(model, index, layer, seen).sums if algorithm.needs_text else None
         for place, schemes in candidates.items():
             for scheme in schemes:
                 alone = dict.fromkeys(PLACES) | {place: scheme}

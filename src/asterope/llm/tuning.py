@@ -46,7 +46,7 @@ def check_tunable(model: Model) -> None:
 
     Raises: UnsupportedError for one of experts.
     """
-    if any(layer.router is not None for layer in model.layers):
+    if model.config.experts is not None:
         raise UnsupportedError(
             "the rounding of experts is not tuned", where=model.name or "model",
             hint="use awq_gptq",

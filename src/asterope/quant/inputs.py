@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from asterope.errors import CheckpointError
@@ -33,6 +35,8 @@ class InputSums:
 
         Raises: CheckpointError if one of them is not finite, naming the layer.
         """
+        if not len(x):
+            return
         x = x.float()
         if not bool(torch.isfinite(x).all()):
             raise CheckpointError(
@@ -44,6 +48,20 @@ class InputSums:
         if len(self.sample) < _SAMPLED:
             stride = -(-len(x) // _SAMPLED_AT_ONCE)
             self.sample = torch.cat([self.sample, x[::stride]])[:_SAMPLED]
+
+    @classmethod
+    def total(cls, parts: Sequence[InputSums]) -> InputSums:
+        """Return the sums over the inputs of several, under the name of the first."""
+        made = cls(len(parts[0].products), name=parts[0].name)
+        made.num_tokens = sum(part.num_tokens for part in parts)
+        samples = []
+        for part in parts:
+            made.products += part.products
+            # Of each as much of the sample as it has of the tokens.
+            share = -(-_SAMPLED * part.num_tokens // max(1, made.num_tokens))
+            samples.append(part.sample[: min(share, len(part.sample))])
+        made.sample = torch.cat(samples)[:_SAMPLED]
+        return made
 
     def divided(self, scale: torch.Tensor) -> InputSums:
         """Return what the sums are once each input is divided by its scale. Shapes: scale [K]."""

@@ -29,7 +29,7 @@ from asterope.report.launches import launch_tables
 from asterope.report.mix_data import MixReport, MixRow, PlaceRow
 from asterope.report.mix_page import mix_page
 from asterope.report.mix_tables import mix_tables, mix_words
-from asterope.report.numbers import parameters
+from asterope.report.numbers import parameters, size
 from asterope.report.page import html_page
 from asterope.report.terminal import (
     accuracy_table,
@@ -98,6 +98,7 @@ __all__ = [
     "plain",
     "report_dict",
     "run_tables",
+    "size",
     "step_table",
     "verdict",
     "write_page",

@@ -39,8 +39,8 @@ def quantized(model, windows, kept, plan="nvfp4+h", *, until=None):
     written = []
     keep = kept.keep
 
-    def note(index, layer):
-        keep(index, layer)
+    def note(index, layer, few_tokens):
+        keep(index, layer, few_tokens)
         written.append(index)
         if index == until:
             raise KilledError

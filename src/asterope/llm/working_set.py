@@ -1,0 +1,66 @@
+"""How much memory quantizing one layer needs, from shapes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from asterope.llm.config import ModelConfig
+from asterope.llm.pieces import projections
+from asterope.llm.states import MAX_BATCH_TOKENS
+from asterope.quant import Algorithm, Mix, QuantizedLinear, Scheme
+
+__all__ = ["working_set_bytes"]
+
+_FLOAT32, _FLOAT64 = 4, 8
+_Shapes = Mapping[str, tuple[int, int]]
+
+
+def working_set_bytes(
+    config: ModelConfig, mix: Mix, algorithm: Algorithm, dtype: torch.dtype,
+    windows: tuple[int, int] = (0, 0),
+) -> int:  # fmt: skip
+    """Return the bytes that quantizing the largest layer of a model works on.
+
+    They are the layer as it was, fused, and as it becomes; the largest of its projections in
+    float32, and scaled; for an algorithm that looks at text also the states, keys and values of all
+    windows, the activations of those that run at once and one input in float32, the sum of products
+    of each place's inputs in float64; and for one that feeds errors back the curvature of the
+    widest, put in order, and the factor of its inverse. Not among them are temporary copies.
+
+    Shapes: windows S of T tokens.
+    """
+    parts = projections(config)
+    shapes = {place: (sum(n for _, n, _, _ in row), row[0][2]) for place, row in parts.items()}
+    largest = max(n * k for row in parts.values() for _, n, k, _ in row)
+    plain = dtype.itemsize * sum(n * k for n, k in shapes.values())
+    quantized = max(
+        sum(_quantized_bytes(shapes[place], scheme, dtype) for place, scheme in row.items())
+        for row in (mix.of(index) for index in range(config.num_layers))
+    )
+    total = plain + quantized + 2 * _FLOAT32 * largest
+    if algorithm.needs_text:
+        total += _text_bytes(config, shapes, dtype, windows)
+    if algorithm.feeds_back:
+        total += (2 * _FLOAT64 + _FLOAT32) * max(k for _, k in shapes.values()) ** 2
+    return total
+
+
+def _quantized_bytes(shape: tuple[int, int], scheme: Scheme | None, dtype: torch.dtype) -> int:
+    if scheme is None:
+        return 0  # it stays what it was
+    return QuantizedLinear.empty(*shape, scheme, dtype=dtype).num_bytes
+
+
+def _text_bytes(
+    config: ModelConfig, shapes: _Shapes, dtype: torch.dtype, windows: tuple[int, int]
+) -> int:
+    """Count what is held of the windows, and of the inputs they give a layer."""
+    tokens = windows[0] * windows[1]
+    at_once = min(tokens, max(MAX_BATCH_TOKENS, windows[1]))
+    held = 2 * config.hidden_size + 2 * config.kv_size
+    flowing = sum(n + k for n, k in shapes.values())
+    widest = max(k for _, k in shapes.values())
+    sums = _FLOAT64 * sum(k * k for _, k in shapes.values())
+    return dtype.itemsize * (tokens * held + at_once * flowing) + _FLOAT32 * at_once * widest + sums

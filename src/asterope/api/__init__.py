@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         shipped_model,
     )
     from asterope.api.sweep import read_sweep, run_sweep, time_point
+    from asterope.api.tasks import score_tasks
     from asterope.api.text import HELD_OUT_MODULES, ScoredText, text_of
     from asterope.api.timed import Run
     from asterope.api.training import TrainedModel, from_trained, torch_model, train
@@ -111,6 +112,7 @@ __all__ = [
     "run_checkpoint",
     "run_sweep",
     "score_formats",
+    "score_tasks",
     "shipped_model",
     "text_of",
     "text_windows",
@@ -156,6 +158,7 @@ _MODULE_OF = {
         "save": ("check_target",),
         "sensitivity": ("Sensitivity", "vary_figures"),
         "score": ("Scored", "score_formats"),
+        "tasks": ("score_tasks",),
         "source": (
             "SHIPPED_NAME",
             "Source",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,7 @@ from asterope.cli.errors import need_torch
 from asterope.cli.output import progress_bars, say, show, write, write_json
 from asterope.cli.sensitivity import mixed_schemes, within_budget
 from asterope.errors import ConfigError
-from asterope.report import accuracy_table, mix_words, notes_text, plain, size
+from asterope.report import accuracy_table, mix_words, notes_text, plain, size, task_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -185,18 +186,25 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     calibrate: opt.Calibrate = None,
     calibration_windows: opt.CalibrationWindows = 64,
     kv: opt.KvCache = "auto",
+    tasks: opt.Tasks = None,
+    task_limit: opt.TaskLimit = None,
+    few_shots: opt.FewShots = None,
     dtype: opt.Dtype = None,
     as_json: opt.AsJson = False,
 ) -> None:  # fmt: skip
-    """Score a checkpoint on a text, and what formats do to it: perplexity, KL, agreement.
+    """Score a checkpoint on a text, and what formats do to it: perplexity, KL, agreement, tasks.
 
     Example: `asterope eval stdlib-llama --format mxfp4,nvfp4,fp8`
 
     Example: `asterope eval stdlib-llama --format mxfp4,mxfp4/same --algorithm gptq`
 
     Example: `asterope eval stdlib-llama --format bf16,fp8 --kv fp8`
+
+    Example: `asterope eval stdlib-llama --format mxfp4 --tasks my_task.yaml --task-limit 100`
     """
     need_torch("eval")
+    if tasks is not None:
+        os.environ.setdefault("TQDM_DISABLE", "1")  # the harness' bars, which it reads on import
     with progress_bars() as progress:
         from asterope import api
 
@@ -216,14 +224,20 @@ def evaluate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
             calibrate=calibrate,
             progress=progress,
         )
+        scores = () if tasks is None else api.score_tasks(
+            {"original": original, **scored.models}, opt.listed(tasks), limit=task_limit,
+            num_fewshot=few_shots, progress=progress,
+        )  # fmt: skip
     if as_json:
         write_json({
             **plain(scored.accuracy), "left_out": list(scored.left_out),
+            "tasks": [plain(score) for score in scores],
             "algorithm": calibration.algorithm.name if calibration else "rtn",
             "calibrated_on": calibration.what if calibration else None,
         })  # fmt: skip
         return
-    show([accuracy_table(scored.accuracy.rows), *notes_text(scored.left_out)])
+    tables = [accuracy_table(scored.accuracy.rows), *([task_table(scores)] if scores else [])]
+    show([*tables, *notes_text(scored.left_out)])
     say(f"on {scored.accuracy.text}")
     if calibration:
         say(f"by {calibration.algorithm.name}, calibrated on {calibration.what}")

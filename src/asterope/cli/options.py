@@ -38,6 +38,7 @@ __all__ = [
     "ElectricityExtra",
     "ExpertLoads",
     "ExpertParallel",
+    "FewShots",
     "Fidelity",
     "Format",
     "Formats",
@@ -51,6 +52,8 @@ __all__ = [
     "Pue",
     "Recipe",
     "Rule",
+    "TaskLimit",
+    "Tasks",
     "TensorParallel",
     "TextFile",
     "UsdPerKwh",
@@ -145,6 +148,27 @@ TextFile = Annotated[
     ),
 ]  # fmt: skip
 
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILES", rich_help_panel=_SCORE,
+        help="Tasks of lm-evaluation-harness to score as well, separated by commas: YAML files, or"
+        " names where the data are cached. Nothing is downloaded. Needs asterope\\[tasks].",
+    ),
+]  # fmt: skip
+TaskLimit = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, rich_help_panel=_SCORE, help="Samples of each task. Default: all."
+    ),
+]
+FewShots = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=0, rich_help_panel=_SCORE,
+        help="Solved examples before each sample. Default: as the task says.",
+    ),
+]  # fmt: skip
 MaxTextTokens = Annotated[
     int, typer.Option(metavar="N", rich_help_panel=_SCORE, help="Tokens of the text to score.")
 ]

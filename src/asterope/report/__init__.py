@@ -31,6 +31,7 @@ from asterope.report.mix_page import mix_page
 from asterope.report.mix_tables import mix_tables, mix_words
 from asterope.report.numbers import parameters, size
 from asterope.report.page import html_page
+from asterope.report.task_scores import TaskScore, task_table
 from asterope.report.terminal import (
     accuracy_table,
     assumption_table,
@@ -75,6 +76,7 @@ __all__ = [
     "RunReport",
     "Sample",
     "Step",
+    "TaskScore",
     "TracedLaunch",
     "accuracy_table",
     "assumption_table",
@@ -100,6 +102,7 @@ __all__ = [
     "run_tables",
     "size",
     "step_table",
+    "task_table",
     "verdict",
     "write_page",
     "write_report",

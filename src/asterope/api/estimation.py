@@ -352,6 +352,6 @@ def _notes(
         )
     if any(step.phase == "decode" and step.bound_by == "launch" for step in steps):
         yield (
-            "Most of a decode step is launch overhead: the model is too small to fill the chip,"
-            " and its cost says little about larger ones."
+            "Most of a decode step is launch overhead: what a chip has of the model is too small to"
+            " fill it, and its cost says little about larger ones."
         )

@@ -103,7 +103,14 @@ def block_linear(
     if m == 0 or n == 0:
         return y
     blocks = choose_blocks(
-        m, n, k, 8 * x.codes.element_size(), 8, k_step=SCALED_DEPTH, experts=num_experts(experts)
+        m,
+        n,
+        k,
+        8 * x.codes.element_size(),
+        8,
+        k_step=SCALED_DEPTH,
+        experts=num_experts(experts),
+        scale_step=SCALED_DEPTH,
     )
     parts = blocks.parts(k)
     sums = y if parts == 1 else torch.empty((parts, m, n), dtype=torch.float32, device=y.device)

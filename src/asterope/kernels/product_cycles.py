@@ -46,8 +46,9 @@ class Choice:
     """A product that blocks are chosen for: [m, k] x [k, n] with elements of so many bits.
 
     `k_step` divides the K block. With scales, one byte for each `scale_group` elements of K, these
-    are read in runs of their own. Rows of `experts`, each with a weight [k, n] of its own, are
-    taken to be spread over them at random.
+    are read in runs of their own; where scales are numbers of a row for each `scale_step` elements,
+    operands and scales are loaded so much of K at a time. Rows of `experts`, each with a weight
+    [k, n] of its own, are taken to be spread over them at random.
     """
 
     m: int
@@ -58,6 +59,7 @@ class Choice:
     k_step: int = 32
     scale_group: int = 0
     experts: int = 0
+    scale_step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class ProductCycles:
     scale_group: int
     launch_cycles: float
     experts: int
+    scale_step: int
 
     @classmethod
     def of(cls, chip: Chip, choice: Choice) -> ProductCycles:
@@ -90,7 +93,7 @@ class ProductCycles:
             depths.get(rate) or min(depths.values()),
             chip.hbm_effective_bytes_per_s / inside.clock_hz, choice.scale_group,
             chip.launch_overhead_s * inside.clock_hz + inside.tile.control.kernel_cycles,
-            choice.experts,
+            choice.experts, choice.scale_step,
         )  # fmt: skip
 
     def splits(self, blocks: Blocks) -> Iterator[Blocks]:
@@ -205,7 +208,7 @@ class ProductCycles:
             steps * self._step_cycles(blocks) + self.inside.tile.tensor.startup_cycles,
             operands / self.inside.tile.dma.ingest_bytes_per_cycle,
             self._csram_cycles(blocks),
-            steps * self._issue_cycles,
+            steps * self._issue_cycles(blocks),
         )
 
     def _wait_cycles(self, blocks: Blocks, read: float) -> float:
@@ -224,8 +227,8 @@ class ProductCycles:
         beside = max(1, min(programs, int(1 / self.share_of_scratchpad(blocks))))
         if steps <= buffers:
             buffers = max(buffers, beside * steps)
-        buffer_cycles = (loaded + self._step_cycles(blocks)) / buffers + self._issue_cycles
-        waits = steps * max(buffer_cycles, loaded * self._loads / inside.tile.dma.channels)
+        buffer_cycles = (loaded + self._step_cycles(blocks)) / buffers + self._issue_cycles(blocks)
+        waits = steps * max(buffer_cycles, loaded * self._loads(blocks) / inside.tile.dma.channels)
         return waits + (loaded / beside if self.experts else 0.0)
 
     def _step_cycles(self, blocks: Blocks) -> int:
@@ -234,17 +237,16 @@ class ProductCycles:
         squares = math.ceil(blocks.m / unit.rows) * math.ceil(blocks.n / unit.cols)
         return squares * math.ceil(blocks.k / self.depth_per_cycle)
 
-    @property
-    def _issue_cycles(self) -> int:
-        """How long it takes to start a step: its loads and a product."""
-        return (self._loads + 1) * self.inside.tile.control.issue_cycles
+    def _issue_cycles(self, blocks: Blocks) -> int:
+        """Return how long it takes to start a step: its loads and a product."""
+        return (self._loads(blocks) + 1) * self.inside.tile.control.issue_cycles
 
-    @property
-    def _loads(self) -> int:
-        """How many blocks a step loads: operands, and scales of those of at most a byte."""
-        if not self.scale_group:
+    def _loads(self, blocks: Blocks) -> int:
+        """Return how many loads a step has: operands, and scales of those of at most a byte."""
+        if not self.scale_group and not self.scale_step:
             return 2
-        return 3 if self.a_bytes > 1 else 4
+        loads = 3 if self.a_bytes > 1 else 4
+        return loads * math.ceil(blocks.k / self.scale_step) if self.scale_step else loads
 
     def _csram_cycles(self, blocks: Blocks) -> float:
         """Return how long a cluster's SRAM is at the operands of the programs of its tiles.

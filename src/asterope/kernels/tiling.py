@@ -37,10 +37,10 @@ class Considered:
 
 def choose_blocks(
     m: int, n: int, k: int, a_bits: int, b_bits: int, k_step: int = 32, scale_group: int = 0,
-    *, experts: int = 0,
+    *, experts: int = 0, scale_step: int = 0,
 ) -> Blocks:  # fmt: skip
     """Return the blocks of the least estimated time for a product; see `Choice`."""
-    choice = Choice(m, n, k, a_bits, b_bits, k_step, scale_group, experts)
+    choice = Choice(m, n, k, a_bits, b_bits, k_step, scale_group, experts, scale_step)
     instead = taken_instead(choice, Blocks)
     if instead is not None:
         return instead

@@ -132,6 +132,19 @@ def test_gpus_time_products_of_experts_by_their_loads():
     assert even.time_s > step.time_s  # random tokens share some experts
 
 
+def test_a_step_on_a_gpu_is_near_the_calibrated_one():
+    chip, model = get("h100"), model_from_config(published_config("qwen3-30b-a3b"))
+    mixture = operators.MixtureOfExperts(num_experts=128, top_k=8, intermediate_size=768)
+    shape = operators.Transformer(
+        hidden_size=2048, num_layers=48, heads=operators.Heads(query=32, key_value=4, dim=128),
+        vocab_size=151936, moe=mixture,
+    )  # fmt: skip
+    for batch in (1, 32):
+        step = time_step(model, chip, batch=batch, context=2048, fidelity="operator")
+        expected = operators.decode_step(chip, shape, batch=batch, context=2048)
+        assert step.time_s == pytest.approx(expected.time_s, rel=0.05)
+
+
 def test_a_spread_that_there_is_not_is_refused():
     with pytest.raises(ConfigError, match="random or even"):
         time_step(model_of(), CHIP, context=64, expert_loads="skewed")

@@ -50,6 +50,7 @@ bench: $(VENV)/.dev ## run the speed benchmarks, as ratios within one run
 	$(BIN)/python -m benchmarks.speed.bench_engine
 	$(BIN)/python -m benchmarks.speed.bench_compile
 	$(BIN)/python -m benchmarks.speed.bench_step
+	$(BIN)/python -m benchmarks.speed.bench_decode
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

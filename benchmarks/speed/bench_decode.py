@@ -46,7 +46,9 @@ _SHAPES = ((11264, 2048), (2048, 5632))
 _ROWS = (1, 4, 16)
 _FORMATS = ("none", "fp8", "fp8/fp8", "mxfp8/same", "mxfp4", "mxfp4/fp8", "nvfp4", "nvfp4/fp8")
 _MIN_BYTES, _CONTEXT, _PAUSE_S = 1 << 27, 128, 0.05
-_HEADER = ("format", "threads", "ms", "times torch's speed", "by CPU time", "weights, GB/s")
+_HEADER = (
+    "format", "threads", "ms", "torch's ms", "times torch's speed", "by CPU time", "weights, GB/s",
+)  # fmt: skip
 
 Times = dict[str, list[tuple[float, float]]]
 
@@ -58,6 +60,7 @@ class Result:
     what: str
     threads: int
     wall_ms: Spread
+    torch_ms: Spread
     speedup: Spread
     cpu_speedup: Spread
     gb_per_s: Spread
@@ -66,8 +69,9 @@ class Result:
     @property
     def cells(self) -> list[str]:
         """The row of a table."""
-        found = [self.wall_ms, self.speedup, self.cpu_speedup, self.gb_per_s, self.floors]
-        return [self.what, str(self.threads), *(str(x) for x in found if x is not None)]
+        ratios = [self.speedup, self.cpu_speedup, self.gb_per_s, self.floors]
+        times = str(self.wall_ms), str(self.torch_ms)
+        return [self.what, str(self.threads), *times, *(str(x) for x in ratios if x is not None)]
 
 
 def _timed(runs: Mapping[str, Callable[[], int]], rounds: int) -> Times:
@@ -94,8 +98,9 @@ def _result(what: str, threads: int, times: Times, num_bytes: int) -> Result:
     floor = [w for w, _ in times.get("floor", ())]
     return Result(
         what=what, threads=threads, wall_ms=spread(1e3 * t for t in wall),
-        speedup=speedup(wall, their_wall), cpu_speedup=speedup(cpu, their_cpu),
-        gb_per_s=rate(num_bytes / 1e9, wall), floors=speedup(floor, wall) if floor else None,
+        torch_ms=spread(1e3 * t for t in their_wall), speedup=speedup(wall, their_wall),
+        cpu_speedup=speedup(cpu, their_cpu), gb_per_s=rate(num_bytes / 1e9, wall),
+        floors=speedup(floor, wall) if floor else None,
     )  # fmt: skip
 
 

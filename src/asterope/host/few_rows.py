@@ -83,17 +83,16 @@ class FewRows:
     def fits(self, low: Lowering, left: Buffer, live: Val) -> Val:
         """Whether codes can be read up to `live`, and nothing behind makes more than zeros."""
         fn, (m, _, k) = low.fn, self.shape
-        whole = live.eq(k)
         if left.strides[1] != 1:
-            return whole
+            return live.eq(k)
         step = DEPTH_STEP if k % DEPTH_STEP == 0 else CHUNK
-        is_off = fn.slot("i1")
-        fn.store(whole | (live.gt(0) & (live & (step - 1)).eq(0)), is_off)
-        with fn.if_(live.gt(0)), fn.loop(0, m) as row, fn.loop(live & -step, k, 16) as at:
+        fits = fn.slot("i1")
+        fn.store(live.gt(0) & (live & (step - 1)).eq(0), fits)
+        with fn.if_(fn.load(fits, "i1")), fn.loop(0, m) as row, fn.loop(live, k, 16) as at:
             sizes = fn.load(left.address((row, at)), "i32", 16) & _INFINITE
             is_finite = ~sizes.eq(_INFINITE).any_lane()
-            fn.store(fn.load(is_off, "i1") & is_finite, is_off)
-        return fn.load(is_off, "i1")
+            fn.store(fn.load(fits, "i1") & is_finite, fits)
+        return fn.load(fits, "i1")
 
     def multiply(
         self, low: Lowering, left: Buffer, live: Val, target: Buffer,
@@ -132,14 +131,17 @@ def _find(op: Op, isa: Isa) -> FewRows | None:
     a, b = op.operands[:2]
     if len(op.result.type.shape) != 2 or op.attrs.get("order", "pairs") != "pairs":
         return None
-    if op.result.type.elem != "fp32" or not (a.type.is_float or "a_format" in op.attrs):
+    if op.result.type.elem != "fp32" or a.type.elem == "fp64":
         return None
     tile, between = _tile_of(b)
     if tile is None:
         return None
     turns = sum(v.op is not None and v.op.name == "transpose" for v in between)
     is_scaled = bool(op.attrs.get("b_scale"))
-    name = str(op.attrs.get("b_format", tile.result.type.elem))
+    elem = str(tile.result.type.elem)
+    name = str(op.attrs.get("b_format", elem))
+    if tile.result.type.is_float and elem != name:
+        return None
     if name not in WORD_FORMATS or tile.result.type.bits != max(8, ELEMENTS[name].bits):
         return None
     scale_tile = op.operands[-1].op if is_scaled else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import numpy as np
 
 from asterope.formats import ELEMENTS, ElementFormat, emit_decode
 from asterope.native import Function, Val
@@ -77,13 +77,6 @@ def _look_up(codes: Val, table: list[int]) -> Val:
 
 def _bf16(number: float) -> int:
     """Return the code of a number that is exact in bf16, or infinite, or not a number."""
-    if math.isnan(number):
-        return 0x7FC0
-    if math.isinf(number):
-        return 0x7F80
-    if number == 0:
-        return 0
-    fraction, exponent = math.frexp(number)
-    code = int(math.ldexp(fraction, 8))
-    assert math.ldexp(code, exponent - 8) == number, "exact in bf16"
-    return (exponent - 1 + 127 << 7) + code - 128
+    bits = int(np.float32(number).view(np.uint32))
+    assert not bits & 0xFFFF, "exact in bf16"
+    return bits >> 16

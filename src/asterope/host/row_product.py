@@ -169,15 +169,7 @@ class _Block:
             self.codes.ask_for(ahead, start * bits >> 3, p.chunks * CHUNK * bits >> 3)
             # Written out, chunks would be scheduled into each other and their sums spilled.
             with fn.loop(0, p.chunks, rolled=True) as chunk:
-                codes = self.factors.codes(chunk)
-                if scales_sums:
-                    is_odd = (codes[0] - _TAME_CODES[0]).cmp("ugt", _TAME_CODES[1] - _TAME_CODES[0])
-                    fn.store(
-                        fn.load(odd_scales, "i32", self.lanes) | is_odd.sext("i32"), odd_scales
-                    )
-                    scales = [(codes[0] << 23).bits_as("f32")]
-                else:
-                    scales = [emit_decode(code, ELEMENTS[p.scale]) for code in codes]
+                scales = self._scales(chunk, odd_scales if scales_sums else None)
                 self._add_chunk(start + chunk * CHUNK, scales, scales_sums=scales_sums)
         is_same = fn.load(odd_scales, "i32", self.lanes).eq(0).all_lanes()
         with fn.if_(is_same):
@@ -186,6 +178,16 @@ class _Block:
                 # Chains of zeros add zero, which leaves all but a negative zero as it is.
                 fn.store(self.live.lt(p.k).where(value + 0.0, value), place)
         return is_same
+
+    def _scales(self, chunk: Val, odd_scales: Val | None) -> list[Val]:
+        """Return the scales of a chunk; note those that are too large or small to scale sums."""
+        fn, codes = self.fn, self.factors.codes(chunk)
+        if odd_scales is None:
+            return [emit_decode(code, ELEMENTS[self.p.scale]) for code in codes]
+        least, most = _TAME_CODES
+        is_odd = (codes[0] - least).cmp("ugt", most - least)
+        fn.store(fn.load(odd_scales, "i32", self.lanes) | is_odd.sext("i32"), odd_scales)
+        return [(codes[0] << 23).bits_as("f32")]
 
     def _add_chunk(self, start: Val, scales: list[Val], *, scales_sums: bool) -> None:
         """Add one chunk's even and odd chains to the totals."""

@@ -67,7 +67,7 @@ class EstimateOptions:
             value = getattr(self, name)
             if not 1 <= value <= 1 << 20:
                 raise ConfigError(f"{value} is outside 1..{1 << 20}", where=name)
-        self.sharing  # noqa: B018 - raises if chips are no whole groups
+        Sharing(tensor=self.tensor_parallel, expert=self.expert_parallel)  # raises if they cannot
         if self.expert_loads not in EXPERT_LOADS:
             raise ConfigError(
                 f"there is no {self.expert_loads!r}", where="expert_loads",

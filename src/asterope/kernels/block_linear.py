@@ -10,7 +10,7 @@ from asterope.errors import ShapeError
 from asterope.kernels.experts import ExpertRows, Spread, num_experts
 from asterope.kernels.linear import check_linear
 from asterope.kernels.operands import check_product_types, check_vectors
-from asterope.kernels.product import add_parts, block_place, expert_rows, store_output
+from asterope.kernels.product import add_parts, row_block, store_output
 from asterope.kernels.quantize import SCALED_DEPTH
 from asterope.kernels.scaled_linear import ScaledOperand
 from asterope.kernels.tiling import choose_blocks
@@ -26,18 +26,14 @@ def _block_linear_kernel(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
     EVEN_K: tl.constexpr, PART_K: tl.constexpr, EXPERTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
+    n, expert, row, M = row_block(starts, row_blocks, M, N, EXPERTS, WIDTH, BLOCK_M, BLOCK_N, GROUP)
     first, end = 0, K
     if EXPERTS:
-        m, n = block_place(row_blocks * BLOCK_M, N, BLOCK_M, BLOCK_N, GROUP)
-        expert, row, M = expert_rows(starts, m, EXPERTS, WIDTH, BLOCK_M)
         w += expert.to(tl.int64) * N * stride_w
         w_scales += expert * N
         end = tl.where(row < M, K, 0)
         if BIAS:
             bias += expert * N
-    else:
-        m, n = block_place(M, N, BLOCK_M, BLOCK_N, GROUP)
-        row = m * BLOCK_M
     offs_m = row + tl.arange(0, BLOCK_M)
     offs_n = n * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_k = tl.arange(0, BLOCK_K)
@@ -63,10 +59,10 @@ def _block_linear_kernel(
             b = b.to(a.dtype)
         part = tl.dot(a, tl.trans(b))
         if X_SCALES:
-            part *= tl.load(x_scales + k // BLOCK_K * stride_xs + offs_m, mask=on_m, other=0.0)[
-                :, None
-            ]
-        part *= tl.load(w_scales + k // BLOCK_K * stride_ws + offs_n, mask=on_n, other=0.0)[None, :]
+            scale = tl.load(x_scales + k // BLOCK_K * stride_xs + offs_m, mask=on_m, other=0.0)
+            part *= scale[:, None]
+        scale = tl.load(w_scales + k // BLOCK_K * stride_ws + offs_n, mask=on_n, other=0.0)
+        part *= scale[None, :]
         acc += part
         x_at += BLOCK_K
         w_at += BLOCK_K
@@ -103,15 +99,9 @@ def block_linear(
     if m == 0 or n == 0:
         return y
     blocks = choose_blocks(
-        m,
-        n,
-        k,
-        8 * x.codes.element_size(),
-        8,
-        k_step=SCALED_DEPTH,
+        m, n, k, 8 * x.codes.element_size(), 8, k_step=SCALED_DEPTH, scale_step=SCALED_DEPTH,
         experts=num_experts(experts),
-        scale_step=SCALED_DEPTH,
-    )
+    )  # fmt: skip
     parts = blocks.parts(k)
     sums = y if parts == 1 else torch.empty((parts, m, n), dtype=torch.float32, device=y.device)
     rest = (x.row_scale, bias) if parts == 1 else (None, None)

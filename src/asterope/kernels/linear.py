@@ -9,7 +9,7 @@ import triton.language as tl
 from asterope.errors import ShapeError
 from asterope.kernels.experts import ExpertRows, Spread, num_experts
 from asterope.kernels.operands import check_product_types, check_rows, check_vectors
-from asterope.kernels.product import add_parts, block_place, expert_rows, store_output
+from asterope.kernels.product import add_parts, row_block, store_output
 from asterope.kernels.tiling import choose_blocks
 
 __all__ = ["linear", "linear_reference"]
@@ -23,19 +23,15 @@ def _linear_kernel(
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
     PART_K: tl.constexpr, EXPERTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
+    n, expert, row, M = row_block(starts, row_blocks, M, N, EXPERTS, WIDTH, BLOCK_M, BLOCK_N, GROUP)
     first, end = 0, K
     if EXPERTS:
-        m, n = block_place(row_blocks * BLOCK_M, N, BLOCK_M, BLOCK_N, GROUP)
-        expert, row, M = expert_rows(starts, m, EXPERTS, WIDTH, BLOCK_M)
         w += expert.to(tl.int64) * N * stride_w
         end = tl.where(row < M, K, 0)
         if W_SCALE:
             w_scale += expert * N
         if BIAS:
             bias += expert * N
-    else:
-        m, n = block_place(M, N, BLOCK_M, BLOCK_N, GROUP)
-        row = m * BLOCK_M
     offs_m = row + tl.arange(0, BLOCK_M)
     offs_n = n * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_k = tl.arange(0, BLOCK_K)

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-__all__ = ["add_parts", "block_place", "expert_rows", "store_output"]
+__all__ = ["add_parts", "row_block", "store_output"]
 
 _ROWS = 8
 _COLUMNS = 256
@@ -25,20 +25,31 @@ def block_place(M, N, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, GROUP: tl.co
 
 
 @triton.jit
-def expert_rows(starts, m, EXPERTS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_M: tl.constexpr):
-    """Return the expert that a block of rows is of, its first row, and the end of that expert's.
+def row_block(
+    starts, row_blocks, M, N, EXPERTS: tl.constexpr, WIDTH: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """Return a program's block of columns, its expert, its first row, and where rows end.
 
-    Each expert's rows begin a block of their own. Blocks behind the last one have no rows.
+    Each expert's rows begin a block of their own. Blocks behind the last one have no rows; their
+    expert is the last, so that what they read is there. Without experts there is one, 0.
     """
-    each = tl.arange(0, WIDTH)
-    begin = tl.load(starts + each, mask=each < EXPERTS, other=0)
-    end = tl.load(starts + 1 + each, mask=each < EXPERTS, other=0)
-    blocks = tl.cdiv(end - begin, BLOCK_M)
-    upto = tl.cumsum(blocks, 0)
-    expert = tl.sum((upto <= m).to(tl.int32), 0)
-    first = begin + (m - upto + blocks) * BLOCK_M
-    is_it = each == expert
-    return expert, tl.sum(tl.where(is_it, first, 0), 0), tl.sum(tl.where(is_it, end, 0), 0)
+    if EXPERTS:
+        m, n = block_place(row_blocks * BLOCK_M, N, BLOCK_M, BLOCK_N, GROUP)
+        each = tl.arange(0, WIDTH)
+        begin = tl.load(starts + each, mask=each < EXPERTS, other=0)
+        ends = tl.load(starts + 1 + each, mask=each < EXPERTS, other=0)
+        blocks = tl.cdiv(ends - begin, BLOCK_M)
+        upto = tl.cumsum(blocks, 0)
+        expert = tl.sum((upto <= m).to(tl.int32), 0)
+        is_it = each == expert
+        row = tl.sum(tl.where(is_it, begin + (m - upto + blocks) * BLOCK_M, 0), 0)
+        end = tl.sum(tl.where(is_it, ends, 0), 0)
+        expert = min(expert, EXPERTS - 1)
+    else:
+        m, n = block_place(M, N, BLOCK_M, BLOCK_N, GROUP)
+        expert, row, end = 0, m * BLOCK_M, M
+    return n, expert, row, end
 
 
 @triton.jit

@@ -12,7 +12,7 @@ from asterope.errors import ShapeError
 from asterope.kernels.experts import ExpertRows, Spread, num_experts
 from asterope.kernels.linear import check_linear
 from asterope.kernels.operands import check_rows, check_vectors
-from asterope.kernels.product import add_parts, block_place, expert_rows, store_output
+from asterope.kernels.product import add_parts, row_block, store_output
 from asterope.kernels.tiling import choose_blocks
 
 __all__ = ["ScaledOperand", "scaled_linear"]
@@ -55,10 +55,9 @@ def _scaled_linear_kernel(
 ):  # fmt: skip
     X_PACK: tl.constexpr = 2 if X_FORMAT == "e2m1" else 1
     W_PACK: tl.constexpr = 2 if W_FORMAT == "e2m1" else 1
+    n, expert, row, M = row_block(starts, row_blocks, M, N, EXPERTS, WIDTH, BLOCK_M, BLOCK_N, GROUP)
     first, end = 0, K
     if EXPERTS:
-        m, n = block_place(row_blocks * BLOCK_M, N, BLOCK_M, BLOCK_N, GROUP)
-        expert, row, M = expert_rows(starts, m, EXPERTS, WIDTH, BLOCK_M)
         w += expert.to(tl.int64) * N * stride_w
         w_blocks += expert.to(tl.int64) * N * stride_ws
         end = tl.where(row < M, K, 0)
@@ -66,9 +65,6 @@ def _scaled_linear_kernel(
             w_row += expert * N
         if BIAS:
             bias += expert * N
-    else:
-        m, n = block_place(M, N, BLOCK_M, BLOCK_N, GROUP)
-        row = m * BLOCK_M
     offs_m = row + tl.arange(0, BLOCK_M)
     offs_n = n * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_xk = tl.arange(0, BLOCK_K // X_PACK)

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from asterope import chips, llm
+from llm_checkpoints import MIXTURES, raw_config
 
 FAST = ("--format", "mxfp4", "--batch", "2", "--context", "64")
 ROOFLINE = (*FAST, "--fidelity", "roofline")
@@ -179,6 +180,18 @@ def test_chips_share_a_step_its_energy_and_its_price(asterope, checkpoint):
     shown = asterope("cost", *words).out
     assert "2 chips share it" in shown
     assert "fits on each of 2 chips" in shown
+
+
+def test_chips_share_experts_whose_loads_are_assumed(asterope, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps(raw_config(**MIXTURES["qwen3_moe"], model_type="qwen3_moe",
+                                            architectures=None, hidden_size=64)))  # fmt: skip
+    words = ("simulate", str(config), *FAST, "--phase", "decode", "--expert-parallel", "2")
+    found = asterope(*words, "--expert-loads", "even", "--json").json
+    assert {row["num_chips"] for row in found["steps"]} == {2}
+    assert "spread evenly" in found["notes"][0]
+    assert "2 chips share the experts" in found["notes"][1]
+    assert "random or even" in asterope(*words, "--expert-loads", "skewed").error
 
 
 def test_chips_that_cannot_share_a_model_are_refused(asterope, checkpoint):

@@ -10,6 +10,7 @@ import torch
 
 from asterope.errors import ShapeError
 from asterope.kernels import (
+    Blocks,
     ExpertRows,
     block_linear,
     combine_rows,
@@ -23,6 +24,7 @@ from asterope.kernels import (
     route_reference,
     scaled_linear,
     take_rows,
+    watched_choices,
 )
 from asterope.kernels.expected_blocks import expected_blocks
 from library_kernels import random
@@ -65,7 +67,9 @@ def operands(kind):
     return scaled_linear, quantize_rows(x, kind), weight, {}
 
 
-@pytest.mark.parametrize("kind", ["bf16", "fp8", "fp8_block128", "mxfp4", "nvfp4"])
+@pytest.mark.parametrize(
+    "kind", ["bf16", "fp8", "fp8_block128", pytest.param("mxfp4", marks=pytest.mark.slow), "nvfp4"]
+)
 def test_each_row_is_what_its_expert_alone_gives(kind):
     product, x, w, extras = operands(kind)
     experts, bias = rows_of(), random(len(COUNTS) * N, seed=4)
@@ -78,6 +82,18 @@ def test_each_row_is_what_its_expert_alone_gives(kind):
         scales = {k: v[own[k]] if k in own else v for k, v in extras.items()}
         alone = product(part(x, rows), part(w, columns), bias=bias[columns], **scales)
         assert torch.equal(got[rows], alone)
+
+
+def test_blocks_behind_the_last_one_read_nothing_outside(monkeypatch):
+    """All rows are the third expert's, in two blocks; the third block is nobody's."""
+    monkeypatch.setenv("ASTEROPE_SANITIZE", "1")
+    n = 16
+    x, w = random(6, 32, dtype=torch.bfloat16), random(3 * n, 32, seed=1, dtype=torch.bfloat16)
+    scales = {"weight_scale": random(3 * n, seed=2), "bias": random(3 * n, seed=3)}
+    with watched_choices(Blocks(4, 16, 32, 8, 3)):
+        got = linear(x, w, experts=rows_of((0, 0, 6)), **scales)
+    own = {name: scale[2 * n :] for name, scale in scales.items()}
+    assert torch.equal(got, linear(x, w[2 * n :], **own))
 
 
 @pytest.mark.parametrize(("starts", "says"), [

@@ -61,8 +61,7 @@ def test_memory_holds_all_experts():
     assert sizes[0] - sizes[1] == more
 
 
-@pytest.mark.parametrize("phase", ["decode", "prefill"])
-@pytest.mark.parametrize("fmt", [None, "mxfp4/fp8"])
+@pytest.mark.parametrize(("phase", "fmt"), [("decode", None), ("prefill", "mxfp4/fp8")])
 def test_the_products_of_one_expert_take_the_time_of_an_mlp(phase, fmt):
     dense = {
         **published_config("llama-3.1-8b"), "num_hidden_layers": 1, "vocab_size": 2048,

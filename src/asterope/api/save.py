@@ -147,9 +147,7 @@ def _routers(model: Model) -> str:
     return f"re:.*{re.escape(router_name(model.config))}$"
 
 
-def _tensors(
-    model: Model, progress: Callable[[int], object]
-) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(model: Model, progress: Callable[[int], object]) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the tensors of a checkpoint under their Hugging Face names, layer by layer."""
     yield "model.embed_tokens.weight", model.embedding
     for index, layer in enumerate(model.layers):

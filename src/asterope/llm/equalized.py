@@ -40,7 +40,9 @@ def equalized(
     weight = torch.cat([_times(w, s) for w, s in zip(weights, of_down, strict=True)])
     down = PlainLinear(weight, down.bias)
     # Each expert's gate is above its up projection, whose outputs the down projection reads.
-    gate_up = _rows_divided(gate_up, torch.cat([torch.cat([torch.ones_like(s), s]) for s in of_down]))
+    gate_up = _rows_divided(
+        gate_up, torch.cat([torch.cat([torch.ones_like(s), s]) for s in of_down])
+    )
     inputs = InputSums.total(sums["gate_up"]) if count > 1 else sums["gate_up"][0]
     of_mlp = _scale(gate_up.weight, units["gate_up"], inputs, schemes["gate_up"])
     of_qkv = _scale(qkv.weight, units["qkv"], sums["qkv"][0], schemes["qkv"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -32,9 +33,7 @@ class LayerInputs:
     few_tokens: dict[str, int]
 
 
-def layer_inputs(
-    model: Model, index: int, layer: Layer, batches: Sequence[States]
-) -> LayerInputs:
+def layer_inputs(model: Model, index: int, layer: Layer, batches: Sequence[States]) -> LayerInputs:
     """Run a layer on all batches for its inputs.
 
     Cost: one pass; a second one where an expert sees too few tokens.
@@ -62,9 +61,7 @@ def layer_inputs(
             sums["down"][expert] = empty("down", expert)
         run(
             lambda place, inner: (
-                _OfAll(inner, {e: sums["down"][e] for e in few})
-                if place == "gate_up"
-                else inner
+                _OfAll(inner, {e: sums["down"][e] for e in few}) if place == "gate_up" else inner
             )
         )
     named = {sums["down"][e].name.rpartition(".")[0]: count for e, count in few.items()}
@@ -84,7 +81,7 @@ class _Watched:
 
     def apply(self, x: torch.Tensor, *, experts: ExpertRows | None = None) -> torch.Tensor:
         starts = [0, len(x)] if experts is None else experts.starts.tolist()
-        for expert, (start, stop) in enumerate(zip(starts, starts[1:], strict=False)):
+        for expert, (start, stop) in enumerate(itertools.pairwise(starts)):
             self.sums_of(expert).add(x[start:stop])
         return self.inner.apply(x, experts=experts)
 

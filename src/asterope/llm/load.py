@@ -275,7 +275,9 @@ def model_from_config(
     def projection(pieces: tuple[Piece, ...], scheme: Scheme | None) -> Linear:
         rows, k = sum(n for _, n, _, _ in pieces), pieces[0][2]
         if scheme is not None:
-            return QuantizedLinear.empty(rows, k, scheme, device="meta", bias=pieces[0][3], dtype=kind)
+            return QuantizedLinear.empty(
+                rows, k, scheme, device="meta", bias=pieces[0][3], dtype=kind
+            )
         return PlainLinear(meta(rows, k), meta(rows) if pieces[0][3] else None)
 
     pieces_of, experts = projections(config), config.experts

@@ -77,7 +77,8 @@ def quantize_layers(
     made: Sequence[Layer] = layers
     if kept and model.is_lazy:
         made = LazyLayers(
-            len(layers), lambda index: kept.reload(index, layers[index], mix.of(index)),
+            len(layers),
+            lambda index: kept.reload(index, layers[index], mix.of(index)),
             mix.simplest,
         )
     described = f"{scheme.describe()}, {algorithm.name}"

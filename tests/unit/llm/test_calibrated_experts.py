@@ -105,9 +105,7 @@ def test_each_algorithm_loses_less_than_rounding_and_resumes_to_the_same(
 ):
     plan = scheme(plan)
     names = ("rtn", "gptq", "awq_gptq")
-    models = {
-        name: quantize_layers(model, plan, algorithm(name), windows) for name in names
-    }
+    models = {name: quantize_layers(model, plan, algorithm(name), windows) for name in names}
     text = windows.flatten().tolist()
     _, found = evaluate(model, models, text, context=64)
     assert found["gptq"].kl < 0.9 * found["rtn"].kl

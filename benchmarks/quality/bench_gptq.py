@@ -29,7 +29,7 @@ from asterope import api, llm
 
 COMMAND = "python -m benchmarks.quality.bench_gptq"
 NOTES = """\
-- Weights alone, embedding and head as they are; each tool's defaults, which are damping 0.01 in all.
+- Weights alone, embedding and head as they are; each tool's defaults: damping is 0.01 in all.
 - Perplexity, KL and agreement: codes times scales, in float32, in one model that we score; medians
   over choices of calibration windows, with the smallest and largest.
 - Seconds, CPU seconds and memory: of quantizing alone. The model is loaded, and one layer of it
@@ -54,13 +54,6 @@ class Case:
     format: str
     tool: str
     module: str
-    variant: str = ""
-    label: str = ""
-
-    @property
-    def name(self) -> str:
-        """The tool, as the table says it."""
-        return f"{self.tool}{self.label}"
 
     @property
     def is_installed(self) -> bool:
@@ -69,20 +62,12 @@ class Case:
 
 
 CASES = (
-    Case(format="nvfp4", tool="asterope", module="asterope", variant="gptq"),
+    Case(format="nvfp4", tool="asterope", module="asterope"),
     Case(format="nvfp4", tool="llm-compressor", module="llmcompressor"),
-    Case(
-        format="nvfp4", tool="llm-compressor", module="llmcompressor",
-        variant="memoryless_mse", label=", scales of least error",
-    ),
     Case(format="nvfp4", tool="torchao", module="torchao"),
-    Case(format="mxfp4", tool="asterope", module="asterope", variant="gptq"),
+    Case(format="mxfp4", tool="asterope", module="asterope"),
     Case(format="mxfp4", tool="llm-compressor", module="llmcompressor"),
-    Case(
-        format="mxfp4", tool="llm-compressor", module="llmcompressor",
-        variant="memoryless_mse", label=", scales of least error",
-    ),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,11 +112,11 @@ def _run(case: Case, checkpoint: Path | None, windows: Path, out: Path) -> dict[
     flags = ["-O"] if case.tool == "torchao" else []
     done = subprocess.run(
         [sys.executable, *flags, "-m", "benchmarks.quality.gptq_tools", case.tool, case.format,
-         case.variant, str(checkpoint), str(windows), str(out)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=_TIMEOUT_S, check=False,
+         str(checkpoint), str(windows), str(out)],
+        capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise RuntimeError(f"{case.name} failed on {case.format}:\n{done.stderr[-4000:]}")
+        raise RuntimeError(f"{case.tool} failed on {case.format}:\n{done.stderr[-4000:]}")
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return said
 
@@ -164,13 +149,13 @@ def cells(case: Case, results: Iterable[Result]) -> list[str]:
         str(spread(r.seconds for r in own)), str(spread(r.cpu_seconds for r in own)),
         str(spread(r.num_bytes / 2**20 for r in own)),
     ]  # fmt: skip
-    return [case.format, case.name, *quality, *spent]
+    return [case.format, case.tool, *quality, *spent]
 
 
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint.")] = Path(api.SHIPPED_NAME),
     seeds: Annotated[str, typer.Option(metavar="NUMBERS", help="Choices of windows.")] = "0,1,2",
-    windows: Annotated[int, typer.Option(min=1, help="Calibration windows of 512 tokens.")] = 16,
+    windows: Annotated[int, typer.Option(min=1, help="Calibration windows of 512 tokens.")] = 8,
     tokens: Annotated[int, typer.Option(min=2, help="Held-out tokens to score.")] = 16384,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,
     write: Annotated[bool, typer.Option(help="Write benchmarks/results/gptq_*.md.")] = False,

@@ -18,12 +18,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-Weights = Mapping[str, torch.Tensor]
+_PRESETS = MappingProxyType({"nvfp4": "NVFP4A16", "mxfp4": "MXFP4A16"})
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_HIGH_WATER = "5"
 
@@ -40,11 +41,11 @@ class _Asterope:
 
     packages = ("asterope",)
 
-    def __init__(self, fmt: str, algorithm: str) -> None:
+    def __init__(self, fmt: str) -> None:
         from asterope import llm, quant
 
         self._llm = llm
-        self._scheme, self._algorithm = quant.scheme(fmt), quant.algorithm(algorithm)
+        self._scheme, self._algorithm = quant.scheme(fmt), quant.algorithm("gptq")
 
     def load(self, checkpoint: Path, *, first_layer_only: bool) -> None:
         model = self._llm.load_model(checkpoint)
@@ -56,9 +57,7 @@ class _Asterope:
         self._model = model
 
     def quantize(self, windows: torch.Tensor) -> None:
-        self._made = self._llm.quantize_layers(
-            self._model, self._scheme, self._algorithm, windows
-        )
+        self._made = self._llm.quantize_layers(self._model, self._scheme, self._algorithm, windows)
 
     def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
         for index, layer in enumerate(self._made.layers):
@@ -72,16 +71,15 @@ class _LlmCompressor:
     """llm-compressor's GPTQModifier with its defaults, by the preset of the format."""
 
     packages = ("llmcompressor", "compressed-tensors", "transformers")
-    presets = {"nvfp4": "NVFP4A16", "mxfp4": "MXFP4A16"}
 
-    def __init__(self, fmt: str, observer: str) -> None:
+    def __init__(self, fmt: str) -> None:
         import llmcompressor
         from llmcompressor.modifiers.gptq import GPTQModifier
         from loguru import logger
 
         logger.remove()
         self._oneshot, self._modifier = llmcompressor.oneshot, GPTQModifier
-        self._preset, self._observer = self.presets[fmt], observer
+        self._preset = _PRESETS[fmt]
 
     def load(self, checkpoint: Path, *, first_layer_only: bool) -> None:
         self._model = _transformers_model(checkpoint, first_layer_only)
@@ -89,10 +87,9 @@ class _LlmCompressor:
     def quantize(self, windows: torch.Tensor) -> None:
         rows = [{"input_ids": w, "attention_mask": torch.ones_like(w)} for w in windows]
         data = torch.utils.data.DataLoader(rows, batch_size=1)
-        group = _group(self._preset, self._observer)
         self._oneshot(
             model=self._model, dataset=data,
-            recipe=self._modifier(config_groups={"group_0": group}, ignore=["lm_head"]),
+            recipe=self._modifier(targets="Linear", scheme=self._preset, ignore=["lm_head"]),
             num_calibration_samples=len(rows), max_seq_length=windows.shape[1],
         )  # fmt: skip
 
@@ -110,15 +107,6 @@ class _LlmCompressor:
             )  # fmt: skip
 
 
-def _group(preset: str, observer: str) -> Any:
-    from compressed_tensors.quantization import preset_name_to_scheme
-
-    scheme = preset_name_to_scheme(preset, ["Linear"])
-    if observer:
-        scheme.weights.observer = observer
-    return scheme
-
-
 class _TorchAo:
     """torchao's prototype, block by block as in its example, observing what rounded blocks give.
 
@@ -127,7 +115,7 @@ class _TorchAo:
 
     packages = ("torchao", "transformers")
 
-    def __init__(self, fmt: str, _: str) -> None:
+    def __init__(self, fmt: str) -> None:
         from torchao.prototype.gptq import GPTQConfig
         from torchao.prototype.mx_formats.inference_workflow import (
             NVFP4DynamicActivationNVFP4WeightConfig,
@@ -177,14 +165,14 @@ def _transformers_model(checkpoint: Path, first_layer_only: bool) -> Any:
     return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16, **changes)
 
 
-TOOLS: Mapping[str, Callable[[str, str], Any]] = {
+TOOLS: Mapping[str, Callable[[str], Any]] = {
     "asterope": _Asterope, "llm-compressor": _LlmCompressor, "torchao": _TorchAo,
 }  # fmt: skip
 
 
-def main(tool: str, fmt: str, variant: str, checkpoint: str, windows: str, out: str) -> None:
+def main(tool: str, fmt: str, checkpoint: str, windows: str, out: str) -> None:
     """Quantize and write the weights; say seconds, bytes and versions as JSON on the last line."""
-    made, tokens = TOOLS[tool](fmt, variant), load_file(windows)["windows"]
+    made, tokens = TOOLS[tool](fmt), load_file(windows)["windows"]
     made.load(Path(checkpoint), first_layer_only=True)
     made.quantize(tokens[:1])
     made.load(Path(checkpoint), first_layer_only=False)

@@ -20,7 +20,7 @@ from asterope.report import accuracy_table, mix_words, notes_text, plain, size, 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from asterope.api import LanguageModel, MemoryUse
+    from asterope.api import Calibration, LanguageModel, MemoryUse
     from asterope.quant import Plan
 
 __all__ = ["evaluate", "generate", "quantize"]
@@ -75,8 +75,7 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     """
     need_torch("quantize")
     _check_budget(budget, fmt or rule or recipe, formats)
-    if recipe is not None and (fmt, rule, algorithm, activations) != (None, None, None, "bf16"):
-        raise ConfigError("chooses formats and algorithm", where="--recipe", hint="give it alone")
+    _check_recipe(recipe, (fmt, rule, algorithm, activations))
     with progress_bars() as progress:
         from asterope import api, quant
 
@@ -116,10 +115,10 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
                 progress=functools.partial(progress, "KV cache"),
             )  # fmt: skip
         directory = model.save(out, progress=functools.partial(progress, "save"), kept_in=kept_in)
-    before, after = original.weight_bytes, model.weight_bytes
     memory = None
     if original.model.is_lazy:  # else all of it was held
         memory = watch.use(original, scheme, calibration)
+    before, after = original.weight_bytes, model.weight_bytes
     if as_json:
         write_json({
             "directory": str(directory), "scheme": model.model.described or "unquantized",
@@ -133,15 +132,21 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         return
     write(f"{directory}\n")
     say(f"{model.model.described or 'unquantized'}: {before:,} to {after:,} bytes of weights")
+    _say_how(model, calibration, memory)
+    _say_notes(original)
+    if measured:
+        say(f"{limit}: {mix_words(measured)}")
+
+
+def _say_how(
+    model: LanguageModel, calibration: Calibration | None, memory: MemoryUse | None
+) -> None:
     if calibration:
         say(f"calibrated on {calibration.what}")
     if model.model.few_tokens:
         say(_few_tokens_words(model.model.few_tokens))
     if memory:
         say(_memory_words(memory))
-    _say_notes(original)
-    if measured:
-        say(f"{limit}: {mix_words(measured)}")
 
 
 def _few_tokens_words(few_tokens: Mapping[str, int]) -> str:
@@ -157,8 +162,14 @@ def _memory_words(memory: MemoryUse) -> str:
     return (
         f"at most {size(memory.peak_bytes)} of memory beyond the start; the bound is "
         f"{size(memory.bound_bytes)}: 1.5 x {size(memory.working_set_bytes)} for the largest layer "
-        f"+ {size(memory.mapping_bytes)} of mapped files"
+        f"+ {size(memory.mapping_bytes)} of mapped files + {size(memory.runtime_bytes)} of code"
     )
+
+
+def _check_recipe(recipe: str | None, others: tuple[str | None, ...]) -> None:
+    """Refuse a recipe beside what it chooses."""
+    if recipe is not None and others != (None, None, None, "bf16"):
+        raise ConfigError("chooses formats and algorithm", where="--recipe", hint="give it alone")
 
 
 def _check_budget(budget: str | None, chosen: str | None, formats: str | None) -> None:

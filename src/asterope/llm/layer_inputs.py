@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -80,7 +81,7 @@ class _Watched:
 
     def apply(self, x: torch.Tensor, *, experts: ExpertRows | None = None) -> torch.Tensor:
         starts = [0, len(x)] if experts is None else experts.starts.tolist()
-        for expert, (start, stop) in enumerate(zip(starts, starts[1:], strict=False)):
+        for expert, (start, stop) in enumerate(itertools.pairwise(starts)):
             self.sums_of(expert).add(x[start:stop])
         return self.inner.apply(x, experts=experts)
 

@@ -36,14 +36,14 @@ class Feedback:
 
         Raises: CheckpointError if no damping makes it positive definite.
         """
-        curvature = inputs.products.clone()
-        diagonal = curvature.diagonal()
+        diagonal = inputs.products.diagonal().clone()
         mean = float(diagonal.mean())
         if mean == 0:
             raise CheckpointError("all its inputs are zero", where=inputs.name)
         diagonal[diagonal == 0] = mean
         self.order = torch.argsort(diagonal, descending=True, stable=True)
-        curvature = curvature[self.order][:, self.order]
+        curvature = inputs.products[self.order[:, None], self.order]
+        curvature.diagonal().copy_(diagonal[self.order])
         self.upper = _inverse_factor(curvature, damping * mean, inputs.name)
 
 
@@ -52,8 +52,8 @@ def _inverse_factor(curvature: torch.Tensor, damping: float, name: str) -> torch
         curvature.diagonal().add_(damping)
         factor, failed = torch.linalg.cholesky_ex(curvature)
         if not int(failed):
-            inverse = torch.cholesky_inverse(factor)
-            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
+            torch.cholesky_inverse(factor, out=factor)
+            upper, failed = torch.linalg.cholesky_ex(factor, upper=True)
             if not int(failed):
                 found: torch.Tensor = upper.float()
                 return found

@@ -38,7 +38,7 @@ def test_a_terminal_gets_bars_and_data_stays_clean(checkpoint, tmp_path):
     assert data.startswith(b"{")
     words = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert "start" in words
-    assert "read back" in words
+    assert "save" in words
     assert "100 %" in words
 
 

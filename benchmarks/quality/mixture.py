@@ -80,10 +80,10 @@ def main(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
     experts: Annotated[int, typer.Option(min=2, help="Experts of a layer.")] = 4,
     top_k: Annotated[int, typer.Option(min=1, help="Experts of a token.")] = 2,
     noise: Annotated[float, typer.Option(min=0, help="Share of a weight's deviation.")] = 0.3,
-    windows: Annotated[int, typer.Option(min=1, help="Windows to train on.")] = 640,
+    windows: Annotated[int, typer.Option(min=1, help="Windows to train on.")] = 120,
     length: Annotated[int, typer.Option(min=2, help="Tokens of a window.")] = 256,
-    batch: Annotated[int, typer.Option(min=1, help="Windows of a step.")] = 8,
-    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 5e-4,
+    batch: Annotated[int, typer.Option(min=1, help="Windows of a step.")] = 4,
+    rate: Annotated[float, typer.Option(help="Highest learning rate.")] = 1e-4,
 ) -> None:  # fmt: skip
     """Write a checkpoint of a trained mixture of experts."""
     source = api.shipped_model() if checkpoint is None else checkpoint

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from asterope.llm.config import ModelConfig
-from asterope.llm.pieces import projections
+from asterope.llm.pieces import fused_pieces, projections
 from asterope.llm.states import MAX_BATCH_TOKENS
 from asterope.quant import Algorithm, Mix, QuantizedLinear, Scheme
 
@@ -62,5 +62,6 @@ def _text_bytes(
     held = 2 * config.hidden_size + 2 * config.kv_size
     flowing = sum(n + k for n, k in shapes.values())
     widest = max(k for _, k in shapes.values())
-    sums = _FLOAT64 * sum(k * k for _, k in shapes.values())
+    units = {place: len(rows) for place, rows in fused_pieces(config).items()}
+    sums = _FLOAT64 * sum(units[place] * k * k for place, (_, k) in shapes.items())
     return dtype.itemsize * (tokens * held + at_once * flowing) + _FLOAT32 * at_once * widest + sums

@@ -32,10 +32,15 @@ def update_golden(request):
 
 @pytest.fixture(scope="session", autouse=True)
 def _session_cache(tmp_path_factory):
-    """Keep compiled kernels out of the user's cache."""
+    """Keep compiled kernels out of the user's cache, and in one for all processes of a run."""
     before = {name: os.environ.get(name) for name in ("ASTEROPE_CACHE_DIR", "TRITON_CACHE_DIR")}
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # each worker has its own in that of the run
     for name in before:
-        os.environ[name] = str(tmp_path_factory.mktemp(name.lower()))
+        place = root / name.lower()
+        place.mkdir(exist_ok=True)
+        os.environ[name] = str(place)
     yield
     for name, value in before.items():
         if value is None:

@@ -133,7 +133,7 @@ class _Block:
     """The sums of some rows with one vector of columns."""
 
     def __init__(self, fn: Function, p: RowProduct, m: Val, n: Val, rows: int) -> None:
-        self.fn, self.p, self.m = fn, p, m
+        self.fn, self.p, self.m, self.n = fn, p, m, n
         self.lanes = lanes = row_lanes(fn.isa)
         columns, scales, c, self.live = fn.args[1:]
         self.codes = _Apart(fn, columns.offset(n * 8), lanes)
@@ -151,8 +151,9 @@ class _Block:
         fn.store(is_tame, is_done)
         with fn.if_(is_tame):
             fn.store(self._emit(scales_sums=True), is_done)
-        with fn.if_(~fn.load(is_done, "i1")):
-            self._emit(scales_sums=False)
+        # Rare, so that less code counts more here than decoding once for all rows.
+        with fn.if_(~fn.load(is_done, "i1")), fn.loop(0, len(self.places), rolled=True) as row:
+            _Block(fn, self.p, self.m + row, self.n, 1).emit(None)
 
     def _emit(self, *, scales_sums: bool) -> Val:
         """Compute the block and store it, unless scaling sums is not the same: return whether."""

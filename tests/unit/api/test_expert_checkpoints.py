@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import asterope as ast
-from asterope.errors import UnsupportedError
 from asterope.llm import module_names, router_name
 from asterope.quant import QuantizedLinear, scheme
 from llm_checkpoints import MIXTURES
@@ -80,11 +79,6 @@ def test_transformers_loads_experts_to_the_same_weights(originals, tmp_path):
     for ours, found in ((layer.gate_up, experts.gate_up_proj), (layer.down, experts.down_proj)):
         assert isinstance(ours, QuantizedLinear)
         assert torch.equal(ours.dequantize().view(found.shape), found.detach().float())
-
-
-def test_other_algorithms_say_that_they_do_not_calibrate_experts(originals):
-    with pytest.raises(UnsupportedError, match="does not calibrate experts"):
-        originals["mixtral"].quantize("mxfp4", algorithm="gptq", calibration_windows=1)
 
 
 def test_modules_are_named_as_checkpoints_of_the_family_name_them(originals):

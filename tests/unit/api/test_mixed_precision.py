@@ -47,7 +47,7 @@ def test_each_place_is_what_its_own_scheme_makes_of_it(original):
                 assert torch.equal(found.dequantize(), alike.dequantize())
 
 
-@pytest.mark.parametrize("algorithm", [pytest.param("rtn", marks=pytest.mark.slow), "awq_gptq"])
+@pytest.mark.parametrize("algorithm", ["rtn", pytest.param("awq_gptq", marks=pytest.mark.slow)])
 def test_a_mixed_checkpoint_loads_back_identically(algorithm, original, tmp_path):
     mixed = original.quantize(MIXED, algorithm=algorithm, calibration_windows=1)
     again = ast.load(mixed.save(tmp_path / "mixed"))
@@ -123,6 +123,7 @@ def transformers():
         return module
 
 
+@pytest.mark.slow
 def test_transformers_loads_a_mix_to_the_same_weights(original, transformers, tmp_path):
     mixed = original.quantize(MIXED)
     mixed.save(tmp_path / "mixed")

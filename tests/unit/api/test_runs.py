@@ -39,6 +39,7 @@ def test_a_run_without_tokenizer_scores_random_tokens_and_says_so(checkpoint, tm
     assert any("perplexity says nothing" in note for note in found.notes)
 
 
+@pytest.mark.slow
 def test_a_format_that_does_not_fit_is_left_out_unless_it_is_chosen(tmp_path):
     place = write_tokenized(tmp_path / "odd", SMALL | {"intermediate_size": 144})
     found = ast.run(options(place, format="fp8", formats=("mxfp4",)))
@@ -54,6 +55,7 @@ def test_an_unquantized_run_has_one_row(checkpoint):
     assert found.estimate.scheme == "unquantized"
 
 
+@pytest.mark.slow
 def test_a_small_model_is_compared_in_all_formats(checkpoint):
     stages = []
     found = ast.run(

@@ -44,6 +44,7 @@ def test_a_right_script_ends_well(tmp_path):
     assert "no kernel did anything wrong" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_wrong_access_is_named_and_ends_with_wrong_input(tmp_path):
     done = check(tmp_path, 100)
     assert done.returncode == 2

@@ -57,7 +57,10 @@ CASES = {
         "Mistral", {"sliding_window": None, "rope_theta": 1e6, "tie_word_embeddings": True}
     ),
 }  # fmt: skip
-RARELY = ("mixtral", "qwen3 experts")  # as the third of experts
+# As the third of experts, and others that differ in one thing each.
+RARELY = (
+    "mixtral", "qwen3 experts", "llama", "llama linear rope", "qwen2 tied", "qwen3 tied, bias",
+)  # fmt: skip
 OFTEN = ("llama3 rope", "mistral window")
 TOKENS = torch.randint(3, 101, (2, 40), generator=torch.Generator().manual_seed(5))
 

@@ -99,7 +99,8 @@ def test_equalized_experts_and_their_router_compute_the_same_bits(model, windows
     assert not torch.equal(scales[0], scales[1])
 
 
-@pytest.mark.parametrize("plan", ["mxfp4", pytest.param("nvfp4/same", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", ["mxfp4", "nvfp4/same"])
 def test_each_algorithm_loses_less_than_rounding_and_resumes_to_the_same(
     model, windows, tmp_path, plan
 ):

@@ -93,6 +93,7 @@ def test_what_was_done_is_not_done_again(model, windows, tmp_path, plan):
     assert torch.equal(*(m.forward(windows, m.new_cache(4, 16)) for m in (again, whole)))
 
 
+@pytest.mark.slow
 def test_layers_of_something_else_and_damaged_ones_are_done_again(model, windows, tmp_path):
     whole, _ = quantized(model, windows, KeptLayers(tmp_path, "a"))
     (tmp_path / "layer-00001.safetensors").write_bytes(b"half")

@@ -14,7 +14,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = [
     *ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/**/*.md"),
 ]  # fmt: skip
-SLOW = {f"docs/how-to/qat.md:{number}" for number in (0, 1)}  # they train
+SLOW = {
+    "docs/how-to/qat.md:0", "docs/how-to/qat.md:1",  # they train
+    "docs/how-to/mixed_precision.md:0", "README.md:0",
+}  # fmt: skip
 BLOCKS = [
     pytest.param(code, id=name, marks=[pytest.mark.slow] * (name in SLOW))
     for page in PAGES

@@ -17,6 +17,7 @@ def shape(heads=32, kv_heads=8, size=128, batch=1, context=4096, phase="decode")
     )
 
 
+OFTEN = ("decode", "one key head", "prefill")
 SHAPES = {
     "decode": shape(),
     "decode of many": shape(batch=8, context=1024),
@@ -27,7 +28,9 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(
+    "name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in SHAPES]
+)
 def test_the_closed_form_chooses_nearly_the_best_of_what_it_considers(name):
     found = api.attention_mappings(MAIA, SHAPES[name], most=6)
     assert [each.time_s for each in found] == sorted(each.time_s for each in found)

@@ -18,7 +18,14 @@ FEW_TILES = chips.replace(chips.maia200(), {"clusters": 1})
 
 @pytest.mark.parametrize(
     ("m", "n", "k"),
-    [(1, 4096, 4096), (48, 1024, 2048), (300, 1000, 768), (1024, 1024, 512), (16, 64, 32768)],
+    [
+        (1, 4096, 4096),
+        (300, 1000, 768),
+        *(
+            pytest.param(*shape, marks=pytest.mark.slow)
+            for shape in ((48, 1024, 2048), (1024, 1024, 512), (16, 64, 32768))
+        ),
+    ],
 )
 @pytest.mark.parametrize("scheme", [BF16, api.resolve_scheme("mxfp4")], ids=["bf16", "mxfp4"])
 def test_the_closed_form_chooses_nearly_the_best_of_what_it_considers(m, n, k, scheme):

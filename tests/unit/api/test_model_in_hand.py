@@ -47,7 +47,14 @@ def test_activations_may_stand_in_the_format(model):
     assert short.scheme == long.scheme
 
 
-@pytest.mark.parametrize("fmt", ["fp8", "fp8_tensor", "mxfp8", "mxfp6", "mxfp4", "nvfp4"])
+@pytest.mark.parametrize(
+    "fmt",
+    [
+        "fp8_tensor",
+        "nvfp4",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("fp8", "mxfp8", "mxfp6", "mxfp4")),
+    ],
+)
 def test_a_saved_model_loads_back_identically(fmt, model, tmp_path):
     small = model.quantize(fmt)
     again = ast.load(small.save(tmp_path / "small"))

@@ -53,8 +53,10 @@ def test_torch_model_computes_what_ours_does(family, tmp_path):
 @pytest.mark.parametrize(
     "fmt",
     [
-        *(pytest.param(fmt, marks=pytest.mark.slow) for fmt in ("mxfp4", "nvfp4/fp8", "fp8")),
-        "nvfp4/same",
+        *(
+            pytest.param(fmt, marks=pytest.mark.slow)
+            for fmt in ("mxfp4", "nvfp4/fp8", "fp8", "nvfp4/same")
+        ),
         "mxfp4/same+h",
     ],
 )

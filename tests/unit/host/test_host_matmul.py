@@ -72,7 +72,9 @@ def test_panels_are_packed_for_many_rows(turn, elem):
 
 @pytest.mark.parametrize("turn", ["", "a", "b", "ab"])
 @pytest.mark.parametrize("elem", ["fp32", "fp16", "i8", "fp64"])
-@pytest.mark.parametrize(("m", "k", "n"), [(16, 32, 16), (3, 5, 6)])
+@pytest.mark.parametrize(
+    ("m", "k", "n"), [(16, 32, 16), pytest.param(3, 5, 6, marks=pytest.mark.slow)]
+)
 def test_operands_may_lie_in_either_order(turn, elem, m, k, n):
     kernel = product(elem, m, k, n, turn=turn)
     for reading in (kernel, tiled(kernel)):

@@ -37,7 +37,14 @@ def assert_tiles_agree(kernel, arguments, grid=(1, 1, 1)):
 
 @pytest.mark.parametrize("elem", ["bf16", "e4m3", "e5m2fnuz"])
 @pytest.mark.parametrize("turn", ["", "a", "b"])
-@pytest.mark.parametrize(("m", "k", "n"), [(16, 32, 16), (32, 64, 32), (3, 32, 48), (48, 96, 16)])
+@pytest.mark.parametrize(
+    ("m", "k", "n"),
+    [
+        (16, 32, 16),
+        (3, 32, 48),
+        *(pytest.param(*x, marks=pytest.mark.slow) for x in ((32, 64, 32), (48, 96, 16))),
+    ],
+)
 def test_tiles_sum_in_the_order_of_pairs(elem, turn, m, k, n):
     assert_tiles_agree(product(elem, m, k, n, turn=turn), operands(elem, m, k, n, seed=7))
 

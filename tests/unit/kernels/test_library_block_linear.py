@@ -40,7 +40,7 @@ def check(x, weight, got, bias=None):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", ["groups", "rows", "bf16"])
+@pytest.mark.parametrize("kind", ["groups", "bf16", pytest.param("rows", marks=pytest.mark.slow)])
 def test_it_is_the_product_of_what_codes_stand_for(shape, kind):
     m, n, k = shape
     x, weight = given(kind, m, k), weight_of(n, k)

@@ -24,8 +24,9 @@ def empty_caches():
 @pytest.mark.parametrize(
     ("dtype", "window", "tokens"),
     [
-        (torch.bfloat16, None, 1), (torch.bfloat16, 40, 5), (torch.float16, 40, 1),
-        (torch.float32, None, 5),
+        (torch.bfloat16, None, 1), (torch.bfloat16, 40, 5),
+        pytest.param(torch.float16, 40, 1, marks=pytest.mark.slow),
+        pytest.param(torch.float32, None, 5, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
 def test_attention_over_fp8_is_that_over_the_numbers_it_stands_for(dtype, window, tokens):

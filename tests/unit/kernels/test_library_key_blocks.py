@@ -33,7 +33,9 @@ def computed(q, k, v, blocks, **options):
         return attention(q, k, v, scale=0.2, **options)
 
 
-@pytest.mark.parametrize("window", [None, 1, 30, 70])
+@pytest.mark.parametrize(
+    "window", [None, 30, *(pytest.param(x, marks=pytest.mark.slow) for x in (1, 70))]
+)
 @pytest.mark.parametrize(
     ("batch", "kv_heads", "share", "dim", "tokens", "past"),
     [(1, 1, 4, 32, 1, 200), (2, 2, 2, 24, 5, 130), (1, 2, 3, 16, 40, 0)],

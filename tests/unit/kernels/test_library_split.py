@@ -51,7 +51,13 @@ def test_parts_are_whole_blocks_and_none_is_empty(k, split, parts):
     assert 0 < k - (parts - 1) * blocks.part_depth(k) <= blocks.part_depth(k)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.bfloat16,
+        *(pytest.param(x, marks=pytest.mark.slow) for x in (torch.float32, torch.float8_e4m3fn)),
+    ],
+)
 @pytest.mark.parametrize(
     ("m", "n", "k", "split"), [(5, 40, 1000, 2), (16, 64, 512, 4), (1, 33, 777, 16)]
 )

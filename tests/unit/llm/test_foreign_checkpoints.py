@@ -39,6 +39,7 @@ def test_weights_are_those_of_the_layout_s_definition(both):
         assert torch.equal(quantized.dequantize(), original.weight)
 
 
+@pytest.mark.slow
 def test_logits_are_those_of_the_weights(both, foreign):
     """Up to the rounding of activations on the way: by up to a sixteenth to fp8."""
     theirs, plain = (load_model(directory, dtype="float32") for directory in both)

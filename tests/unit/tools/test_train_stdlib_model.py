@@ -62,6 +62,7 @@ def arguments(corpus: Path, folder: Path, *more: str) -> list[str]:
     return [*flags, *more]
 
 
+@pytest.mark.slow
 def test_a_short_run_learns_and_its_output_loads_in_transformers(
     script, huggingface, corpus, tmp_path, capsys
 ):

@@ -18,7 +18,14 @@ def sort_kernel(x, o, M: tl.constexpr, N: tl.constexpr, DESCENDING: tl.constexpr
     tl.store(o + at, tl.sort(tl.load(x + at), descending=DESCENDING))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8, torch.int64])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        torch.int8,
+        *(pytest.param(x, marks=pytest.mark.slow) for x in (torch.bfloat16, torch.int64)),
+    ],
+)
 @pytest.mark.parametrize(("rows", "columns"), [(1, 2), (4, 8), (1, 32)])
 def test_rows_are_sorted(dtype, rows, columns):
     x = (random(rows, columns) * 50).to(dtype)

@@ -56,7 +56,10 @@ def test_a_decode_step_takes_no_less_than_reading_weights_and_cache(name, quanti
     assert step.hbm_bytes <= 1.1 * least  # and not much more is read
 
 
-@pytest.mark.parametrize("quantized", [None, "fp8/fp8", "mxfp4", "nvfp4/same"])
+@pytest.mark.parametrize(
+    "quantized",
+    [None, "mxfp4", *(pytest.param(x, marks=pytest.mark.slow) for x in ("fp8/fp8", "nvfp4/same"))],
+)
 @PHASES
 def test_no_fidelity_beats_the_roofline_and_no_resource_is_over_full(quantized, phase):
     model = small(quantized)
@@ -194,7 +197,13 @@ def test_a_format_of_fewer_bytes_is_never_slower_on_the_tiles(ladder, phase):
     assert_never_falls(steps, ladder)
 
 
-@pytest.mark.parametrize("quantized", ["fp8/fp8", "mxfp8/same", "mxfp4/same", "nvfp4/same"])
+@pytest.mark.parametrize(
+    "quantized",
+    [
+        "mxfp4/same",
+        *(pytest.param(x, marks=pytest.mark.slow) for x in ("fp8/fp8", "mxfp8/same", "nvfp4/same")),
+    ],
+)
 def test_narrow_activations_speed_up_a_prefill(quantized):
     wide = scheme(quantized).weights
     narrow, plain = (

@@ -14,6 +14,8 @@ from asterope.quant import Algorithm, Mix, QuantizedLinear, Scheme
 __all__ = ["working_set_bytes"]
 
 _FLOAT32, _FLOAT64 = 4, 8
+_TRAINED = 7  # latent, gradient, two moments, scale, rounded, and their product
+_KEPT = 4  # inputs, rounded inputs, outputs, and gradients of one of them
 _Shapes = Mapping[str, tuple[int, int]]
 
 
@@ -26,8 +28,9 @@ def working_set_bytes(
     They are the layer as it was, fused, and as it becomes; the largest of its projections in
     float32, and scaled; for an algorithm that looks at text also the states, keys and values of all
     windows, the activations of those that run at once and one input in float32, the sum of products
-    of each place's inputs in float64; and for one that feeds errors back the curvature of the
-    widest, put in order, and the factor of its inverse. Not among them are temporary copies.
+    of each place's inputs in float64; for one that feeds errors back the curvature of the widest,
+    put in order, and the factor of its inverse; and for one that tunes what a step of training
+    holds, and the states of the original. Not among them are temporary copies.
 
     Shapes: windows S of T tokens.
     """
@@ -42,6 +45,8 @@ def working_set_bytes(
     total = plain + quantized + 2 * _FLOAT32 * largest
     if algorithm.needs_text:
         total += _text_bytes(config, shapes, dtype, windows)
+    if algorithm.tunes:
+        total += _tuning_bytes(config, shapes, dtype, windows)
     if algorithm.feeds_back:
         total += (2 * _FLOAT64 + _FLOAT32) * max(k for _, k in shapes.values()) ** 2
     return total
@@ -65,3 +70,16 @@ def _text_bytes(
     units = {place: len(rows) for place, rows in fused_pieces(config).items()}
     sums = _FLOAT64 * sum(units[place] * k * k for place, (_, k) in shapes.items())
     return dtype.itemsize * (tokens * held + at_once * flowing) + _FLOAT32 * at_once * widest + sums
+
+
+def _tuning_bytes(
+    config: ModelConfig, shapes: _Shapes, dtype: torch.dtype, windows: tuple[int, int]
+) -> int:
+    """Count what tuning a layer holds: all in float32, but the states of the original."""
+    tokens, length = windows[0] * windows[1], windows[1]
+    at_once = min(tokens, max(MAX_BATCH_TOKENS, length))
+    weights = sum(n * k for n, k in shapes.values())
+    flowing = sum(n + k for n, k in shapes.values())
+    scores = 2 * config.num_heads * length
+    trained = _FLOAT32 * (_TRAINED * weights + at_once * (_KEPT * flowing + scores))
+    return trained + dtype.itemsize * tokens * 2 * config.hidden_size

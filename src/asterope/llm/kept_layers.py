@@ -72,7 +72,7 @@ class KeptLayers:
     def few_tokens(self, index: int) -> dict[str, int]:
         """Return what a layer that is there was kept with."""
         with safe_open(self._path(index), "pt") as file:
-            found: dict[str, int] = json.loads(file.metadata()[_FEW_TOKENS])
+            found: dict[str, int] = json.loads(file.metadata().get(_FEW_TOKENS, "{}"))
         return found
 
     def keep(self, index: int, layer: Layer, few_tokens: Mapping[str, int]) -> None:

@@ -48,7 +48,7 @@ def quantize_layers(
 
     Raises: CheckpointError for inputs or weights that are not finite, naming the layer; ShapeError
     if the format's block does not divide a layer; ConfigError for tokens the model does not have;
-    UnsupportedError for experts with an algorithm that looks at inputs.
+    UnsupportedError for experts with an algorithm that tunes.
     """
     model.check_tokens(windows.flatten().tolist(), where="calibration text")
     batches = [

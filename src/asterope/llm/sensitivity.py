@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from asterope.errors import ConfigError
 from asterope.llm.layer_inputs import layer_inputs
 from asterope.llm.layers import Layer
 from asterope.llm.model import Model
@@ -48,8 +49,13 @@ def place_losses(
     Cost: each of a place's candidates runs the layers from its own on; the states of all windows
     and the curvature of one layer's inputs are held.
 
-    Raises: as `quantize_layers`.
+    Raises: as `quantize_layers`; ConfigError for an algorithm that tunes.
     """
+    if algorithm.tunes:
+        raise ConfigError(
+            f"{algorithm.name} tunes whole layers, not a place alone", where="algorithm",
+            hint="use awq_gptq, which it starts from",
+        )  # fmt: skip
     check_plain(model)
     num_layers, num_candidates = len(model.layers), sum(map(len, candidates.values()))
     total, done = num_candidates * num_layers * (num_layers + 1) // 2, 0

@@ -13,14 +13,13 @@ from typing import Any
 import torch
 
 from asterope.formats import ElementFormat
-from asterope.kernels import quantize_rows
 from asterope.quant.learned_scales import quantize_scaled
-from asterope.quant.linear import QuantizedLinear
+from asterope.quant.linear import QuantizedLinear, round_inputs
 from asterope.quant.rotation import rotate_inputs, rotate_rows
 from asterope.quant.rtn import quantize_weight
 from asterope.quant.scheme import Scheme
 
-__all__ = ["fake_inputs", "fake_weight", "quantize_latent"]
+__all__ = ["fake_inputs", "fake_weight", "quantize_latent", "saturation_limit"]
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -117,11 +116,10 @@ def fake_inputs(x: torch.Tensor, scheme: Scheme) -> torch.Tensor:
     fmt = scheme.activation_format
     with torch.no_grad():
         rotated = x if scheme.rotation is None else rotate_inputs(x, scheme.rotation)
+        made = round_inputs(rotated.contiguous(), scheme)
         if fmt is None:
-            values, inside = rotated.to(torch.bfloat16).float(), None
+            values, inside = made.codes.float(), None
         else:
-            rule = scheme.rule if fmt == scheme.weights else None
-            made = quantize_rows(rotated.contiguous(), fmt, rule)
             held = QuantizedLinear(
                 scheme=Scheme(weights="fp8_row" if fmt == "fp8" else fmt), codes=made.codes,
                 scales=made.scales, row_scale=made.row_scale,
@@ -131,7 +129,7 @@ def fake_inputs(x: torch.Tensor, scheme: Scheme) -> torch.Tensor:
 
 
 @cache
-def _limit(element: ElementFormat) -> float:
+def saturation_limit(element: ElementFormat) -> float:
     """Return how far numbers round by no more than half a step; beyond, they saturate."""
     largest, before = (element.value(element.max_code - i) for i in range(2))
     return largest + (largest - before) / 2
@@ -141,7 +139,5 @@ def _inside(x: torch.Tensor, layer: QuantizedLinear) -> torch.Tensor | None:
     """Return which numbers do not saturate in their quantized form, None if all do not."""
     fmt = layer.scheme.format
     assert fmt is not None
-    scales = layer.block_scales()
-    blocks = x.float().abs().view(*scales.shape, -1)
-    inside = (blocks <= (scales * _limit(fmt.element))[..., None]).view(x.shape)
+    inside = x.float().abs() <= layer.element_scales() * saturation_limit(fmt.element)
     return None if bool(inside.all()) else inside

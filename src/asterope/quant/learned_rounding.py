@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from asterope.formats import ElementFormat, encode
+from asterope.quant.fake_quant import saturation_limit
 from asterope.quant.linear import QuantizedLinear, held_codes
 from asterope.quant.rotation import rotate_rows
 
@@ -84,8 +85,7 @@ class _Rounded(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, latent: torch.Tensor, element: ElementFormat) -> torch.Tensor:
-        largest, before = (element.value(element.max_code - i) for i in range(2))
-        ctx.save_for_backward(latent.abs() <= largest + (largest - before) / 2)
+        ctx.save_for_backward(latent.abs() <= saturation_limit(element))
         return _nearest(latent, element)
 
     @staticmethod

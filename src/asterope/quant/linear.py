@@ -38,6 +38,7 @@ __all__ = [
     "from_quantized",
     "held_codes",
     "reciprocal",
+    "round_inputs",
     "split",
     "storable",
 ]
@@ -198,15 +199,9 @@ class QuantizedLinear:
         return fmt is not None and isinstance(fmt.granularity, tuple)
 
     def _activations(self, x: torch.Tensor) -> ScaledOperand:
-        fmt = self.scheme.activation_format
         if self.scheme.rotation is not None:
             x = rotate_inputs(x, self.scheme.rotation)
-        if fmt is None:
-            return ScaledOperand(codes=x.to(torch.bfloat16), format="bf16")
-        if self.scheme.activations == "same" and self._has_blocks_of_rows:
-            return quantize_groups(x)
-        rule = self.scheme.rule if fmt == self.scheme.weights else None
-        return quantize_rows(x, fmt, rule, scale=self.input_scale)
+        return round_inputs(x, self.scheme, scale=self.input_scale)
 
     def dequantize(self) -> torch.Tensor:
         """Return the weight in float32: code x block scale, times the row scale, turned back.
@@ -264,6 +259,19 @@ class QuantizedLinear:
         if self.scales is None:
             return block("fp8_row")
         return fmt if self.element == fmt.element.name else block("mxfp8")
+
+
+def round_inputs(x: torch.Tensor, scheme: Scheme, *, scale: float | None = None) -> ScaledOperand:
+    """Round inputs as a scheme says, rotated already where it rotates; `scale` is a static one.
+
+    Shapes: x [tokens, K].
+    """
+    fmt = scheme.activation_format
+    if fmt is None:
+        return ScaledOperand(codes=x.to(torch.bfloat16), format="bf16")
+    if scheme.activations == "same" and isinstance(block(fmt).granularity, tuple):
+        return quantize_groups(x)
+    return quantize_rows(x, fmt, scheme.rule if fmt == scheme.weights else None, scale=scale)
 
 
 def reciprocal(x: float | np.float32) -> np.float32:

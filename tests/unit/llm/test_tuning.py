@@ -67,7 +67,9 @@ def test_the_differentiable_layer_computes_what_the_model_does(tmp_path, windows
     assert torch.allclose(made, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("fmt", ["mxfp4/same", "nvfp4/fp8"])
+@pytest.mark.parametrize(
+    "fmt", ["mxfp4/same", pytest.param("fp8_block/same", marks=pytest.mark.slow), "nvfp4/fp8"]
+)
 def test_a_tuned_layer_gives_nearly_what_the_original_gives(model, windows, fmt):
     plain = model.layers[0]
     start = quantize_layers(model, scheme(fmt), algorithm("gptq"), windows).layers[0]

@@ -19,12 +19,13 @@ from rich.console import Console
 from rich.progress import track
 
 from asterope import api, llm
-from asterope.quant import ALGORITHMS
+from asterope.quant import ALGORITHMS, algorithm
 
 COMMAND = "python -m benchmarks.quality.bench_ptq"
 FORMATS = (
     "fp8,mxfp8,nvfp4,mxfp4,nvfp4/fp8,mxfp4/fp8,nvfp4/same,mxfp4/same,nvfp4/same+h,mxfp4/same+h"
 )
+COMPARED = ",".join(name for name, how in ALGORITHMS.items() if not how.tunes)  # it takes minutes
 Case = tuple[str, str]
 """A format and an algorithm."""
 _LEAST_LOSS = 0.005
@@ -51,15 +52,17 @@ class Result:
     seconds: float
 
 
-def measure(checkpoint: Path, formats: list[str], windows: int, tokens: int) -> list[Result]:
+def measure(
+    checkpoint: Path, formats: list[str], algorithms: list[str], windows: int, tokens: int
+) -> list[Result]:
     """Quantize a checkpoint in every way and score all at once."""
     original = api.load(checkpoint)
     text = api.text_of(original, None, max_tokens=tokens)
     calibrations = {
-        name: api.read_calibration(original, name, num_windows=windows) for name in ALGORITHMS
+        name: api.read_calibration(original, name, num_windows=windows) for name in algorithms
     }
     models, took = {}, {}
-    cases = [(fmt, name) for fmt in formats for name in ALGORITHMS]
+    cases = [(fmt, name) for fmt in formats for name in algorithms]
     for case in track(cases, "quantizing", console=Console(stderr=True)):
         start = time.perf_counter()
         made = api.with_scheme(original, api.read_scheme(case[0]), None, calibrations[case[1]])
@@ -102,15 +105,19 @@ def cells(result: Result) -> list[str]:
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint.")] = Path(api.SHIPPED_NAME),
     formats: Annotated[str, typer.Option(metavar="NAMES", help="Formats.")] = FORMATS,
+    algorithms: Annotated[
+        str, typer.Option(metavar="NAMES", help="Algorithms; rtn is always among them.")
+    ] = COMPARED,
     windows: Annotated[int, typer.Option(min=1, help="Calibration windows of 512 tokens.")] = 64,
     tokens: Annotated[int, typer.Option(min=2, help="Held-out tokens to score.")] = 16384,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,
     write: Annotated[bool, typer.Option(help="Write benchmarks/results/ptq_*.md.")] = False,
 ) -> None:
     """Compare quantization algorithms on a checkpoint."""
-    results = measure(checkpoint, formats.split(","), windows, tokens)
+    chosen = [algorithm(name).name for name in dict.fromkeys(("rtn", *algorithms.split(",")))]
+    results = measure(checkpoint, formats.split(","), chosen, windows, tokens)
     how = f"{checkpoint}: {windows} windows of text to calibrate on, {tokens:,} held-out tokens"
-    notes = [f"- {row.name}: {row.describe}." for row in ALGORITHMS.values()]
+    notes = [f"- {name}: {ALGORITHMS[name].describe}." for name in chosen]
     theme = "ptq" if str(checkpoint) == api.SHIPPED_NAME else f"ptq_{checkpoint.name}"
     report = Report(
         theme=theme, title="Post-training quantization", notes="\n".join(notes),

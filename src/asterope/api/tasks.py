@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from asterope.api.language_model import LanguageModel
+from asterope.api.optional import optional_package
 from asterope.api.progress import Progress, silent
 from asterope.errors import ConfigError
 from asterope.report import TaskScore
@@ -59,17 +60,11 @@ def _harness(tasks: Sequence[str]) -> tuple[Any, Any]:
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
         os.environ.setdefault(name, "1")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about its own dependencies
-            import lm_eval
-            from lm_eval.tasks import TaskManager
-    except ImportError:
-        raise ConfigError(
-            "tasks need lm-evaluation-harness", where="tasks", hint="pip install 'asterope[tasks]'"
-        ) from None
+    described = {"called": "lm-evaluation-harness", "purpose": "scoring tasks", "extra": "tasks"}
+    harness = optional_package("lm_eval", **described)
+    indexed = optional_package("lm_eval.tasks", **described)
     files = [task for task in tasks if _is_file(task)]
-    manager = TaskManager(include_defaults=len(files) < len(tasks))
+    manager = indexed.TaskManager(include_defaults=len(files) < len(tasks))
     for task in tasks:
         if task in files and not Path(task).is_file():
             raise ConfigError("there is no such file", where=task)
@@ -78,7 +73,7 @@ def _harness(tasks: Sequence[str]) -> tuple[Any, Any]:
                 "is no task of the harness", where=f"task {task!r}",
                 hint="give the path of a YAML file, or a name that `lm-eval ls tasks` lists",
             )  # fmt: skip
-    return lm_eval, manager
+    return harness, manager
 
 
 def _is_file(task: str) -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +12,7 @@ from torch import nn
 from asterope import llm
 from asterope.api.calibration import Calibration, text_windows
 from asterope.api.language_model import LanguageModel, made_from, with_scheme
+from asterope.api.optional import optional_package
 from asterope.api.progress import Progress, silent
 from asterope.api.source import resolve_scheme
 from asterope.errors import ConfigError, UnsupportedError
@@ -106,7 +105,9 @@ def torch_model(original: LanguageModel) -> nn.Module:
             "the checkpoint is already quantized", where=original.source.where,
             hint="train the original",
         )  # fmt: skip
-    auto = _transformers()
+    auto = optional_package(
+        "transformers", called="transformers", purpose="training", extra="train"
+    )
     config = auto.AutoConfig.from_pretrained(
         str(directory), local_files_only=True, trust_remote_code=False
     )
@@ -131,18 +132,6 @@ def from_trained(original: LanguageModel, module: nn.Module) -> LanguageModel:
     """
     model, scheme = llm.trained_model(original.model, module)
     return dataclasses.replace(original, model=model, scheme=scheme, algorithm="qad")
-
-
-def _transformers() -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about its own dependencies
-            import transformers
-    except ImportError:
-        raise ConfigError(
-            "training needs transformers", where="train", hint="pip install 'asterope[train]'"
-        ) from None
-    return transformers
 
 
 def _computing_in(dtype: torch.dtype) -> torch.autocast:

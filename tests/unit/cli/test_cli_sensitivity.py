@@ -71,6 +71,10 @@ def test_a_budget_gives_a_mixed_checkpoint_and_says_what_was_measured(asterope, 
         (["--budget", "ppl<1.1x", "--format", "mxfp4"], "--budget: chooses the formats"),
         (["--formats", "mxfp4"], "--formats: is for --budget"),
         (["--budget", "ppl<1.1x", "--formats", "mxfp5"], "no format named 'mxfp5'"),
+        (
+            ["--budget", "ppl<9x", "--algorithm", "tuned", "--calibration-windows", "1"],
+            "algorithm: tuned tunes whole layers",
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_refused_before_anything_is_written(

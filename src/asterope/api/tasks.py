@@ -90,7 +90,10 @@ def _evaluated(harness: Any, **what: Any) -> Mapping[str, Any]:
     except ConfigError:
         raise
     except Exception as error:  # of whatever kind: files of tasks can be wrong in any way
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        nameless = (
+            "a task has no samples" if isinstance(error, StopIteration) else type(error).__name__
+        )
+        first = (str(error).strip() or nameless).splitlines()[0]
         raise ConfigError(
             f"the harness says: {first}",
             where=f"tasks {', '.join(what['tasks'])}",

@@ -72,6 +72,11 @@ def test_a_task_that_there_is_not_is_named(model, tmp_path):
     with pytest.raises(ConfigError, match=r"no such file") as caught:
         api.score_tasks({"original": model}, [str(tmp_path / "absent.yaml")])
     assert "absent.yaml" in caught.value.where
+    (tmp_path / "none.jsonl").touch()
+    empty = tmp_path / "empty.yaml"
+    empty.write_text(TASK.format(data=tmp_path / "none.jsonl"))
+    with pytest.raises(ConfigError, match="a task has no samples"):
+        api.score_tasks({"original": model}, [str(empty)])
     broken = tmp_path / "broken.yaml"
     broken.write_text("task: broken\ndataset_path: json\noutput_type: nonsense\n")
     with pytest.raises(ConfigError, match="the harness says"):

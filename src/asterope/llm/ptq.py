@@ -20,6 +20,7 @@ from asterope.llm.model import Model
 from asterope.llm.rounded_units import round_units, units_of
 from asterope.llm.states import MAX_BATCH_TOKENS, States
 from asterope.llm.tuning import check_tunable, tune_layer
+from asterope.native import release_freed
 from asterope.quant import PLACES, Algorithm, InputSums, Plan, Scheme, mix_of
 
 __all__ = ["check_plain", "quantize_layer", "quantize_layers"]
@@ -67,7 +68,9 @@ def quantize_layers(
         if quantized is not None and kept:
             few_tokens |= kept.few_tokens(index)
         else:
+            release_freed()
             inputs = layer_inputs(model, index, layer, batches)
+            release_freed()
             plain, quantized = quantize_layer(model, index, layer, schemes, algorithm, inputs.sums)
             if algorithm.tunes:
                 quantized = tune_layer(model, index, plain, quantized, batches, originals)
@@ -76,6 +79,7 @@ def quantize_layers(
                 kept.keep(index, quantized, inputs.few_tokens)
         is_left_on_disk = kept is not None and model.is_lazy
         layers.append(quantized.with_linears(_nothing) if is_left_on_disk else quantized)
+        release_freed()
         if len(layers) < len(model.layers):  # nothing asks what the last one gives
             for batch in batches:
                 batch.advance(model, index, quantized)

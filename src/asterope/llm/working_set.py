@@ -28,9 +28,9 @@ def working_set_bytes(
     They are the layer as it was, fused, and as it becomes; the largest of its projections in
     float32, and scaled; for an algorithm that looks at text also the states, keys and values of all
     windows, the activations of those that run at once and one input in float32, the sum of products
-    of each place's inputs in float64; for one that feeds errors back the curvature of the widest,
-    put in order, and the factor of its inverse; and for one that tunes what a step of training
-    holds, and the states of the original. Not among them are temporary copies.
+    of each place's inputs in float64; for one that feeds errors back the curvature of the widest
+    and the factor of its inverse; and for one that tunes what a step of training holds, and the
+    states of the original. Not among them are temporary copies.
 
     Shapes: windows S of T tokens.
     """
@@ -48,7 +48,7 @@ def working_set_bytes(
     if algorithm.tunes:
         total += _tuning_bytes(config, shapes, dtype, windows)
     if algorithm.feeds_back:
-        total += (2 * _FLOAT64 + _FLOAT32) * max(k for _, k in shapes.values()) ** 2
+        total += (_FLOAT64 + _FLOAT32) * max(k for _, k in shapes.values()) ** 2
     return total
 
 

@@ -45,26 +45,31 @@ class Feedback:
             raise CheckpointError("all its inputs are zero", where=inputs.name)
         diagonal[diagonal == 0] = mean
         self.order = torch.argsort(diagonal, descending=True, stable=True)
-        curvature = inputs.products[self.order[:, None], self.order]
-        curvature.diagonal().copy_(diagonal[self.order])
-        self.upper = _inverse_factor(curvature, damping * mean, inputs.name)
+        diagonal = diagonal[self.order]
+        for tries in range(_MOST_TRIES):
+            curvature = inputs.products[self.order[:, None], self.order]
+            curvature.diagonal().copy_(diagonal + damping * mean * 10**tries)
+            if _invert(curvature):
+                self.upper = curvature.float()
+                return
+        raise CheckpointError(
+            "the products of its inputs cannot be inverted", where=inputs.name,
+            hint="calibrate on more text",
+        )  # fmt: skip
 
 
-def _inverse_factor(curvature: torch.Tensor, damping: float, name: str) -> torch.Tensor:
-    for _ in range(_MOST_TRIES):
-        curvature.diagonal().add_(damping)
-        factor, failed = torch.linalg.cholesky_ex(curvature)
-        if not int(failed):
-            torch.cholesky_inverse(factor, out=factor)
-            upper, failed = torch.linalg.cholesky_ex(factor, upper=True)
-            if not int(failed):
-                found: torch.Tensor = upper.float()
-                return found
-        damping *= 10
-    raise CheckpointError(
-        "the products of its inputs cannot be inverted", where=name,
-        hint="calibrate on more text",
-    )  # fmt: skip
+def _invert(curvature: torch.Tensor) -> bool:
+    """Make of a matrix the upper Cholesky factor of its inverse, in place; return if it has one."""
+    _, failed = torch.linalg.cholesky_ex(
+        curvature, out=(curvature, torch.empty(0, dtype=torch.int32))
+    )
+    if int(failed):
+        return False
+    torch.cholesky_inverse(curvature, out=curvature)
+    _, failed = torch.linalg.cholesky_ex(
+        curvature, upper=True, out=(curvature, torch.empty(0, dtype=torch.int32))
+    )
+    return not int(failed)
 
 
 def gptq_codes(weight: torch.Tensor, scales: Scales, feedback: Feedback) -> npt.NDArray[np.uint8]:

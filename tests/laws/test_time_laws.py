@@ -50,6 +50,8 @@ FASTER = {
     "tile.dma.channels": (2, RARELY),
     "tile.control.issue_cycles": (0.6, RARELY),
     "tile.control.queue_depth": (2, RARELY),
+    "tile.control.max_pre_semaphores": (2, RARELY),
+    "tile.control.max_post_semaphores": (2, RARELY),
     "clock_hz": (1.5, RARELY),
     "cluster.csram_bytes_per_cycle": (2, RARELY),
     "tile.dma.egress_bytes_per_cycle": (2, RARELY),

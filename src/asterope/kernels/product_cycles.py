@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from asterope.chips import Chip, Inside
 from asterope.kernels.expected_blocks import expected_blocks
+from asterope.sim import num_joins
 
 __all__ = ["Blocks", "Choice", "ProductCycles"]
 
@@ -238,8 +239,9 @@ class ProductCycles:
         return squares * math.ceil(blocks.k / self.depth_per_cycle)
 
     def _issue_cycles(self, blocks: Blocks) -> int:
-        """Return how long it takes to start a step: its loads and a product."""
-        return (self._loads(blocks) + 1) * self.inside.tile.control.issue_cycles
+        """Return how long it takes to start a step: its loads, and a product with its joins."""
+        control, issued = self.inside.tile.control, self._loads(blocks) + 1
+        return (issued + num_joins(issued, control)) * control.issue_cycles
 
     def _loads(self, blocks: Blocks) -> int:
         """Return how many loads a step has: operands, and scales of those of at most a byte."""

@@ -109,8 +109,8 @@ def _fetch(s, m, p, words, fill, ended, tile, now):  # type: ignore[no-untyped-d
         if number >= m.window and w.end_ps > t.fetch_ps:
             t.fetch_ps = w.end_ps
             _copy(t.control_path, w.path)
-        t.fetch_ps += m.issue_ps
-        t.control_path[_ISSUE] += m.issue_ps
+        t.fetch_ps += p.issue_ps[index]
+        t.control_path[_ISSUE] += p.issue_ps[index]
         numbers, waits = (header >> 32) & 0xFF, header >> 40
         w.instruction, w.end_ps, w.issued_ps = index, -1, t.fetch_ps
         _copy(w.path, t.control_path)

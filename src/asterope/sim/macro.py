@@ -43,6 +43,7 @@ from asterope.sim.access import TileAccess, address_numbers, block_numbers, piec
 from asterope.sim.instructions import Instruction, LineWork, Product, Transfer, VectorWork, Work
 from asterope.sim.origins import TILES, Origins
 from asterope.sim.runs import run_elements
+from asterope.sim.semaphores import with_semaphores
 from asterope.sim.slices import control_slice, pattern_values
 from asterope.sim.tsram import Need, tsram_need
 from asterope.sim.vector_counts import vector_counts
@@ -132,7 +133,8 @@ class MacroLowering:
         verify(kernel)
         need = tsram_need(self.source, self.control)
         return TimeProgram(
-            kernel=kernel, instructions=tuple(self.instructions), deciding=self.deciding,
+            kernel=kernel, instructions=with_semaphores(kernel, self.instructions),
+            deciding=self.deciding,
             written=self._indices(self.origins.stored),
             written_back=self._indices(self.origins.written_by(self.writes)),
             queue=self.queue, need=need, num_stages=self.stages,

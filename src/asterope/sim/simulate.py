@@ -25,6 +25,7 @@ from asterope.sim.macro import TimeProgram
 from asterope.sim.power_cap import within_tdp
 from asterope.sim.result import Event, Result
 from asterope.sim.roofline import flop_of, roofline_ps, vector_ops_of
+from asterope.sim.semaphores import num_joins
 from asterope.sim.stream import Argument, Streams, streams_of
 from asterope.sim.totals import Totals, count_totals
 from asterope.sim.tsram import require_fit
@@ -149,7 +150,6 @@ def machine_of(chip: Chip) -> states.Machine:
         num_clusters=inside.clusters,
         queue_depth=tile.control.queue_depth,
         channels=tile.dma.channels,
-        issue_ps=cycles(tile.control.issue_cycles),
         **memory_of(chip),
         csram=cluster.csram_bytes_per_cycle * per_ps,
         noc=noc.global_bytes_per_cycle * per_ps,
@@ -171,10 +171,13 @@ def machine_of(chip: Chip) -> states.Machine:
 
 def _engine_program(program: TimeProgram, costs: Sequence[Cost], chip: Chip) -> states.Program:
     inside = chip.inside()
-    table = program.instructions
+    table, control = program.instructions, inside.tile.control
+    issues = [1 + num_joins(i.semaphores, control) for i in table]
+    issue_s = control.issue_cycles / inside.clock_hz
     transfers = [i.work if isinstance(i.work, Transfer) else None for i in table]
     return states.Program(
         engine=np.array([states.ENGINES.index(i.engine.value) for i in table], np.int64),
+        issue_ps=np.array([ceil_ps(n * issue_s) for n in issues], np.int64),
         duration_ps=np.array([c.duration_ps for c in costs], np.int64),
         fill_ps=np.array([c.fill_ps for c in costs], np.int64),
         hbm_ps=np.array([block_ps(t, chip) for t in transfers], np.float64),

@@ -74,7 +74,6 @@ class Machine(NamedTuple):
     num_clusters: int
     queue_depth: int
     channels: int
-    issue_ps: int
     hbm: float  # data of all channels, no row opened
     row_ps: float  # for each opened row, over all channels
     interleave: int
@@ -103,6 +102,7 @@ class Program(NamedTuple):
     """The instructions of a kernel, one row each."""
 
     engine: Any  # [I] int64
+    issue_ps: Any  # [I] int64: of the control processor, with the joins of semaphores
     duration_ps: Any  # [I] int64
     fill_ps: Any  # [I] int64: from operands to first result, while the one before still computes
     hbm_ps: Any  # [I] float64: of HBM's channels for each byte of a block

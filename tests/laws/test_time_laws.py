@@ -59,6 +59,9 @@ FASTER = {
     "tile.vector.transcendental_ops_per_lane_cycle": (2.0, RARELY),
     "tile.tensor.depth_per_cycle.bf16": (2, RARELY),
     "tile.tsram.capacity_bytes": (2, RARELY),
+    "tile.tsram.read_bytes_per_cycle": (2, RARELY),
+    "tile.tsram.write_bytes_per_cycle": (2, RARELY),
+    "tile.tsram.banks": (2, RARELY),
     "tiles_per_cluster": (2, SHARED_OUT),
     "clusters": (2, SHARED_OUT),
 }
@@ -213,7 +216,8 @@ def free_of_overheads(chip, **figures):
         chip, launch_overhead_s=0.0, tile__tensor__startup_cycles=0,
         tile__vector__startup_cycles=0, tile__control__issue_cycles=0,
         tile__control__kernel_cycles=0, tile__dma__latency_cycles=0, hbm__latency_cycles=0,
-        cluster__csram_latency_cycles=0,
+        cluster__csram_latency_cycles=0, tile__tsram__read_bytes_per_cycle=1 << 20,
+        tile__tsram__write_bytes_per_cycle=1 << 20, tile__tsram__banks=1 << 20,
         **figures,
     )  # fmt: skip
 

@@ -80,6 +80,8 @@ class Tsram:
     capacity_bytes: int = figure("B", "scratchpad of one tile")
     read_bytes_per_cycle: int = figure("B/cycle", "read ports of one tile together")
     write_bytes_per_cycle: int = figure("B/cycle", "write ports of one tile together")
+    banks: int = figure("banks", "banks of one tile; each reads or writes one line a cycle")
+    bank_bytes_per_cycle: int = figure("B/cycle", "a line: consecutive bytes in one bank")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -232,11 +232,14 @@ class ProductCycles:
         waits = steps * max(buffer_cycles, loaded * self._loads(blocks) / inside.tile.dma.channels)
         return waits + (loaded / beside if self.experts else 0.0)
 
-    def _step_cycles(self, blocks: Blocks) -> int:
-        """Return how long the tensor unit is at one block of K."""
-        unit = self.inside.tile.tensor
+    def _step_cycles(self, blocks: Blocks) -> float:
+        """Return how long the tensor unit is at one block of K, or reads operands and sums."""
+        unit, tsram = self.inside.tile.tensor, self.inside.tile.tsram
         squares = math.ceil(blocks.m / unit.rows) * math.ceil(blocks.n / unit.cols)
-        return squares * math.ceil(blocks.k / self.depth_per_cycle)
+        deep = math.ceil(blocks.k / self.depth_per_cycle)
+        feed = unit.rows * self.depth_per_cycle * (self.a_bytes + self.b_bytes)
+        read = deep * feed + 4 * unit.rows * unit.cols
+        return squares * max(float(deep), read / tsram.read_bytes_per_cycle)
 
     def _issue_cycles(self, blocks: Blocks) -> int:
         """Return how long it takes to start a step: its loads, and a product with its joins."""

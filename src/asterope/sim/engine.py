@@ -8,8 +8,10 @@ when its engine is free, it has been issued, and the instructions it waits for h
 engines' signals are in order, so a wait is on one count an engine. As many programs as fit share
 the scratchpad of a tile, so that one loads while another computes; a result slot may be written
 again when its readers are done. Shared resources (HBM, each cluster's NoC port and CSRAM port,
-each tile's ingest and egress) serve requests first come, first served, at their rate; a transfer
-occupies all resources on its way at once and arrives when the slowest is through, plus latency.
+each tile's ingest and egress, and the ports and banks of its scratchpad) serve requests first come,
+first served, at their rate; a transfer occupies all resources on its way at once and arrives when
+the slowest is through, plus latency. What an engine computes takes longer where its operands, sums
+and results are not through TSRAM's ports and banks by then.
 
 The latest instructions of a tile are kept in a window, which lets go of one only when nobody can
 have to wait for it any more. Behind a very long instruction the control processor waits for that;
@@ -27,13 +29,13 @@ from __future__ import annotations
 import numpy as np
 
 from asterope.sim.state import KEY, LAST, NEVER, SIZE, compiled, inlined
-from asterope.sim.transfers import find, holder, load, store
+from asterope.sim.transfers import find, holder, load, store, through_tsram
 
 __all__ = ["FINISHED", "grow", "play"]
 
 FINISHED = -1
 _LOAD, _STORE, _TENSOR = 0, 1, 2
-_ISSUE, _C_TENSOR, _C_VECTOR = 0, 1, 2
+_ISSUE, _C_TENSOR, _C_VECTOR, _C_TSRAM = 0, 1, 2, 8
 _COUNT = 6
 _B_TENSOR, _B_VECTOR = 5, 6
 _BY_WINDOW = 5
@@ -267,8 +269,12 @@ def _start(s, m, p, table, tile, engine, ready, trace):  # type: ignore[no-untyp
     else:
         length = p.duration_ps[index]
         end = ready + length
+        through = through_tsram(s, p, tile, ready, index, 1)
         path[_C_TENSOR if engine == _TENSOR else _C_VECTOR] += length
         s.busy_ps[_B_TENSOR if engine == _TENSOR else _B_VECTOR] += length
+        if through > end:
+            path[_C_TSRAM] += through - end
+            end = through
         e.free_ps = end
     # Signals of an engine come in order.
     before = _entry(s, m, tile, e.last)

@@ -48,7 +48,7 @@ take four fifths of the time that is left.
 
 ENGINES = ("load", "store", "tensor", "vector")
 SPACES = ("hbm", "csram", "tsram")
-CATEGORIES = ("issue", "tensor", "vector", "hbm", "csram", "noc", "tile port", "latency")
+CATEGORIES = ("issue", "tensor", "vector", "hbm", "csram", "noc", "tile port", "latency", "tsram")
 COUNTERS = (
     "hbm_read",
     "hbm_written",
@@ -58,7 +58,10 @@ COUNTERS = (
     "tsram_read",
     "instructions",
 )
-BUSY = ("hbm", "csram", "noc", "ingest", "egress", "tensor", "vector")
+BUSY = (
+    "hbm", "csram", "noc", "ingest", "egress", "tensor", "vector",
+    "tsram_read", "tsram_write", "tsram_banks",
+)  # fmt: skip
 
 _FIRST_TABLE = 1 << 12
 RING = 1 << 14
@@ -107,6 +110,7 @@ class Program(NamedTuple):
     fill_ps: Any  # [I] int64: from operands to first result, while the one before still computes
     hbm_ps: Any  # [I] float64: of HBM's channels for each byte of a block
     read_ps: Any  # [I] float64: for each byte read, what the reads under way allow
+    tsram_ps: Any  # [I, 3] float64: of ports and banks, for each byte of a transfer, or in all
     depth: Any  # [I] int64: results that one program has at once
     gather: Any  # [I] bool: key and size are the bytes of a piece and the number of pieces
     shared: Any  # [I] bool
@@ -169,6 +173,7 @@ class State(NamedTuple):
     engine: Any  # [T, E]
     window: Any  # [T, W] the latest instructions
     queue: Any  # [T, E, Q] instruction numbers
+    tsram_free: Any  # [T, 3] when the read ports, the write ports and the banks are free
     channel: Any  # [T, channels] numbers of the loads in flight
     slot: Any  # [T, I] the program that wrote last, and which of its result slots is next
     readers: Any  # [T, I, at_once * depth, E] latest reader of each result slot
@@ -213,6 +218,7 @@ def new_state(machine: Machine, program: Program) -> State:
         engine=np.zeros((tiles, engines), _ENGINE),
         window=np.zeros((tiles, machine.window), _ENTRY),
         queue=np.zeros((tiles, engines, machine.queue_mask + 1), np.int64),
+        tsram_free=np.zeros((tiles, 3), np.int64),
         channel=np.full((tiles, machine.channels), -1, np.int64),
         slot=np.zeros((tiles, count), _SLOT),
         readers=np.full((tiles, count, slots, engines), -1, np.int64),

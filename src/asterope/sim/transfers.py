@@ -6,11 +6,11 @@ import numpy as np
 
 from asterope.sim.state import KEY, READY, RING, SENT, SERIAL, SIZE, inlined
 
-__all__ = ["find", "holder", "load", "store"]
+__all__ = ["find", "holder", "load", "store", "through_tsram"]
 
-_C_HBM, _C_CSRAM, _C_NOC, _C_PORT, _C_LATENCY = 3, 4, 5, 6, 7
+_C_HBM, _C_CSRAM, _C_NOC, _C_PORT, _C_LATENCY, _C_TSRAM = 3, 4, 5, 6, 7, 8
 _HBM_READ, _HBM_WRITTEN, _NOC, _CSRAM, _TSRAM_WRITTEN, _TSRAM_READ = range(6)
-_B_HBM, _B_CSRAM, _B_NOC, _B_INGEST, _B_EGRESS = range(5)
+_B_HBM, _B_CSRAM, _B_NOC, _B_INGEST, _B_EGRESS, _, _, _B_TSRAM = range(8)
 _CSRAM_SPACE, _TSRAM_SPACE = 1, 2
 
 
@@ -72,6 +72,19 @@ def _through_csram(s, m, cluster, now, size):  # type: ignore[no-untyped-def]
     s.busy_ps[_B_CSRAM] += length
     s.counters[_CSRAM] += size
     return here.csram_free
+
+
+@inlined
+def through_tsram(s, p, tile, now, index, amount):  # type: ignore[no-untyped-def]
+    """Move what an instruction moves through ports and banks; return when all is through."""
+    end = now
+    for i in range(3):
+        length = np.int64(np.ceil(amount * p.tsram_ps[index, i]))
+        if length:
+            s.tsram_free[tile, i] = max(now, s.tsram_free[tile, i]) + length
+            s.busy_ps[_B_TSRAM + i] += length
+            end = max(end, s.tsram_free[tile, i])
+    return end
 
 
 @inlined
@@ -169,6 +182,18 @@ def _into_cluster(s, m, cluster, now, size, shared):  # type: ignore[no-untyped-
 
 
 @inlined
+def _into_tile(s, m, p, tile, now, entry):  # type: ignore[no-untyped-def]
+    """Take bytes in through a tile's port, and write them to its TSRAM."""
+    length, t = _duration(entry.size, m.ingest), s.tile[tile]
+    t.ingest_free = max(now, t.ingest_free) + length
+    s.busy_ps[_B_INGEST] += length
+    end = through_tsram(s, p, tile, now, entry.instruction, entry.size)
+    if end > t.ingest_free:
+        return end, _C_TSRAM
+    return t.ingest_free, _C_PORT
+
+
+@inlined
 def load(s, m, p, table, tile, now, entry):  # type: ignore[no-untyped-def]
     """Move a tile of memory into TSRAM; return when it is there and add the way to the path.
 
@@ -203,12 +228,9 @@ def load(s, m, p, table, tile, now, entry):  # type: ignore[no-untyped-def]
             slowest, category = end, other
         if shared:
             _stage(s, m, table, at, key, size, cluster, slowest + latency)
-    length = _duration(size, m.ingest)
-    t = s.tile[tile]
-    t.ingest_free = max(now, t.ingest_free) + length
-    s.busy_ps[_B_INGEST] += length
-    if t.ingest_free > slowest:
-        slowest, category = t.ingest_free, _C_PORT
+    end, other = _into_tile(s, m, p, tile, now, entry)
+    if end > slowest:
+        slowest, category = end, other
     path[category] += slowest - now
     path[_C_LATENCY] += latency
     return slowest + latency
@@ -227,6 +249,9 @@ def store(s, m, p, tile, now, entry):  # type: ignore[no-untyped-def]
     t.egress_free = max(now, t.egress_free) + egress
     s.busy_ps[_B_EGRESS] += egress
     slowest, category = t.egress_free, _C_PORT
+    end = through_tsram(s, p, tile, now, entry.instruction, size)
+    if end > slowest:
+        slowest, category = end, _C_TSRAM
     if space == _CSRAM_SPACE:
         end = _through_csram(s, m, cluster, now, size)
         if end > slowest:

@@ -45,6 +45,7 @@ FASTER = {
     "cluster.csram_bytes": (4, RARELY),
     "cluster.csram_latency_cycles": (0.6, RARELY),
     "noc.global_bytes_per_cycle": (2, RARELY),
+    "noc.sram_share": (2, RARELY),
     "tile.dma.latency_cycles": (0.6, RARELY),
     "tile.dma.ingest_bytes_per_cycle": (2, RARELY),
     "tile.dma.channels": (2, RARELY),
@@ -75,7 +76,7 @@ def faster(chip, path):
     factor, _ = FASTER[path]
     before = figure(chip, path)
     after = before * factor
-    if path == "hbm.efficiency":
+    if path in ("hbm.efficiency", "noc.sram_share"):
         after = min(1.0, after)
     return chips.replace(chip, {path: int(after) if isinstance(before, int) else after})
 

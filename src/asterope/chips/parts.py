@@ -135,6 +135,11 @@ class Noc:
 
     global_bytes_per_cycle: int = figure("B/cycle", "one cluster's port, each direction")
     hop_cycles: int = figure("cycles", "one hop of the mesh", zero=True)
+    sram_share: float = figure(
+        "fraction",
+        "of a cluster's port, what traffic between SRAMs gets while traffic with HBM waits",
+        at_most=1.0,
+    )
     multicast: bool = figure("yes/no", "one read can reach many tiles")
 
 

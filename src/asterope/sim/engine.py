@@ -9,7 +9,8 @@ engines' signals are in order, so a wait is on one count an engine. As many prog
 the scratchpad of a tile, so that one loads while another computes; a result slot may be written
 again when its readers are done. Shared resources (HBM, each cluster's NoC port and CSRAM port,
 each tile's ingest and egress, and the ports and banks of its scratchpad) serve requests first come,
-first served, at their rate; a transfer occupies all resources on its way at once and arrives when
+first served, at their rate (at a cluster's NoC port what moves between SRAMs has a share while what
+moves from and to HBM waits); a transfer occupies all resources on its way at once and arrives when
 the slowest is through, plus latency. What an engine computes takes longer where its operands, sums
 and results are not through TSRAM's ports and banks by then.
 
@@ -35,7 +36,7 @@ __all__ = ["FINISHED", "grow", "play"]
 
 FINISHED = -1
 _LOAD, _STORE, _TENSOR = 0, 1, 2
-_ISSUE, _C_TENSOR, _C_VECTOR, _C_TSRAM = 0, 1, 2, 8
+_ISSUE, _C_TENSOR, _C_VECTOR, _C_NOC, _C_TSRAM = 0, 1, 2, 5, 8
 _COUNT = 6
 _B_TENSOR, _B_VECTOR = 5, 6
 _BY_WINDOW = 5
@@ -294,6 +295,18 @@ def _start(s, m, p, table, tile, engine, ready, trace):  # type: ignore[no-untyp
             row[7 + i] = w.waits[i]
 
 
+@inlined
+def _drain(s):  # type: ignore[no-untyped-def]
+    """Wait for what traffic between SRAMs has displaced at the clusters' ports."""
+    chip = s.chip[0]
+    for cluster in range(len(s.noc_free)):
+        for way in range(2):
+            late = s.noc_free[cluster, way, 0] - chip.finish
+            if late > 0:
+                chip.finish += late
+                chip.finish_path[_C_NOC] += late
+
+
 @compiled
 def play(s, m, p, table, words, fill, ended, trace):  # type: ignore[no-untyped-def]
     """Play until all is done (FINISHED) or something is needed; call again to go on.
@@ -319,6 +332,7 @@ def play(s, m, p, table, words, fill, ended, trace):  # type: ignore[no-untyped-
         if may_fetch and _fetch(s, m, p, words, fill, ended, tile, ready):
             return tile
         _enter(s, tile)
+    _drain(s)
     return FINISHED
 
 

@@ -154,6 +154,7 @@ def machine_of(chip: Chip) -> states.Machine:
         **memory_of(chip),
         csram=cluster.csram_bytes_per_cycle * per_ps,
         noc=noc.global_bytes_per_cycle * per_ps,
+        sram_pace=1 / noc.sram_share,
         multicast=noc.multicast,
         ingest=tile.dma.ingest_bytes_per_cycle * per_ps,
         egress=tile.dma.egress_bytes_per_cycle * per_ps,

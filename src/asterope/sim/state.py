@@ -86,6 +86,7 @@ class Machine(NamedTuple):
     turn_bytes: int  # what is moved before it is the other direction's turn
     csram: float
     noc: float
+    sram_pace: float  # how much longer a transfer between SRAMs takes while traffic with HBM waits
     multicast: bool
     ingest: float
     egress: float
@@ -151,7 +152,7 @@ _ENTRY = np.dtype(
 _SLOT = np.dtype([("program", _I), ("next", _I)])
 _CLUSTER = np.dtype(
     [(name, _I) for name in (
-        "csram_free", "noc_in_free", "noc_out_free",
+        "csram_free",
         "ring_first", "ring_next",  # oldest serial number still staged, and the next one
         "ring_used",  # bytes staged
     )]
@@ -180,6 +181,9 @@ class State(NamedTuple):
     ready_ps: Any  # [T, E] when each queue's head may start, NEVER while that is not known
     knockout: Any  # [2 L] of each tile its earliest head, from L on; from 1 on the earlier of two
     cluster: Any  # [C]
+    noc_free: (
+        Any  # [C, 2, 2] when a cluster's port, in and out, is free of all, and of SRAM traffic
+    )
     ring_bytes: Any  # [C, R] bytes of staged tiles by serial number
     chip: Any  # [1]
     counters: Any  # [counters]
@@ -225,6 +229,7 @@ def new_state(machine: Machine, program: Program) -> State:
         ready_ps=np.full((tiles, engines), NEVER, np.int64),
         knockout=np.zeros(2 << (tiles - 1).bit_length(), _WINNER),
         cluster=np.zeros(clusters, _CLUSTER),
+        noc_free=np.zeros((clusters, 2, 2), np.int64),
         ring_bytes=np.zeros((clusters, RING), np.int64),
         chip=np.zeros(1, _CHIP),
         counters=np.zeros(len(COUNTERS), np.int64),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from asterope.twin.by_operator import product_time
 from asterope.twin.closed_loop import LoopTimes, Request, Server, closed_loop
+from asterope.twin.overlap import OVERLAPS, Overlap
 from asterope.twin.step import Memory, Phase, StepTime, memory_of, time_step
 
 __all__ = [
+    "OVERLAPS",
     "LoopTimes",
     "Memory",
+    "Overlap",
     "Phase",
     "Request",
     "Server",

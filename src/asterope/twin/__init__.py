@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asterope.twin.by_operator import product_time
 from asterope.twin.closed_loop import LoopTimes, Request, Server, closed_loop
-from asterope.twin.overlap import OVERLAPS, Overlap
+from asterope.twin.overlap import OVERLAPS, Overlap, check_overlap
 from asterope.twin.step import Memory, Phase, StepTime, memory_of, time_step
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Request",
     "Server",
     "StepTime",
+    "check_overlap",
     "closed_loop",
     "memory_of",
     "product_time",

@@ -165,7 +165,8 @@ def step_row(step: StepTime, chip: Chip) -> Step:
         breakdown_s=_seconds(step.breakdown_ps), flop=step.flop, hbm_bytes=step.hbm_bytes,
         peak_share=step.peak_share, bandwidth_share=step.bandwidth_share,
         groups=launch_groups(step.launches), energy_parts_j=largest_first(step.energy_parts_j),
-        throttled_s=step.throttled_ps / PS_PER_S, num_chips=step.chips,
+        throttled_s=step.throttled_ps / PS_PER_S, hidden_s=step.hidden_ps / PS_PER_S,
+        num_chips=step.chips,
         activity=activity_of_resources(step.launches) if step.fidelity == "tile" else None,
     )  # fmt: skip
 

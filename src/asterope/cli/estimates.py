@@ -68,6 +68,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     tensor_parallel: opt.TensorParallel = 1,
     expert_parallel: opt.ExpertParallel = 1,
     expert_loads: opt.ExpertLoads = "random",
+    overlap: opt.Overlap = "none",
     fidelity: opt.Fidelity = None,
     is_explained: Annotated[
         bool,
@@ -106,7 +107,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
 
     Example: `asterope simulate llama-3.1-8b --format mxfp4/fp8 --batch 64 --trace decode.json`
 
-    Example: `asterope simulate llama-3.1-405b --format mxfp4 --tensor-parallel 4`
+    Example: `asterope simulate llama-3.1-405b --format mxfp4 --tensor-parallel 4 --overlap halves`
 
     Example: `asterope simulate qwen3-30b-a3b --format mxfp4/fp8 --batch 64 --expert-parallel 4`
 
@@ -148,7 +149,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
             opt.CostOptions(), chip=chip, compare=compare, batch=batch,
             prefill_batch=prefill_batch, context=context, fidelity=fidelity, phase=phase,
             tensor_parallel=tensor_parallel, expert_parallel=expert_parallel,
-            expert_loads=expert_loads,
+            expert_loads=expert_loads, overlap=overlap,
         )  # fmt: skip
         shapes = _shapes(model, fmt, activations, rule, kv)
         found = api.estimate(shapes, options, trace=trace, priced=False, progress=progress)
@@ -191,6 +192,7 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
     tensor_parallel: opt.TensorParallel = 1,
     expert_parallel: opt.ExpertParallel = 1,
     expert_loads: opt.ExpertLoads = "random",
+    overlap: opt.Overlap = "none",
     fidelity: opt.Fidelity = None,
     price: opt.Price = None,
     basis: opt.Basis = None,
@@ -229,7 +231,7 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
         wanted = opt.estimate_options(
             given, chip=chip, compare=compare, batch=batch, prefill_batch=prefill_batch,
             context=context, fidelity=fidelity, tensor_parallel=tensor_parallel,
-            expert_parallel=expert_parallel, expert_loads=expert_loads,
+            expert_parallel=expert_parallel, expert_loads=expert_loads, overlap=overlap,
         )  # fmt: skip
         found = api.estimate(_shapes(model, fmt, activations, rule, kv), wanted, progress=progress)
     if as_json:

@@ -47,6 +47,7 @@ __all__ = [
     "MaxTextTokens",
     "MixedFormats",
     "OverheadPower",
+    "Overlap",
     "PrefillBatch",
     "Price",
     "Pue",
@@ -248,6 +249,14 @@ ExpertLoads = Annotated[
         " or `even`.",
     ),
 ]  # fmt: skip
+Overlap = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", rich_help_panel=_CHIP,
+        help="What runs while chips exchange: `none`, or the kernels of the other of two `halves` "
+        "of the step.",
+    ),
+]  # fmt: skip
 KvCache = Annotated[
     str,
     typer.Option(
@@ -363,7 +372,7 @@ def _price(text: str, chip: str) -> tuple[str, float]:
 def estimate_options(  # noqa: PLR0913 - it passes on what commands take
     cost: CostOptions, *, chip: str, compare: str, batch: int, prefill_batch: int,
     context: int | None, fidelity: str | None, phase: str = "both", tensor_parallel: int = 1,
-    expert_parallel: int = 1, expert_loads: str = "random",
+    expert_parallel: int = 1, expert_loads: str = "random", overlap: str = "none",
 ) -> EstimateOptions:  # fmt: skip
     """Return what to time and how to price it.
 
@@ -371,6 +380,7 @@ def estimate_options(  # noqa: PLR0913 - it passes on what commands take
     """
     from asterope.api import EstimateOptions
     from asterope.llm import EXPERT_LOADS
+    from asterope.twin import OVERLAPS
 
     phases: dict[str, tuple[Phase, ...]] = {
         "both": ("decode", "prefill"),
@@ -385,6 +395,7 @@ def estimate_options(  # noqa: PLR0913 - it passes on what commands take
         tensor_parallel=tensor_parallel,
         expert_parallel=expert_parallel,
         expert_loads=one_of(expert_loads, EXPERT_LOADS, "--expert-loads"),
+        overlap=one_of(overlap, OVERLAPS, "--overlap"),
         pricing=cost.pricing(chip),
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterope.chips import Chip, Inside
+from asterope.sim import num_joins
 
 __all__ = ["AttentionCycles", "AttentionShape", "KeyBlocks"]
 
@@ -157,7 +158,8 @@ class AttentionCycles:
         """Return the longest of computing a step, taking it in, and waiting for a buffer."""
         serial = self._serial_cycles(blocks)
         loaded = self._load_cycles * self.inside.tile.dma.channels
-        issue = 5 * self.inside.tile.control.issue_cycles
+        control = self.inside.tile.control  # 2 loads, 2 products and a softmax, the latter of 3
+        issue = (5 + 3 * num_joins(3, control)) * control.issue_cycles
         buffer = (loaded + serial) / blocks.stages
         return max(serial, self._block_bytes(blocks) / self._ingest, buffer, issue)
 

@@ -80,7 +80,12 @@ def _attention(model: Model, chip: Chip, shape: StepShape, window: int | None) -
         keys = min(shape.context, window or shape.context)
         return operators.attention_decode(chip, heads, batch=shape.batch, keys=keys)
     return operators.attention_prefill(
-        chip, heads, batch=shape.batch, queries=shape.new_tokens, window=window
+        chip,
+        heads,
+        batch=shape.batch,
+        queries=shape.new_tokens,
+        window=window,
+        context=shape.context - shape.new_tokens,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 
 from asterope.kernels import (
     ACTIVATION_FORMATS,
+    Pages,
     ScaledOperand,
     attention,
     block_linear,
@@ -16,6 +17,7 @@ from asterope.kernels import (
     group_by_expert,
     group_by_expert_reference,
     linear,
+    paged_attention,
     quantize_groups,
     quantize_rows,
     rms_norm,
@@ -107,6 +109,15 @@ def _attention(device, window):
     return [attention(q, k, v, past=past, scale=dim**-0.5, window=window)]
 
 
+def _paged_attention(device):
+    """Two sequences, one decoding and one reading a chunk, in pages of 8 in no order."""
+    tables = torch.tensor([[7, 2, 9, 4, 0], [3, 8, 1, 6, 5]], dtype=torch.int32)
+    lengths, starts = (torch.tensor(x, dtype=torch.int32) for x in ([37, 30], [0, 1, 10]))
+    q = random(10, 6, 24, device=device)
+    k, v = (random(10, 8, 2, 24, seed=s, device=device) for s in (1, 2))
+    return [paged_attention(q, k, v, Pages(tables, lengths, starts), scale=24**-0.5)]
+
+
 # Which experts see whose rows decides where kernels go, so that timing them needs it.
 _EXPERTS = torch.randint(5, (13, 2), generator=torch.Generator().manual_seed(0)).int()
 _CHOSEN = group_by_expert_reference(_EXPERTS, 5)
@@ -152,6 +163,7 @@ CALLS = {
     "rotate_and_cache": lambda device="cpu": _rotate_and_cache(device),
     "attention": lambda device="cpu": _attention(device, None),
     "attention with a window": lambda device="cpu": _attention(device, 20),
+    "paged attention": lambda device="cpu": _paged_attention(device),
     **{
         f"quantize_rows {fmt}": lambda device="cpu", fmt=fmt: _quantize(device, fmt)
         for fmt in ACTIVATION_FORMATS

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from asterope.api.attention import (
         AttentionMapping,
         AttentionTime,
-        HeadShape,
         attention_launches,
         attention_mappings,
         time_attention,
     )
     from asterope.api.calibration import Calibration, read_calibration, text_windows
     from asterope.api.estimation import EstimateOptions, estimate
+    from asterope.api.heads import HeadShape
     from asterope.api.language_model import LanguageModel, from_config, load, with_scheme
     from asterope.api.launched import PAGE_EVENTS, launch_report
     from asterope.api.mapping import MappingTime, product_mappings
@@ -131,13 +131,13 @@ _MODULE_OF = {
         "attention": (
             "AttentionMapping",
             "AttentionTime",
-            "HeadShape",
             "attention_launches",
             "attention_mappings",
             "time_attention",
         ),
         "calibration": ("Calibration", "read_calibration", "text_windows"),
         "estimation": ("EstimateOptions", "estimate"),
+        "heads": ("HeadShape",),
         "language_model": ("LanguageModel", "from_config", "load", "with_scheme"),
         "launched": ("PAGE_EVENTS", "launch_report"),
         "mapping": ("MappingTime", "product_mappings"),

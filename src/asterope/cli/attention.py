@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import RenderableType
 
@@ -17,15 +18,40 @@ if TYPE_CHECKING:
     from asterope.api import AttentionMapping, HeadShape, MappedTime
     from asterope.runtime import Timeline
 
-__all__ = ["simulate_attention"]
+__all__ = ["Steps", "simulate_attention"]
 
 _CONTEXT = 4096
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Steps:
+    """The steps that attention is timed in, and the page size of the cache, 0 for none."""
+
+    phase: str
+    batch: int
+    prefill_batch: int
+    context: int | None
+    page: int
+
+    def of_each_phase(self) -> Iterator[tuple[Literal["decode", "prefill"], int]]:
+        """Return the phases that are asked for, each with its sequences.
+
+        Raises: ConfigError if there is no such phase.
+        """
+        if self.phase not in {"decode", "prefill", "both"}:
+            raise ConfigError(
+                f"there is no phase {self.phase!r}", where="phase",
+                hint="use decode, prefill or both",
+            )  # fmt: skip
+        if self.phase in {"decode", "both"}:
+            yield "decode", self.batch
+        if self.phase in {"prefill", "both"}:
+            yield "prefill", self.prefill_batch
+
+
 def simulate_attention(
-    sizes: Sequence[int], fmt: str | None, phase: str, batch: int, prefill_batch: int,
-    context: int | None, chip_names: Sequence[str], wanted: Wanted,
-) -> None:  # fmt: skip
+    sizes: Sequence[int], fmt: str | None, steps: Steps, chip_names: Sequence[str], wanted: Wanted
+) -> None:
     """Time attention in one phase or both and show it; trace and page are of the first.
 
     Raises: ConfigError if there are not three sizes, for another format than bf16, and if there is
@@ -40,7 +66,7 @@ def simulate_attention(
         raise ConfigError("attention is computed in bf16", where="--format")
     from asterope import api
 
-    shapes = _shapes(sizes, phase, batch, prefill_batch, _CONTEXT if context is None else context)
+    shapes = _shapes(sizes, steps)
     rows = []
     tables: list[RenderableType] = []
     for shape in shapes:
@@ -73,32 +99,25 @@ def simulate_attention(
         show(tables)
 
 
-def _shapes(
-    sizes: Sequence[int], phase: str, batch: int, prefill_batch: int, context: int
-) -> list[HeadShape]:
+def _shapes(sizes: Sequence[int], steps: Steps) -> list[HeadShape]:
     from asterope.api import HeadShape
 
-    if phase not in {"decode", "prefill", "both"}:
-        raise ConfigError(
-            f"there is no phase {phase!r}", where="phase", hint="use decode, prefill or both"
-        )
     heads, kv_heads, size = sizes
-    shapes = [
+    context = _CONTEXT if steps.context is None else steps.context
+    return [
         HeadShape(
-            heads=heads, kv_heads=kv_heads, size=size, batch=batch, context=context, phase="decode"
-        ),
-        HeadShape(
-            heads=heads, kv_heads=kv_heads, size=size, batch=prefill_batch, context=context,
-            phase="prefill",
-        ),
+            heads=heads, kv_heads=kv_heads, size=size, batch=batch, context=context, phase=phase,
+            page=steps.page,
+        )
+        for phase, batch in steps.of_each_phase()
     ]  # fmt: skip
-    return [shape for shape in shapes if phase in {shape.phase, "both"}]
 
 
 def _title(shape: HeadShape) -> str:
     sequences = f"{shape.batch} sequence{'s' * (shape.batch > 1)} of {shape.context:,}"
     heads = f"{shape.heads} heads on {shape.kv_heads} of {shape.size}"
-    return f"attention, {shape.phase}, {heads}, {sequences}"
+    pages = f" in pages of {shape.page}" if shape.page else ""
+    return f"attention, {shape.phase}, {heads}, {sequences}{pages}"
 
 
 def _named(found: Sequence[AttentionMapping]) -> list[tuple[str, MappedTime]]:

@@ -10,7 +10,7 @@ import typer
 
 from asterope import chips
 from asterope.cli import options as opt
-from asterope.cli.attention import simulate_attention
+from asterope.cli.attention import Steps, simulate_attention
 from asterope.cli.errors import need_torch
 from asterope.cli.gemm import simulate_gemm
 from asterope.cli.operation import Wanted
@@ -65,6 +65,12 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     prefill_batch: opt.PrefillBatch = 1,
     context: opt.Context = None,
     kv: opt.KvCache = "auto",
+    page_size: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="With attention: tokens of a page of its cache, 0 for none."
+        ),
+    ] = 0,
     tensor_parallel: opt.TensorParallel = 1,
     expert_parallel: opt.ExpertParallel = 1,
     expert_loads: opt.ExpertLoads = "random",
@@ -115,6 +121,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     Example: `asterope simulate gemm 4096 4096 4096 --format mxfp8/same --report gemm.html`
 
     Example: `asterope simulate attention 32 8 128 --phase decode --batch 1 --explain`
+
+    Example: `asterope simulate attention 32 8 128 --batch 32 --page-size 16 --explain`
     """
     need_torch("simulate")
     if sweep is not None:
@@ -134,9 +142,10 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         simulate_gemm(sizes or [], fmt, activations, rule, chip_names, wanted)
         return
     if model == "attention":
-        simulate_attention(
-            sizes or [], fmt, phase, batch, prefill_batch, context, chip_names, wanted
+        steps = Steps(
+            phase=phase, batch=batch, prefill_batch=prefill_batch, context=context, page=page_size
         )
+        simulate_attention(sizes or [], fmt, steps, chip_names, wanted)
         return
     if sizes or is_explained:
         raise ConfigError("sizes and --explain are for gemm and attention", where=model,

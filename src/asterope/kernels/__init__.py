@@ -11,6 +11,11 @@ from asterope.kernels.experts import ExpertRows
 from asterope.kernels.key_blocks import ConsideredKeys, choose_key_blocks, considered_keys
 from asterope.kernels.linear import linear, linear_reference
 from asterope.kernels.norm import rms_norm, rms_norm_reference
+from asterope.kernels.paged_attention import (
+    Pages,
+    paged_attention,
+    paged_attention_reference,
+)
 from asterope.kernels.quantize import ACTIVATION_FORMATS, quantize_groups, quantize_rows
 from asterope.kernels.rotary import rotate_and_cache
 from asterope.kernels.routing import (
@@ -43,6 +48,7 @@ __all__ = [
     "ExpertRows",
     "Grouping",
     "KeyBlocks",
+    "Pages",
     "Routes",
     "ScaledOperand",
     "attention",
@@ -59,6 +65,8 @@ __all__ = [
     "group_by_expert_reference",
     "linear",
     "linear_reference",
+    "paged_attention",
+    "paged_attention_reference",
     "quantize_groups",
     "quantize_rows",
     "rms_norm",

@@ -23,7 +23,7 @@ class AttentionShape:
     """Attention that blocks are chosen for: `tokens` new ones of each sequence, after `past`.
 
     `share` query heads read one key head; queries have so many `bits`, what is cached may have
-    fewer.
+    fewer. With `page`, the cache lies in pages of so many tokens.
     """
 
     batch: int
@@ -35,6 +35,7 @@ class AttentionShape:
     window: int | None = None
     bits: int = 16
     cache_bits: int = 16
+    page: int = 0
 
     @property
     def keys(self) -> int:
@@ -100,12 +101,13 @@ class AttentionCycles:
         steps = self._steps(blocks)
         step, load = self._step_cycles(blocks), self._load_cycles
         computing = steps * step + self._end_cycles(blocks)
-        programs = np.maximum(computing, (1 + 2 * steps) * load)
+        programs = np.maximum(computing, (1 + self._loads * steps) * load)
         tiles = self.inside.num_tiles
         padded = np.zeros(math.ceil(len(programs) / tiles) * tiles)
         padded[: len(programs)] = programs
         busiest = float(padded.reshape(-1, tiles).sum(0).max())
-        first = 2 * self.inside.hbm_latency_cycles + self._block_bytes(blocks) / self._ingest
+        ahead = 3 if self.shape.page else 2  # a table's entry, keys, and the first step's values
+        first = ahead * self.inside.hbm_latency_cycles + self._block_bytes(blocks) / self._ingest
         rows_bytes = blocks.rows * self.shape.dim * self.shape.bits / 8
         last = step + rows_bytes / self.inside.tile.dma.egress_bytes_per_cycle
         time = max(busiest, self._hbm_bytes(blocks) / self.hbm_bytes_per_cycle)
@@ -157,9 +159,14 @@ class AttentionCycles:
         """Return the longest of computing a step, taking it in, and waiting for a buffer."""
         serial = self._serial_cycles(blocks)
         loaded = self._load_cycles * self.inside.tile.dma.channels
-        issue = 5 * self.inside.tile.control.issue_cycles
+        issue = (3 + self._loads) * self.inside.tile.control.issue_cycles
         buffer = (loaded + serial) / blocks.stages
         return max(serial, self._block_bytes(blocks) / self._ingest, buffer, issue)
+
+    @property
+    def _loads(self) -> int:
+        """How many loads a step has: keys and values, and a page's or pages' entries."""
+        return 3 if self.shape.page else 2
 
     @property
     def _load_cycles(self) -> float:
@@ -192,7 +199,8 @@ class AttentionCycles:
     def _hbm_bytes(self, blocks: KeyBlocks) -> float:
         """Return what is read and written: keys and values, queries, results or parts.
 
-        Programs share whole blocks of keys, but not the last ones, each up to its own row.
+        Programs share whole blocks of keys, but not the last ones, each up to its own row. What is
+        gathered from several pages is shared by none.
         """
         shape, parts = self.shape, blocks.parts(self.shape)
         seen = shape.keys
@@ -201,7 +209,9 @@ class AttentionCycles:
         rows = shape.tokens * shape.share
         stored = 4 * parts * (shape.dim + 2) if parts > 1 else shape.dim * shape.bits / 8
         heads = shape.batch * shape.kv_heads
-        if self._row_blocks(blocks) > 1:
+        if 0 < shape.page < blocks.keys:
+            seen = int(self._seen(blocks).sum())
+        elif self._row_blocks(blocks) > 1:
             seen += int((self._seen(blocks) % blocks.keys).sum())
         cached = 2 * seen * shape.dim * shape.cache_bits / 8
         return heads * (cached + rows * (shape.dim * shape.bits / 8 + stored))

@@ -11,19 +11,23 @@ from asterope.kernels import KeyBlocks
 MAIA = chips.maia200()
 
 
-def shape(heads=32, kv_heads=8, size=128, batch=1, context=4096, phase="decode"):
+def shape(heads=32, kv_heads=8, size=128, batch=1, context=4096, phase="decode", page=0):
     return api.HeadShape(
-        heads=heads, kv_heads=kv_heads, size=size, batch=batch, context=context, phase=phase
-    )
+        heads=heads, kv_heads=kv_heads, size=size, batch=batch, context=context, phase=phase,
+        page=page,
+    )  # fmt: skip
 
 
-OFTEN = ("decode", "one key head", "prefill")
+OFTEN = ("decode", "prefill", "decode in pages", "prefill in pages")
 SHAPES = {
     "decode": shape(),
     "decode of many": shape(batch=8, context=1024),
     "one key head": shape(heads=8, kv_heads=1, context=32768),
     "two key heads": shape(heads=8, kv_heads=2, size=64, context=16384),
     "prefill": shape(context=512, phase="prefill"),
+    "decode in pages": shape(batch=2, context=2048, page=16),
+    "one key head in pages": shape(heads=8, kv_heads=1, context=32768, page=64),
+    "prefill in pages": shape(context=512, phase="prefill", page=16),
     "prefill of small heads": shape(12, 12, 64, context=384, phase="prefill"),
 }
 
@@ -78,7 +82,11 @@ def test_there_are_no_mappings_where_nothing_is_known_of_the_inside():
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
-    [({"kv_heads": 5}, "do not share 5 key heads"), ({"batch": 0}, "0 is not a size")],
+    [
+        ({"kv_heads": 5}, "do not share 5 key heads"),
+        ({"batch": 0}, "0 is not a size"),
+        ({"page": 12}, "12 is not a power of two"),
+    ],
 )
 def test_wrong_heads_and_sizes_are_named(wrong, words):
     with pytest.raises(ConfigError, match=words):

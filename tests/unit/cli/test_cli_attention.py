@@ -31,6 +31,12 @@ def test_explain_shows_the_blocks_that_were_considered(asterope):
         assert word in out
 
 
+def test_a_cache_in_pages_is_read_through_its_table(asterope):
+    (row,) = asterope(*HEADS, "--phase", "decode", "--page-size", "16", "--explain", "--json").json
+    assert row["mapping"].startswith("_paged_attention_kernel")
+    assert row["time_s"] in [each["time_s"] for each in row["mappings"]]
+
+
 def test_a_report_and_a_trace_of_the_first_phase_are_written(asterope, tmp_path):
     page, trace = tmp_path / "page.html", tmp_path / "trace.json"
     ended = asterope(*HEADS, "--phase", "prefill", "--report", str(page), "--trace", str(trace))
@@ -47,6 +53,7 @@ def test_a_report_and_a_trace_of_the_first_phase_are_written(asterope, tmp_path)
         (("8", "2", "64", "--format", "mxfp4"), "attention is computed in bf16"),
         (("8", "2", "64", "--phase", "both?"), "there is no phase 'both?'"),
         (("8", "2", "64", "--context", "0"), "0 is not a size"),
+        (("8", "2", "64", "--page-size", "24"), "--page-size: 24 is not a power of two"),
     ],
 )
 def test_wrong_input_is_named(asterope, given, words):

@@ -11,11 +11,14 @@ from asterope.kernels import (
     ACTIVATION_FORMATS,
     Pages,
     ScaledOperand,
+    absorbed_attention,
     attention,
     block_linear,
     combine_rows,
+    expanded_attention,
     group_by_expert,
     group_by_expert_reference,
+    head_linear,
     linear,
     paged_attention,
     quantize_groups,
@@ -26,6 +29,7 @@ from asterope.kernels import (
     scaled_linear,
     silu_mul,
     take_rows,
+    turn_and_cache_latents,
 )
 from asterope.runtime import listen, stop_listening
 
@@ -118,6 +122,19 @@ def _paged_attention(device):
     return [paged_attention(q, k, v, Pages(tables, lengths, starts), scale=24**-0.5)]
 
 
+def _latents(device):
+    """Two sequences of 30 tokens, the last 3 of them new: 5 heads over latents of 40 + 8."""
+    kv, cache = (random(*shape, device=device) for shape in ((6, 48), (2, 32, 48)))
+    q, expanded = (random(*shape, seed=1, device=device) for shape in ((6, 5, 24), (2, 30, 160)))
+    cos, sin = (random(32, 4, seed=s, device=device) for s in (2, 3))
+    gain, weight = random(40, seed=4, device=device), random(5, 40, 16, seed=5, device=device)
+    turn_and_cache_latents(kv, q, cache, gain, cos, sin, past=27, eps=1e-6, pairs=True)
+    absorbed = head_linear(q[..., :16], weight)
+    asked = {"past": 27, "scale": 24**-0.5}
+    made = absorbed_attention(absorbed, q[..., 16:], cache, **asked)
+    return [q, cache, made, expanded_attention(q, expanded, cache, nope=16, **asked)]
+
+
 # Which experts see whose rows decides where kernels go, so that timing them needs it.
 _EXPERTS = torch.randint(5, (13, 2), generator=torch.Generator().manual_seed(0)).int()
 _CHOSEN = group_by_expert_reference(_EXPERTS, 5)
@@ -163,6 +180,7 @@ CALLS = {
     "rotate_and_cache": lambda device="cpu": _rotate_and_cache(device),
     "attention": lambda device="cpu": _attention(device, None),
     "attention with a window": lambda device="cpu": _attention(device, 20),
+    "latents": lambda device="cpu": _latents(device),
     "paged attention": lambda device="cpu": _paged_attention(device),
     **{
         f"quantize_rows {fmt}": lambda device="cpu", fmt=fmt: _quantize(device, fmt)

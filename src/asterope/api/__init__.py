@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from asterope.api.estimation import EstimateOptions, estimate
     from asterope.api.heads import HeadShape
     from asterope.api.language_model import LanguageModel, from_config, load, with_scheme
+    from asterope.api.latent_heads import LatentHeadShape
     from asterope.api.launched import PAGE_EVENTS, launch_report
     from asterope.api.mapping import MappingTime, product_mappings
     from asterope.api.memory import MemoryUse, MemoryWatch
@@ -70,6 +71,7 @@ __all__ = [
     "FrontMix",
     "HeadShape",
     "LanguageModel",
+    "LatentHeadShape",
     "MappedTime",
     "MappingTime",
     "MemoryUse",
@@ -139,6 +141,7 @@ _MODULE_OF = {
         "estimation": ("EstimateOptions", "estimate"),
         "heads": ("HeadShape",),
         "language_model": ("LanguageModel", "from_config", "load", "with_scheme"),
+        "latent_heads": ("LatentHeadShape",),
         "launched": ("PAGE_EVENTS", "launch_report"),
         "mapping": ("MappingTime", "product_mappings"),
         "memory": ("MemoryUse", "MemoryWatch"),

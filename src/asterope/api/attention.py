@@ -22,6 +22,8 @@ __all__ = [
 ]
 
 _RATE = "bf16"
+_KERNELS = "_attention_kernel"
+"""What the names of kernels that attend end with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +49,7 @@ def time_attention(chip: Chip, shape: AttentionAsked) -> AttentionTime:
     Raises: as `operators.attention_decode`.
     """
     timeline = attention_launches(chip, shape)
-    fidelity = chip.fidelities[-1]
+    fidelity, flop = chip.fidelities[-1], shape.flop(chip)
     time_s, parts, mapping = timeline.time_s, parts_s(timeline), grids_in_words(timeline)
     hbm_bytes: float = sum(launch.result.hbm_bytes for launch in timeline.launches)
     energy_j, energy_parts_j = timeline.energy_j, timeline.energy_parts_j()
@@ -59,9 +61,9 @@ def time_attention(chip: Chip, shape: AttentionAsked) -> AttentionTime:
         energy_parts_j = {} if energy_j is None else {"tdp": energy_j}
     return AttentionTime(
         phase=shape.phase, batch=shape.batch, context=shape.context,
-        chip=f"{chip.name}:{chip.profile}", timed_by=fidelity, time_s=time_s, flop=shape.flop,
+        chip=f"{chip.name}:{chip.profile}", timed_by=fidelity, time_s=time_s, flop=flop,
         hbm_bytes=hbm_bytes, rate=_RATE,
-        peak_share=shape.flop / time_s / chip.peak_flop_per_s[_RATE],
+        peak_share=flop / time_s / chip.peak_flop_per_s[_RATE],
         bound_by=max(parts, key=lambda name: parts[name]), parts=parts, mapping=mapping,
         energy_j=energy_j, energy_parts_j=energy_parts_j, clock_hz=lowest_clock_hz(timeline),
         throttled_s=timeline.throttled_ps / PS_PER_S,
@@ -94,19 +96,20 @@ def attention_mappings(
     """
     if chip.tile is None:
         return []
-    asked = shape.mapped
+    asked = shape.mapped(chip)
     found = []
     for i, each in enumerate(considered_keys(chip, asked)[:most]):
         blocks = each.blocks
         timeline = attention_launches(chip, shape, blocks=blocks)
-        first, *_ = timeline.launches
+        attended = next(x for x in timeline.launches if x.name.endswith(_KERNELS))
+        grid = attended.grid
         found.append(
             AttentionMapping(
                 block_rows=blocks.rows, block_keys=blocks.keys, stages=blocks.stages,
-                split=blocks.parts(asked), programs=first.grid[0] * first.grid[1] * first.grid[2],
+                split=blocks.parts(asked), programs=grid[0] * grid[1] * grid[2],
                 estimated_s=each.cycles / chip.inside().clock_hz, time_s=timeline.time_s,
                 hbm_bytes=sum(launch.result.hbm_bytes for launch in timeline.launches),
-                bound_by=first.result.bound_by, is_chosen=not i,
+                bound_by=attended.result.bound_by, is_chosen=not i,
             )
         )  # fmt: skip
     return sorted(found, key=lambda mapping: mapping.time_s)

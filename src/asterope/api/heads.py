@@ -33,13 +33,11 @@ class AttentionAsked(Protocol):
     def phase(self) -> str:
         """`decode` or `prefill`."""
 
-    @property
-    def flop(self) -> int:
-        """Floating-point operations that count."""
+    def flop(self, chip: Chip) -> int:
+        """Return the floating-point operations that count, of the way that a chip takes."""
 
-    @property
-    def mapped(self) -> AttentionShape:
-        """What the attention kernel chooses blocks for."""
+    def mapped(self, chip: Chip) -> AttentionShape:
+        """Return what the attention kernel chooses blocks for on a chip."""
 
     def launch(self) -> None:
         """Launch the kernels on tensors without values."""
@@ -84,15 +82,15 @@ class HeadShape:
         """New tokens of each sequence."""
         return 1 if self.phase == "decode" else self.context
 
-    @property
-    def flop(self) -> int:
-        """Floating-point operations: a query and a key that it sees take four for each element."""
+    def flop(self, chip: Chip) -> int:
+        """Return the operations: a query and a key that it sees take four for each element."""
+        del chip  # they are the same on each
         pairs = self.tokens * (2 * self.context - self.tokens + 1) // 2
         return 4 * self.batch * self.heads * self.size * pairs
 
-    @property
-    def mapped(self) -> AttentionShape:
-        """What the kernel chooses blocks for."""
+    def mapped(self, chip: Chip) -> AttentionShape:
+        """Return what the kernel chooses blocks for."""
+        del chip  # it is the same on each
         return AttentionShape(
             batch=self.batch, kv_heads=self.kv_heads, share=self.heads // self.kv_heads,
             dim=self.size, tokens=self.tokens, past=self.context - self.tokens, page=self.page,

@@ -1,4 +1,7 @@
-"""`asterope simulate attention HEADS KV_HEADS SIZE`: attention of one layer, on some chips."""
+"""`asterope simulate attention HEADS KV_HEADS SIZE`: attention of one layer, on some chips.
+
+With `--latent` the sizes are HEADS LATENT ROPE NOPE VALUE, those of attention over latents (MLA).
+"""
 
 from __future__ import annotations
 
@@ -15,23 +18,32 @@ from asterope.errors import ConfigError
 from asterope.report import plain
 
 if TYPE_CHECKING:
-    from asterope.api import AttentionMapping, HeadShape, MappedTime
+    from asterope.api import AttentionMapping, HeadShape, LatentHeadShape, MappedTime
     from asterope.runtime import Timeline
 
 __all__ = ["Steps", "simulate_attention"]
 
 _CONTEXT = 4096
+_SIZES = {"heads": "query heads", "kv_heads": "key heads", "size": "size of a head"}
+_LATENT_SIZES = {
+    "heads": "query heads", "latent": "size of a latent", "rope": "of what is turned",
+    "nope": "of what is not", "value": "of a value",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Steps:
-    """The steps that attention is timed in, and the page size of the cache, 0 for none."""
+    """The steps that attention is timed in, the page size of the cache, and whether it is latent.
+
+    A page size of 0 is a cache in one piece.
+    """
 
     phase: str
     batch: int
     prefill_batch: int
     context: int | None
     page: int
+    is_latent: bool
 
     def of_each_phase(self) -> Iterator[tuple[Literal["decode", "prefill"], int]]:
         """Return the phases that are asked for, each with its sequences.
@@ -54,14 +66,9 @@ def simulate_attention(
 ) -> None:
     """Time attention in one phase or both and show it; trace and page are of the first.
 
-    Raises: ConfigError if there are not three sizes, for another format than bf16, and if there is
-    nothing to trace or draw.
+    Raises: ConfigError if sizes are too few or too many, for another format than bf16, and if
+    there is nothing to trace or draw.
     """
-    if len(sizes) != 3:
-        raise ConfigError(
-            f"{len(sizes)} sizes given, attention has three", where="SIZES",
-            hint="query heads, key heads, size of a head: asterope simulate attention 32 8 128",
-        )  # fmt: skip
     if fmt not in {None, "bf16"}:
         raise ConfigError("attention is computed in bf16", where="--format")
     from asterope import api
@@ -99,23 +106,33 @@ def simulate_attention(
         show(tables)
 
 
-def _shapes(sizes: Sequence[int], steps: Steps) -> list[HeadShape]:
+def _shapes(sizes: Sequence[int], steps: Steps) -> list[HeadShape | LatentHeadShape]:
+    from asterope.api import HeadShape, LatentHeadShape
+
+    kind = LatentHeadShape if steps.is_latent else HeadShape
+    names = _LATENT_SIZES if steps.is_latent else _SIZES
+    if len(sizes) != len(names):
+        numbers = "128 512 64 128 128 --latent" if steps.is_latent else "32 8 128"
+        raise ConfigError(
+            f"{len(sizes)} sizes given, attention has {len(names)}", where="SIZES",
+            hint=f"{', '.join(names.values())}: asterope simulate attention {numbers}",
+        )  # fmt: skip
+    context = _CONTEXT if steps.context is None else steps.context
+    given = dict(zip(names, sizes, strict=True))
+    return [
+        kind(**given, batch=batch, context=context, phase=phase, page=steps.page)
+        for phase, batch in steps.of_each_phase()
+    ]
+
+
+def _title(shape: HeadShape | LatentHeadShape) -> str:
     from asterope.api import HeadShape
 
-    heads, kv_heads, size = sizes
-    context = _CONTEXT if steps.context is None else steps.context
-    return [
-        HeadShape(
-            heads=heads, kv_heads=kv_heads, size=size, batch=batch, context=context, phase=phase,
-            page=steps.page,
-        )
-        for phase, batch in steps.of_each_phase()
-    ]  # fmt: skip
-
-
-def _title(shape: HeadShape) -> str:
     sequences = f"{shape.batch} sequence{'s' * (shape.batch > 1)} of {shape.context:,}"
-    heads = f"{shape.heads} heads on {shape.kv_heads} of {shape.size}"
+    if isinstance(shape, HeadShape):
+        heads = f"{shape.heads} heads on {shape.kv_heads} of {shape.size}"
+    else:
+        heads = f"{shape.heads} heads over latents of {shape.latent} + {shape.rope}"
     pages = f" in pages of {shape.page}" if shape.page else ""
     return f"attention, {shape.phase}, {heads}, {sequences}{pages}"
 

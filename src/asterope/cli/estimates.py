@@ -71,6 +71,12 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
             metavar="N", help="With attention: tokens of a page of its cache, 0 for none."
         ),
     ] = 0,
+    is_latent: Annotated[
+        bool,
+        typer.Option(
+            "--latent", help="With attention: over latents (MLA), with five sizes as below."
+        ),
+    ] = False,
     tensor_parallel: opt.TensorParallel = 1,
     expert_parallel: opt.ExpertParallel = 1,
     expert_loads: opt.ExpertLoads = "random",
@@ -105,10 +111,11 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
 
     `simulate gemm M N K` times one matrix product: simulated where the inside of the chip is
     described, from calibrated operators on GPUs. `simulate attention HEADS KV_HEADS SIZE` times
-    the attention of one layer in the same way, for --batch, --context and --phase. `simulate
-    --sweep FILE` times many products and steps: the file has tables [[gemm]] (m, n, k, chip,
-    format) and [[step]] (model, chip, format, phase, batch, context, fidelity), in which a list
-    stands for each of its values.
+    the attention of one layer in the same way, for --batch, --context and --phase; with --latent
+    the sizes are HEADS LATENT ROPE NOPE VALUE, and it is absorbed or expanded, whichever is faster.
+    `simulate --sweep FILE` times many products and steps: the file has tables [[gemm]] (m, n, k,
+    chip, format) and [[step]] (model, chip, format, phase, batch, context, fidelity), in which a
+    list stands for each of its values.
 
     Example: `asterope simulate llama-3.1-8b --format mxfp4/fp8 --batch 64 --trace decode.json`
 
@@ -123,6 +130,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     Example: `asterope simulate attention 32 8 128 --phase decode --batch 1 --explain`
 
     Example: `asterope simulate attention 32 8 128 --batch 32 --page-size 16 --explain`
+
+    Example: `asterope simulate attention 128 512 64 128 128 --latent --explain`
     """
     need_torch("simulate")
     if sweep is not None:
@@ -143,8 +152,9 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         return
     if model == "attention":
         steps = Steps(
-            phase=phase, batch=batch, prefill_batch=prefill_batch, context=context, page=page_size
-        )
+            phase=phase, batch=batch, prefill_batch=prefill_batch, context=context, page=page_size,
+            is_latent=is_latent,
+        )  # fmt: skip
         simulate_attention(sizes or [], fmt, steps, chip_names, wanted)
         return
     if sizes or is_explained:

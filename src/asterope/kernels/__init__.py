@@ -8,7 +8,17 @@ from asterope.kernels.attention_cycles import AttentionShape, KeyBlocks
 from asterope.kernels.block_linear import block_linear, block_linear_reference
 from asterope.kernels.choices import watched_choices
 from asterope.kernels.experts import ExpertRows
+from asterope.kernels.head_linear import head_linear, head_linear_reference
 from asterope.kernels.key_blocks import ConsideredKeys, choose_key_blocks, considered_keys
+from asterope.kernels.latent_attention import (
+    absorbed_attention,
+    absorbed_attention_reference,
+    expanded_attention,
+    expanded_attention_reference,
+    latent_attention,
+)
+from asterope.kernels.latent_cache import turn_and_cache_latents
+from asterope.kernels.latent_way import LatentStep, expands
 from asterope.kernels.linear import linear, linear_reference
 from asterope.kernels.norm import rms_norm, rms_norm_reference
 from asterope.kernels.paged_attention import (
@@ -48,9 +58,12 @@ __all__ = [
     "ExpertRows",
     "Grouping",
     "KeyBlocks",
+    "LatentStep",
     "Pages",
     "Routes",
     "ScaledOperand",
+    "absorbed_attention",
+    "absorbed_attention_reference",
     "attention",
     "attention_reference",
     "block_linear",
@@ -61,8 +74,14 @@ __all__ = [
     "combine_rows_reference",
     "considered",
     "considered_keys",
+    "expanded_attention",
+    "expanded_attention_reference",
+    "expands",
     "group_by_expert",
     "group_by_expert_reference",
+    "head_linear",
+    "head_linear_reference",
+    "latent_attention",
     "linear",
     "linear_reference",
     "paged_attention",
@@ -78,5 +97,6 @@ __all__ = [
     "silu_mul",
     "silu_mul_reference",
     "take_rows",
+    "turn_and_cache_latents",
     "watched_choices",
 ]

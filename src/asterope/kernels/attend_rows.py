@@ -107,9 +107,9 @@ def _store(
 
 @triton.jit
 def attend_rows(
-    q, k_cache, v_cache, rope_cache, table, out, bests, totals, scale, v_scale,
-    first_row, tokens, past, window, cache, rope, stride_token, stride_rope, stride_page,
-    stride_part, head,
+    q, turned_q, k_cache, v_cache, rope_cache, table, out, bests, totals, scale, v_scale,
+    first_row, tokens, past, window, cache, rope, stride_q, stride_turned, stride_token,
+    stride_rope, stride_page, stride_part, head,
     Q_HEADS: tl.constexpr, SHARE: tl.constexpr, DIM: tl.constexpr, ROPE: tl.constexpr,
     VALUE: tl.constexpr, PAGE: tl.constexpr, WINDOW: tl.constexpr, ROWS: tl.constexpr,
     KEYS: tl.constexpr, PART: tl.constexpr, SCALED: tl.constexpr, LATENT: tl.constexpr,
@@ -118,10 +118,11 @@ def attend_rows(
 
     They begin with row `first_row` of q, which has `tokens` tokens of a sequence after `past`. Keys
     of the head lie from element `cache` on, `stride_token` apart, or in the pages of PAGE tokens
-    that `table` lists. With ROPE, so many more elements of a query meet those of a second cache,
-    from `rope` on. With LATENT, values are the keys without these. With PART, a program sees so
-    many keys, and stores sums with the maximum they are relative to. A cache of fewer bits is
-    widened to the type of the queries; SCALED says that values are multiplied by `v_scale`.
+    that `table` lists. With ROPE, queries have so many more elements in `turned_q`, and keys in
+    `rope_cache` from `rope` on. With LATENT, values are the keys without these. With PART, a
+    program sees so many keys, and stores sums with the maximum they are relative to. A cache of
+    fewer bits is widened to the type of the queries; SCALED says that values are multiplied by
+    `v_scale`.
     """
     block = tl.program_id(0)
     rows = block * ROWS + tl.arange(0, ROWS)
@@ -131,14 +132,15 @@ def attend_rows(
     place = past + token
     row_at = first_row * Q_HEADS + token * Q_HEADS + head * SHARE + share
     on_d, on_v, on_row = offs_d < DIM, offs_v < VALUE, token < tokens
-    q_at = q + row_at[:, None] * (DIM + ROPE)
+    q_at = q + row_at[:, None] * stride_q
     query = tl.load(q_at + offs_d[None, :], mask=on_row[:, None] & on_d[None, :], other=0.0)
     turned = query
     if ROPE:
         offs_r = tl.arange(0, triton.next_power_of_2(ROPE))
         on_r = offs_r < ROPE
         on_q = on_row[:, None] & on_r[None, :]
-        turned = tl.load(q_at + DIM + offs_r[None, :], mask=on_q, other=0.0)
+        turned_at = turned_q + row_at[:, None] * stride_turned
+        turned = tl.load(turned_at + offs_r[None, :], mask=on_q, other=0.0)
 
     best = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((ROWS,), dtype=tl.float32)
@@ -151,6 +153,8 @@ def attend_rows(
         keys = start + tl.arange(0, KEYS)
         there = keys <= last
         lies = keys * stride_token
+        if ROPE:  # what is made of latents for many heads may be large
+            lies = keys.to(tl.int64) * stride_token
         if PAGE:
             page = _page_of_each(found, PAGE, KEYS)
             lies = page * stride_page + keys % PAGE * stride_token
@@ -162,7 +166,7 @@ def attend_rows(
         k_r = k
         if ROPE:
             if not PAGE:
-                lies = keys * stride_rope
+                lies = keys.to(tl.int64) * stride_rope
             at_r = rope_cache + rope + lies[:, None] + offs_r[None, :]
             k_r = tl.load(at_r, mask=there[:, None] & on_r[None, :], other=0.0).to(query.dtype)
         score = _scores(query, turned, k, k_r, ROPE, LATENT) * scale

@@ -32,8 +32,9 @@ def _attention_kernel(
     batch, head = which // KV_HEADS, which % KV_HEADS
     cache = batch.to(tl.int64) * stride_batch + head.to(tl.int64) * stride_head
     attend_rows(
-        q, k_cache, v_cache, None, None, out, bests, totals, scale, v_scale,
-        batch.to(tl.int64) * tokens, tokens, past, window, cache, 0, DIM, 0, 0, stride_part, head,
+        q, None, k_cache, v_cache, None, None, out, bests, totals, scale, v_scale,
+        batch.to(tl.int64) * tokens, tokens, past, window, cache, 0, DIM, 0, DIM, 0, 0,
+        stride_part, head,
         Q_HEADS, SHARE, DIM, 0, DIM, 0, WINDOW, ROWS, KEYS, PART, SCALED, False,
     )  # fmt: skip
 

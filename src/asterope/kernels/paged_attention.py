@@ -96,9 +96,9 @@ def _paged_attention_kernel(
     past = tl.load(lengths + batch) - tokens
     table = tables + batch.to(tl.int64) * stride_table
     attend_rows(
-        q, k_cache, v_cache, None, table, out, bests, totals, scale, v_scale,
+        q, None, k_cache, v_cache, None, table, out, bests, totals, scale, v_scale,
         first_row.to(tl.int64), tokens, past, window, head.to(tl.int64) * stride_head, 0,
-        stride_token, 0, stride_page, stride_part, head,
+        DIM, 0, stride_token, 0, stride_page, stride_part, head,
         Q_HEADS, SHARE, DIM, 0, DIM, PAGE, WINDOW, ROWS, KEYS, PART, SCALED, False,
     )  # fmt: skip
 

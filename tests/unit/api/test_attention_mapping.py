@@ -18,7 +18,14 @@ def shape(heads=32, kv_heads=8, size=128, batch=1, context=4096, phase="decode",
     )  # fmt: skip
 
 
-OFTEN = ("decode", "prefill", "decode in pages", "prefill in pages")
+def latent(batch=1, context=4096, phase="decode", page=0, heads=128):
+    return api.LatentHeadShape(
+        heads=heads, latent=512, rope=64, nope=128, value=128, batch=batch, context=context,
+        phase=phase, page=page,
+    )  # fmt: skip
+
+
+OFTEN = ("decode", "prefill", "decode in pages")
 SHAPES = {
     "decode": shape(),
     "decode of many": shape(batch=8, context=1024),
@@ -43,6 +50,40 @@ def test_the_closed_form_chooses_nearly_the_best_of_what_it_considers(name):
     assert chosen.time_s == api.time_attention(MAIA, SHAPES[name]).time_s
     launched = MAIA.launch_overhead_s
     assert chosen.estimated_s == pytest.approx(chosen.time_s - launched, rel=0.25)
+
+
+LATENT_SHAPES = {
+    "decode": latent(batch=8),
+    "one sequence": latent(),
+    "few heads": latent(batch=4, heads=16, context=1024),
+    "in pages": latent(batch=4, page=64, context=2048),
+    "prefill": latent(phase="prefill", context=256),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n == "decode" else pytest.param(n, marks=pytest.mark.slow) for n in LATENT_SHAPES]
+)
+def test_so_it_does_over_latents(name):
+    found = api.attention_mappings(MAIA, LATENT_SHAPES[name], most=6)
+    (chosen,) = [each for each in found if each.is_chosen]
+    assert chosen.time_s <= 1.05 * found[0].time_s
+    assert chosen.time_s == api.time_attention(MAIA, LATENT_SHAPES[name]).time_s
+
+
+@pytest.mark.parametrize("name", ["maia200", "h100"])
+def test_latents_are_absorbed_in_decode_and_expanded_in_prefill(name):
+    chip = chips.get(name)
+    decode, prefill = latent(context=256), latent(context=256, phase="prefill")
+    assert decode.mapped(chip).is_latent
+    assert not prefill.mapped(chip).is_latent
+    assert decode.flop(chip) == 2 * 128 * (256 * 1088 + 512 * 256)
+    assert prefill.flop(chip) == 2 * 128 * (256 * 257 // 2 * 320 + 256 * 512 * 256)
+    for asked in (decode, prefill):
+        time = api.time_attention(chip, asked)
+        assert sum(time.parts.values()) == pytest.approx(time.time_s)
+        assert time.timed_by == chip.fidelities[-1]
+        assert 0 < time.peak_share < 1
 
 
 @pytest.mark.parametrize("name", SHAPES)

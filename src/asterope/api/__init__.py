@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     )
     from asterope.api.calibration import Calibration, read_calibration, text_windows
     from asterope.api.estimation import EstimateOptions, estimate
+    from asterope.api.experts import (
+        ExpertMapping,
+        ExpertsShape,
+        ExpertsTime,
+        experts_launches,
+        experts_mappings,
+        time_experts,
+    )
     from asterope.api.heads import HeadShape
     from asterope.api.language_model import LanguageModel, from_config, load, with_scheme
     from asterope.api.latent_heads import LatentHeadShape
@@ -68,6 +76,9 @@ __all__ = [
     "AttentionTime",
     "Calibration",
     "EstimateOptions",
+    "ExpertMapping",
+    "ExpertsShape",
+    "ExpertsTime",
     "FrontMix",
     "HeadShape",
     "LanguageModel",
@@ -95,6 +106,8 @@ __all__ = [
     "check_target",
     "compare_mixes",
     "estimate",
+    "experts_launches",
+    "experts_mappings",
     "find_source",
     "fit_budget",
     "from_config",
@@ -119,6 +132,7 @@ __all__ = [
     "text_of",
     "text_windows",
     "time_attention",
+    "time_experts",
     "time_point",
     "time_product",
     "torch_model",
@@ -139,6 +153,14 @@ _MODULE_OF = {
         ),
         "calibration": ("Calibration", "read_calibration", "text_windows"),
         "estimation": ("EstimateOptions", "estimate"),
+        "experts": (
+            "ExpertMapping",
+            "ExpertsShape",
+            "ExpertsTime",
+            "experts_launches",
+            "experts_mappings",
+            "time_experts",
+        ),
         "heads": ("HeadShape",),
         "language_model": ("LanguageModel", "from_config", "load", "with_scheme"),
         "latent_heads": ("LatentHeadShape",),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from asterope.twin.by_operator import product_time
 from asterope.twin.closed_loop import LoopTimes, Request, Server, closed_loop
+from asterope.twin.expert_layer import ExpertLayer, time_expert_layer
 from asterope.twin.step import Memory, Phase, StepTime, memory_of, time_step
 
 __all__ = [
+    "ExpertLayer",
     "LoopTimes",
     "Memory",
     "Phase",
@@ -16,5 +18,6 @@ __all__ = [
     "closed_loop",
     "memory_of",
     "product_time",
+    "time_expert_layer",
     "time_step",
 ]

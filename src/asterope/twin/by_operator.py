@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from asterope import operators
@@ -15,7 +15,7 @@ from asterope.runtime import TimedLaunch
 from asterope.sim import Result
 from asterope.units import PS_PER_S
 
-__all__ = ["StepShape", "product_time", "timed_by_operators"]
+__all__ = ["StepShape", "experts_by_operators", "product_time", "timed_by_operators"]
 
 _ATTENTION = "_attention_kernel"
 _OF_EXPERTS = ("gate_up", "down")
@@ -39,34 +39,62 @@ def timed_by_operators(
 
     Raises: ChipError if the chip has no calibrated operators.
     """
-    start_ps, attended, timed = 0, 0, []  # `attended` counts the layers whose attention is done
+    attended = 0  # the layers whose attention is done
+
+    def found(launch: TimedLaunch) -> OperatorTime | None:
+        nonlocal attended
+        if launch.name == _ATTENTION:
+            attended += 1
+            return _attention(model, chip, shape, model.config.windows[attended - 1])
+        if not (launch.tag and launch.result.flop):
+            return None
+        rows = shape.batch * (1 if launch.tag == "head" else shape.new_tokens)
+        (rate,) = launch.result.flop
+        layer = model.layers[attended if launch.tag == "qkv" else attended - 1]
+        share = None if layer.router is None else layer.router.share
+        if layer.router is not None and launch.tag in _OF_EXPERTS:
+            linear = getattr(layer, launch.tag)
+            tokens = rows if share is None else share.tokens
+            return _experts_time(linear, layer.router, chip, tokens=tokens, rate=rate)
+        if share is not None and launch.tag == "router":
+            rows = -(-rows // share.group)
+        return product_time(_linear(model, layer, launch.tag), chip, rows=rows, rate=rate)
+
+    return _retimed(launches, chip, found)
+
+
+def experts_by_operators(
+    launches: Iterable[TimedLaunch], router: Router, places: Mapping[str, Linear], chip: Chip,
+    tokens: int,
+) -> tuple[TimedLaunch, ...]:  # fmt: skip
+    """Return the launches of one layer of experts with the times of operators; as for a step.
+
+    `places` are its linear layers by their tags; those of experts are the ones that `router` feeds.
+    """
+
+    def found(launch: TimedLaunch) -> OperatorTime | None:
+        if not (launch.tag and launch.result.flop):
+            return None
+        (rate,) = launch.result.flop
+        if launch.tag in _OF_EXPERTS:
+            return _experts_time(places[launch.tag], router, chip, tokens=tokens, rate=rate)
+        return product_time(places[launch.tag], chip, rows=tokens, rate=rate)
+
+    return _retimed(launches, chip, found)
+
+
+def _retimed(
+    launches: Iterable[TimedLaunch], chip: Chip, found: Callable[[TimedLaunch], OperatorTime | None]
+) -> tuple[TimedLaunch, ...]:
+    """Return launches one after the other: what is `found` for each, else the time of its bytes."""
+    start_ps, timed = 0, []
     for launch in launches:
         result = launch.result
-        if launch.name in operators.COLLECTIVES:
-            timed.append(dataclasses.replace(launch, start_ps=start_ps))
-            start_ps += result.time_ps
-            continue
-        if launch.name == _ATTENTION:
-            found = _attention(model, chip, shape, model.config.windows[attended])
-            attended += 1
-        elif launch.tag and result.flop:
-            rows = shape.batch * (1 if launch.tag == "head" else shape.new_tokens)
-            (rate,) = result.flop
-            layer = model.layers[attended if launch.tag == "qkv" else attended - 1]
-            share = None if layer.router is None else layer.router.share
-            if layer.router is not None and launch.tag in _OF_EXPERTS:
-                linear = getattr(layer, launch.tag)
-                tokens = rows if share is None else share.tokens
-                found = _experts_time(linear, layer.router, chip, tokens=tokens, rate=rate)
-            else:
-                if share is not None and launch.tag == "router":
-                    rows = -(-rows // share.group)
-                found = product_time(_linear(model, layer, launch.tag), chip, rows=rows, rate=rate)
-        else:
-            found = operators.elementwise(chip, result.hbm_bytes)
-        again = _result(result, found, chip)
-        timed.append(dataclasses.replace(launch, start_ps=start_ps, result=again))
-        start_ps += again.time_ps
+        if launch.name not in operators.COLLECTIVES:
+            operator = found(launch) or operators.elementwise(chip, result.hbm_bytes)
+            result = _result(result, operator, chip)
+        timed.append(dataclasses.replace(launch, start_ps=start_ps, result=result))
+        start_ps += result.time_ps
     return tuple(timed)
 
 

@@ -10,6 +10,7 @@ import torch
 from asterope.kernels import (
     ACTIVATION_FORMATS,
     Pages,
+    Routing,
     ScaledOperand,
     absorbed_attention,
     attention,
@@ -146,7 +147,15 @@ def _linear_of_experts(device):
 
 
 def _route(device):
-    found = route(random(13, 5, device=device), 2, normalized=True)
+    found = route(random(13, 5, device=device), Routing(top_k=2, normalized=True))
+    return [found.experts, found.shares]
+
+
+def _route_in_groups(device):
+    routing = Routing(
+        top_k=3, normalized=True, scoring="sigmoid", groups=4, top_groups=2, scale=2.5
+    )
+    found = route(random(13, 12, device=device), routing, random(12, seed=1, device=device))
     return [found.experts, found.shares]
 
 
@@ -167,6 +176,7 @@ def _combine_rows(device):
 CALLS = {
     "linear of experts": lambda device="cpu": _linear_of_experts(device),
     "route": lambda device="cpu": _route(device),
+    "route in groups": lambda device="cpu": _route_in_groups(device),
     "group_by_expert": lambda device="cpu": _group_by_expert(),
     "take_rows": lambda device="cpu": _take_rows(device),
     "combine_rows": lambda device="cpu": _combine_rows(device),

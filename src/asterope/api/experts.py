@@ -11,7 +11,7 @@ from asterope.api.mapping import MappingTime
 from asterope.api.operation import OperationTime
 from asterope.chips import Chip
 from asterope.errors import ConfigError
-from asterope.kernels import Choice, considered, watched_choices
+from asterope.kernels import Choice, Routing, considered, watched_choices
 from asterope.llm import EXPERT_LOADS, ExpertLoads, PlainLinear, Router
 from asterope.operators import check_sizes
 from asterope.quant import QuantizedLinear, Scheme
@@ -73,8 +73,8 @@ class ExpertsShape:
         router = torch.empty((self.experts, self.hidden), dtype=torch.bfloat16, device="meta")
         return ExpertLayer(
             router=Router(
-                linear=PlainLinear(router), num_experts=self.experts, top_k=self.top_k,
-                normalized=True, loads=self.loads,
+                linear=PlainLinear(router), num_experts=self.experts,
+                routing=Routing(top_k=self.top_k, normalized=True), loads=self.loads,
             ),
             gate_up=QuantizedLinear.empty(
                 2 * self.experts * self.intermediate, self.hidden, scheme

@@ -28,15 +28,13 @@ from asterope.kernels.paged_attention import (
 )
 from asterope.kernels.quantize import ACTIVATION_FORMATS, quantize_groups, quantize_rows
 from asterope.kernels.rotary import rotate_and_cache
+from asterope.kernels.route import Routes, Routing, Scoring, route, route_reference
 from asterope.kernels.routing import (
     Grouping,
-    Routes,
     combine_rows,
     combine_rows_reference,
     group_by_expert,
     group_by_expert_reference,
-    route,
-    route_reference,
     take_rows,
 )
 from asterope.kernels.scaled_linear import ScaledOperand, scaled_linear
@@ -61,7 +59,9 @@ __all__ = [
     "LatentStep",
     "Pages",
     "Routes",
+    "Routing",
     "ScaledOperand",
+    "Scoring",
     "absorbed_attention",
     "absorbed_attention_reference",
     "attention",

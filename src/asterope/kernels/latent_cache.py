@@ -13,13 +13,26 @@ __all__ = ["turn_and_cache_latents"]
 
 
 @triton.jit
-def _turned(source, cos, sin, offs, on, HALF: tl.constexpr, PAIRS: tl.constexpr):
-    """Return both halves of what a vector of 2 * HALF is turned to; pairs are side by side."""
-    STEP: tl.constexpr = 2 if PAIRS else 1
-    low = tl.load(source + offs * STEP, mask=on, other=0.0).to(tl.float32)
-    high = tl.load(source + offs * STEP + (1 if PAIRS else HALF), mask=on, other=0.0)
-    high = high.to(tl.float32)
+def _turned(source, cos, sin, on, ROWS: tl.constexpr, HALF: tl.constexpr, WIDTH: tl.constexpr,
+            PAIRS: tl.constexpr):  # fmt: skip
+    """Return both halves of what rows of 2 * HALF are turned to; `source` points to each row."""
+    if PAIRS:  # neighbours come in one run
+        offs = tl.arange(0, 2 * WIDTH)[None, :]
+        both = tl.load(source + offs, mask=on & (offs < 2 * HALF), other=0.0).to(tl.float32)
+        low, high = tl.split(tl.reshape(both, (ROWS, WIDTH, 2)))
+    else:
+        offs = tl.arange(0, WIDTH)[None, :]
+        low = tl.load(source + offs, mask=on & (offs < HALF), other=0.0).to(tl.float32)
+        high = tl.load(source + HALF + offs, mask=on & (offs < HALF), other=0.0).to(tl.float32)
     return low * cos - high * sin, high * cos + low * sin
+
+
+@triton.jit
+def _store_turned(low, high, to, on, HALF: tl.constexpr, WIDTH: tl.constexpr):
+    offs = tl.arange(0, WIDTH)[None, :]
+    on = on & (offs < HALF)
+    tl.store(to + offs, low.to(to.dtype.element_ty), mask=on)
+    tl.store(to + HALF + offs, high.to(to.dtype.element_ty), mask=on)
 
 
 @triton.jit
@@ -38,17 +51,15 @@ def _turn_and_cache_kernel(
     normal = latent * tl.rsqrt(tl.sum(latent * latent, axis=0) / LATENT + eps)
     scaled = tl.load(gain + offs, mask=on, other=0.0) * normal.to(kv.dtype.element_ty)
     tl.store(to + offs, scaled.to(cache.dtype.element_ty), mask=on)
-    c = tl.load(cos + place * HALF + offs_r, mask=on_r, other=0.0)
-    s = tl.load(sin + place * HALF + offs_r, mask=on_r, other=0.0)
-    low, high = _turned(source + LATENT, c, s, offs_r, on_r, HALF, PAIRS)
-    tl.store(to + LATENT + offs_r, low.to(cache.dtype.element_ty), mask=on_r)
-    tl.store(to + LATENT + HALF + offs_r, high.to(cache.dtype.element_ty), mask=on_r)
+    c = tl.load(cos + place * HALF + offs_r, mask=on_r, other=0.0)[None, :]
+    s = tl.load(sin + place * HALF + offs_r, mask=on_r, other=0.0)[None, :]
+    one = tl.arange(0, 1)[:, None]
+    low, high = _turned(source + LATENT + one, c, s, one == 0, 1, HALF, WIDTH, PAIRS)
+    _store_turned(low, high, to + LATENT + one, one == 0, HALF, WIDTH)
     heads = tl.arange(0, ROWS)[:, None]
-    on_q = (heads < HEADS) & on_r[None, :]
     part = q + row.to(tl.int64) * stride_q + heads * (NOPE + 2 * HALF) + NOPE
-    low, high = _turned(part, c[None, :], s[None, :], offs_r[None, :], on_q, HALF, PAIRS)
-    tl.store(part + offs_r[None, :], low.to(q.dtype.element_ty), mask=on_q)
-    tl.store(part + HALF + offs_r[None, :], high.to(q.dtype.element_ty), mask=on_q)
+    low, high = _turned(part, c, s, heads < HEADS, ROWS, HALF, WIDTH, PAIRS)
+    _store_turned(low, high, part, heads < HEADS, HALF, WIDTH)
 
 
 def turn_and_cache_latents(

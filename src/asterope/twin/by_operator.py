@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from asterope import operators
 from asterope.chips import Chip
-from asterope.llm import Layer, Linear, Model, PlainLinear, Router
+from asterope.llm import Layer, Linear, Model, ModelConfig, PlainLinear, Router
 from asterope.operators import OperatorTime
 from asterope.quant import QuantizedLinear
 from asterope.runtime import TimedLaunch
@@ -18,6 +18,9 @@ from asterope.units import PS_PER_S
 __all__ = ["StepShape", "experts_by_operators", "product_time", "timed_by_operators"]
 
 _ATTENTION = "_attention_kernel"
+"""What the names of kernels that attend end with."""
+_OF_HEADS = "_head_linear_kernel"
+_BEFORE_ATTENTION = ("qkv", "q_up")
 _OF_EXPERTS = ("gate_up", "down")
 
 
@@ -40,17 +43,21 @@ def timed_by_operators(
     Raises: ChipError if the chip has no calibrated operators.
     """
     attended = 0  # the layers whose attention is done
+    of_heads = 0  # the products of heads before and after attention over latents
 
     def found(launch: TimedLaunch) -> OperatorTime | None:
-        nonlocal attended
-        if launch.name == _ATTENTION:
+        nonlocal attended, of_heads
+        if launch.name.endswith(_ATTENTION):
             attended += 1
-            return _attention(model, chip, shape, model.config.windows[attended - 1])
+            return _attention(model, chip, shape, launch, model.config.windows[attended - 1])
+        if launch.result.flop and not launch.tag:
+            of_heads += launch.name == _OF_HEADS
+            return _around_latents(model.config, chip, shape, launch, is_first=of_heads % 2 == 1)
         if not (launch.tag and launch.result.flop):
             return None
         rows = shape.batch * (1 if launch.tag == "head" else shape.new_tokens)
         (rate,) = launch.result.flop
-        layer = model.layers[attended if launch.tag == "qkv" else attended - 1]
+        layer = model.layers[attended if launch.tag in _BEFORE_ATTENTION else attended - 1]
         share = None if layer.router is None else layer.router.share
         if layer.router is not None and launch.tag in _OF_EXPERTS:
             linear = getattr(layer, launch.tag)
@@ -98,18 +105,40 @@ def _retimed(
     return tuple(timed)
 
 
-def _attention(model: Model, chip: Chip, shape: StepShape, window: int | None) -> OperatorTime:
+def _attention(
+    model: Model, chip: Chip, shape: StepShape, launch: TimedLaunch, window: int | None
+) -> OperatorTime:
     config = model.config
-    heads = operators.Heads(
+    heads: operators.Heads | operators.LatentHeads = operators.Heads(
         query=config.num_heads, key_value=config.num_kv_heads, dim=config.head_dim,
         cache_bits=8 * model.kv_dtype.itemsize,
     )  # fmt: skip
+    if config.latent is not None:
+        heads = operators.LatentHeads(
+            query=config.num_heads, latent=config.latent.rank, rope=config.latent.rope,
+            nope=config.latent.nope, value=config.latent.value,
+            absorbed=launch.name.startswith("_absorbed"),
+        )  # fmt: skip
     if shape.new_tokens == 1:
         keys = min(shape.context, window or shape.context)
         return operators.attention_decode(chip, heads, batch=shape.batch, keys=keys)
     return operators.attention_prefill(
         chip, heads, batch=shape.batch, queries=shape.new_tokens, window=window
     )
+
+
+def _around_latents(
+    config: ModelConfig, chip: Chip, shape: StepShape, launch: TimedLaunch, *, is_first: bool
+) -> OperatorTime:
+    """Time what makes keys and values of latents, or brings queries to them and results back."""
+    latent, heads = config.latent, config.num_heads
+    assert latent is not None
+    m, n, k = shape.batch * shape.context, heads * latent.head_size, latent.rank
+    if launch.name == _OF_HEADS:
+        m = shape.batch * shape.new_tokens
+        n, k = (heads * latent.rank, latent.nope) if is_first else (heads * latent.value, k)
+    (rate,) = launch.result.flop
+    return operators.gemm(chip, m, n, k, rate=operators.rate_on(chip, rate), bits=(16, 16))
 
 
 def product_time(
@@ -134,8 +163,7 @@ def _linear(model: Model, layer: Layer, place: str) -> Linear:
     if place == "router":
         assert layer.router is not None
         return layer.router.linear
-    linear: Linear = getattr(layer, place)
-    return linear
+    return layer.linears[place]
 
 
 def _experts_time(

@@ -303,7 +303,11 @@ def with_scheme(
     stored = source.stored_scheme
     if scheme == original.scheme and (scheme is None or stored or how == original.algorithm):
         return original
-    if stored is not None:
+    if stored is not None and source.directory is None:  # shapes can be timed in any format
+        config = {k: v for k, v in source.config.items() if k != "quantization_config"}
+        source = dataclasses.replace(source, config=config)
+        original = dataclasses.replace(original, source=source)
+    elif stored is not None:
         raise ConfigError(
             f"the checkpoint is already quantized ({stored.describe()})",
             where=source.where,

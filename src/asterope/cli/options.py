@@ -70,7 +70,8 @@ _CALIBRATE, _MIXED = "Calibration", "Mixed precision"
 _FIELDS = (
     "activations", "basis", "batch", "budget", "context", "cross_entropy", "dtype", "fidelity",
     "format", "formats",
-    "idle_power_fraction", "max_new_tokens", "max_text_tokens", "overhead_power_ratio", "phase",
+    "idle_power_fraction", "max_new_tokens", "max_text_tokens", "overhead_power_ratio", "page_size",
+    "phase",
     "prefill_batch", "pue", "relative_rate", "rule", "seed", "steps", "temperature",
     "top_k", "top_p", "usd_per_kwh", "utilisation", "windows_per_step",
 )  # fmt: skip

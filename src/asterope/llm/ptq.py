@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from asterope.errors import ConfigError
+from asterope.errors import ConfigError, UnsupportedError
 from asterope.llm.equalized import equalized
 from asterope.llm.kept_layers import KeptLayers
 from asterope.llm.layer_inputs import layer_inputs
@@ -116,6 +116,11 @@ def check_plain(model: Model) -> None:
 
 
 def _check_plain_layer(model: Model, layer: Layer) -> None:
+    if layer.latent is not None:
+        raise UnsupportedError(
+            "attention over latents is rounded to nearest only", where=model.name or "model",
+            hint="use --algorithm rtn",
+        )  # fmt: skip
     if not all(isinstance(getattr(layer, place), PlainLinear) for place in PLACES):
         raise ConfigError(
             "is quantized already", where=model.name or "model",

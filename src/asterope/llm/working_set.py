@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from asterope.llm.config import ModelConfig
-from asterope.llm.pieces import fused_pieces, projections
+from asterope.llm.pieces import fused_pieces, projections, scheme_place
 from asterope.llm.states import MAX_BATCH_TOKENS
 from asterope.quant import Algorithm, Mix, QuantizedLinear, Scheme
 
@@ -39,9 +39,11 @@ def working_set_bytes(
     largest = max(n * k for row in parts.values() for _, n, k, _ in row)
     plain = dtype.itemsize * sum(n * k for n, k in shapes.values())
     quantized = max(
-        sum(_quantized_bytes(shapes[place], scheme, dtype) for place, scheme in row.items())
+        sum(_quantized_bytes(x, row[scheme_place(place)], dtype) for place, x in shapes.items())
         for row in (mix.of(index) for index in range(config.num_layers))
     )
+    if config.latent is not None:
+        plain += dtype.itemsize * config.num_heads * config.latent.head_size * config.latent.rank
     total = plain + quantized + 2 * _FLOAT32 * largest
     if algorithm.needs_text:
         total += _text_bytes(config, shapes, dtype, windows)
@@ -64,7 +66,7 @@ def _text_bytes(
     """Count what is held of the windows, and of the inputs they give a layer."""
     tokens = windows[0] * windows[1]
     at_once = min(tokens, max(MAX_BATCH_TOKENS, windows[1]))
-    held = 2 * config.hidden_size + 2 * config.kv_size
+    held = 2 * config.hidden_size + config.cache_size
     flowing = sum(n + k for n, k in shapes.values())
     widest = max(k for _, k in shapes.values())
     units = {place: len(rows) for place, rows in fused_pieces(config).items()}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from asterope.errors import CheckpointError, ConfigError, UnsupportedError
+from asterope.llm.branches import check_branches
 from asterope.llm.cache import CACHE_SCALES, check_scale, with_scales
 from asterope.llm.config import ExpertsConfig, ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear
@@ -110,6 +111,7 @@ class _Checkpoint:
                 )
             plan = found
         self.mix: Mix = mix_of(plan, config.num_layers)
+        check_branches(config, self.mix)
 
     def model(self, progress: Progress | None) -> Model:
         layers = []
@@ -299,6 +301,7 @@ def model_from_config(
     tied = config.tied_embeddings
     head = PlainLinear(embedding if tied else meta(config.vocab_size, config.hidden_size))
     mix = mix_of(scheme, config.num_layers)
+    check_branches(config, mix)
     made = {row: layer(mix.of(mix.layers.index(row))) for row in set(mix.layers)}
     layers = [made[row] for row in mix.layers]
     described = scheme.describe() if scheme else ""

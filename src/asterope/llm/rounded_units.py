@@ -14,7 +14,9 @@ from asterope.quant import (
     Algorithm,
     Calibrated,
     InputSums,
+    QuantizedLinear,
     Scheme,
+    branch_of,
     common_amax,
     concatenate,
     quantize_calibrated,
@@ -40,9 +42,23 @@ def round_units(
 ) -> Linear:  # fmt: skip
     """Quantize each of the projections that a linear layer is made of; `sums` are of each unit.
 
+    Where the scheme has a rank, they are quantized beside one branch for all of them.
+
     Raises: as `quantize_calibrated`.
     """
     assert isinstance(linear, PlainLinear)
+    if scheme.rank is None or not algorithm.needs_text:
+        return _rounded(linear, units, scheme, algorithm, sums)
+    [inputs] = sums  # experts have no branches
+    branch = branch_of(linear.weight, inputs, scheme)
+    rest = PlainLinear(branch.taken_from(linear.weight), linear.bias)
+    return branch.beside(_rounded(rest, units, scheme.without_branch, algorithm, sums), inputs)
+
+
+def _rounded(
+    linear: PlainLinear, units: Sequence[Unit], scheme: Scheme, algorithm: Algorithm,
+    sums: Sequence[InputSums],
+) -> QuantizedLinear:  # fmt: skip
     rows = [n for unit in units for n in unit.values()]
     weights = iter(torch.split(linear.weight, rows))
     biases = iter([None] * len(rows) if linear.bias is None else torch.split(linear.bias, rows))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from asterope.errors import CheckpointError, FormatError
+from asterope.errors import CheckpointError, ConfigError, FormatError
 from asterope.formats import ScaleRule, global_scale_of, quantize
 from asterope.quant.linear import QuantizedLinear, from_quantized, storable
 from asterope.quant.rotation import rotate_rows
@@ -38,10 +38,16 @@ def quantize_weight(
 
     Shapes: weight [N, K], float32, bf16 or fp16; bias [N].
     Raises: CheckpointError for NaN or infinity, with its place; ShapeError if the block does not
-    divide K; FormatError for another type. Each names the tensor.
+    divide K; FormatError for another type. Each names the tensor. ConfigError for a scheme with a
+    branch.
     Cost: one read of the weight, two with scales of rows, tensors and two levels.
     """
     _check_dtype(weight, name)
+    if scheme.rank is not None:
+        raise ConfigError(
+            "a low-rank branch is fitted to the inputs of a layer", where=f"format {scheme.name}",
+            hint="quantize it by one that looks at text: asterope quantize --algorithm svdquant",
+        )  # fmt: skip
     scheme.check_shape(weight.shape, name)
     weight, fmt = weight.detach(), scheme.format
     if fmt is None:

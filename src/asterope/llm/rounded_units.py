@@ -12,11 +12,11 @@ from asterope.llm.model import Model
 from asterope.llm.pieces import fused_pieces
 from asterope.quant import (
     Algorithm,
+    BranchFitting,
     Calibrated,
     InputSums,
     QuantizedLinear,
     Scheme,
-    branch_of,
     common_amax,
     concatenate,
     quantize_calibrated,
@@ -24,6 +24,7 @@ from asterope.quant import (
 
 __all__ = ["Unit", "round_units", "units_of"]
 
+_TURNS = 2
 Unit = Mapping[str, int]
 """The projections that engines fuse, by full name, and the outputs of each."""
 
@@ -49,10 +50,22 @@ def round_units(
     assert isinstance(linear, PlainLinear)
     if scheme.rank is None or not algorithm.needs_text:
         return _rounded(linear, units, scheme, algorithm, sums)
+    return _beside_branch(linear, units, scheme, algorithm, sums)
+
+
+def _beside_branch(
+    linear: PlainLinear, units: Sequence[Unit], scheme: Scheme, algorithm: Algorithm,
+    sums: Sequence[InputSums],
+) -> QuantizedLinear:  # fmt: skip
+    """Quantize what a branch leaves, fit the branch to what that misses, and so on."""
     [inputs] = sums  # experts have no branches
-    branch = branch_of(linear.weight, inputs, scheme)
-    rest = PlainLinear(branch.taken_from(linear.weight), linear.bias)
-    return branch.beside(_rounded(rest, units, scheme.without_branch, algorithm, sums), inputs)
+    fitting = BranchFitting(linear.weight, inputs, scheme)
+    branch = fitting.first()
+    for _ in range(_TURNS):
+        rest = PlainLinear(branch.taken_from(linear.weight), linear.bias)
+        made = _rounded(rest, units, scheme.without_branch, algorithm, sums)
+        branch = fitting.again(made)
+    return branch.beside(made, inputs)
 
 
 def _rounded(

@@ -20,7 +20,7 @@ from asterope.quant.inputs import InputSums
 from asterope.quant.kv_config import kv_cache_scheme
 from asterope.quant.learned_rounding import LearnedRounding
 from asterope.quant.linear import QuantizedLinear, from_quantized
-from asterope.quant.low_rank import branch_of
+from asterope.quant.low_rank import BranchFitting
 from asterope.quant.mix import MODULES, PLACES, Mix, Plan, mix_of
 from asterope.quant.mixed_config import parse_plan, plan_config
 from asterope.quant.nvfp4_svd import is_nvfp4_svd, nvfp4_svd_config, nvfp4_svd_tensors
@@ -39,6 +39,7 @@ __all__ = [
     "UNQUANTIZED",
     "WEIGHT_FORMATS",
     "Algorithm",
+    "BranchFitting",
     "Budget",
     "Calibrated",
     "FakeQuantizedLinear",
@@ -52,7 +53,6 @@ __all__ = [
     "Recipe",
     "Scheme",
     "algorithm",
-    "branch_of",
     "common_amax",
     "concatenate",
     "equalizing_scale",

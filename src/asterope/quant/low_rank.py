@@ -1,9 +1,10 @@
 """A branch of low rank beside a quantized weight: what is lost most is computed in bf16.
 
-With W = R + B A the layer is Q(x) Q(R)^T + (x A^T) B^T. Where inputs are rounded, by e = Q(x) - x,
-most is lost to e R^T: B A is what of W makes that largest, so that R makes it least. It is the
-truncated singular value decomposition of W whose columns are weighted by the root mean square of
-their inputs' errors.
+With W = R + B A the layer is Q(x) Q(R)^T + (x A^T) B^T. It loses e R^T, with e the errors of its
+rounded inputs, and x (W - B A - Q(R))^T. The first branch makes the former least: it is the
+truncated singular value decomposition of W, its columns weighted by the root mean square of their
+inputs' errors. Once R is rounded, the branch that makes the latter least follows from the sum of
+products of the inputs, and R from that branch again.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import torch
 
 from asterope.formats import global_scale_of
 from asterope.quant.fake_quant import fake_inputs
+from asterope.quant.gptq import DAMPING
 from asterope.quant.inputs import InputSums
 from asterope.quant.linear import QuantizedLinear, storable
 from asterope.quant.nvfp4_svd import is_nvfp4_svd
 from asterope.quant.rotation import rotate_inputs, rotate_rows
 from asterope.quant.scheme import Scheme
 
-__all__ = ["Branch", "branch_of"]
+__all__ = ["Branch", "BranchFitting"]
 
 _LEAST_WEIGHT = 1e-3  # of a column, as a share of the root mean square
 _MORE_COLUMNS, _ITERATIONS = 8, 8
@@ -52,43 +54,64 @@ class Branch:
         )
 
 
-def branch_of(weight: torch.Tensor, inputs: InputSums, scheme: Scheme) -> Branch:
-    """Return the branch of a weight, of the scheme's rank.
+class BranchFitting:
+    """The branches of a weight whose inputs are known, of the scheme's rank.
 
     Shapes: weight [N, K].
-    Source: Li et al., SVDQuant, arXiv:2411.05007, which weights all columns alike.
+    Cost: the Cholesky factor of the sum of products, K^3 / 3 multiplications in float64.
+    Source: Li et al., SVDQuant, arXiv:2411.05007 (`first`, there with columns weighted alike);
+    Zhang et al., LQER, arXiv:2402.02446 (`again`, there with a diagonal metric).
     """
-    assert scheme.rank is not None
-    square = _error_squares(inputs, scheme)
-    mean = square.mean().clamp_min(torch.finfo(torch.float32).tiny)
-    column = (square / mean).sqrt().clamp_min(_LEAST_WEIGHT)
-    left, size, right = _truncated_svd(weight.float() * column, scheme.rank)
-    half = size.sqrt()
-    first, second = half[:, None] * right / column, left * half
-    return Branch(first.to(torch.bfloat16).contiguous(), second.to(torch.bfloat16).contiguous())
+
+    def __init__(self, weight: torch.Tensor, inputs: InputSums, scheme: Scheme) -> None:
+        assert scheme.rank is not None
+        self._weight, self._inputs, self._scheme = weight.float(), inputs, scheme
+        self._rank = scheme.rank
+        products = inputs.products.clone()
+        mean = float(products.diagonal().mean()) or 1.0
+        products.diagonal().add_(DAMPING * mean)
+        self._metric = torch.linalg.cholesky(products).div_(mean**0.5).float()
+
+    def first(self) -> Branch:
+        """Return the branch beside which rounding inputs loses least."""
+        column = _error_sizes(self._inputs, self._scheme)
+        left, right = _factors(self._weight * column, self._rank)
+        return _branch(left, right / column)
+
+    def again(self, layer: QuantizedLinear) -> Branch:
+        """Return the branch that is nearest on the inputs to what a layer misses of the weight."""
+        missing = self._weight - layer.dequantize()
+        left, right = _factors(missing @ self._metric, self._rank)
+        return _branch(
+            left, torch.linalg.solve_triangular(self._metric, right, upper=False, left=False)
+        )
 
 
-def _error_squares(inputs: InputSums, scheme: Scheme) -> torch.Tensor:
-    """Return the mean square of what rounding changes each input by, or of the input itself.
+def _branch(left: torch.Tensor, right: torch.Tensor) -> Branch:
+    first, second = (factor.to(torch.bfloat16).contiguous() for factor in (right, left))
+    return Branch(first, second)
 
-    The latter is where inputs are not rounded. Shapes: result [K].
+
+def _error_sizes(inputs: InputSums, scheme: Scheme) -> torch.Tensor:
+    """Return the root mean square of what rounding changes each input by, as shares of the mean's.
+
+    Ones where inputs are not rounded. Shapes: result [K].
     """
+    sample, size = inputs.sample, scheme.rotation
     if scheme.activation_format is None:
-        return inputs.importance
-    sample = inputs.sample
-    size = scheme.rotation
+        return torch.ones(sample.shape[1])
     error = fake_inputs(sample, scheme) - (sample if size is None else rotate_inputs(sample, size))
     if size is not None:
         error = rotate_rows(error, size)
-    return error.square().mean(0)
+    square = error.square().mean(0)
+    mean = square.mean().clamp_min(torch.finfo(torch.float32).tiny)
+    return (square / mean).sqrt().clamp_min(_LEAST_WEIGHT)
 
 
-def _truncated_svd(
-    matrix: torch.Tensor, rank: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the largest singular values and their vectors, by subspace iteration.
+def _factors(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the factors of the nearest matrix of a rank, by subspace iteration.
 
-    Shapes: matrix [N, K]; result [N, rank], [rank], [rank, K].
+    Shapes: matrix [N, K]; result [N, rank], [rank, K].
     Source: Halko et al., arXiv:0909.4061, algorithm 4.4.
     """
     width = min(rank + _MORE_COLUMNS, *matrix.shape)
@@ -98,4 +121,5 @@ def _truncated_svd(
         basis = torch.linalg.qr(matrix.T @ basis).Q
         basis = torch.linalg.qr(matrix @ basis).Q
     left, size, right = torch.linalg.svd(basis.T @ matrix, full_matrices=False)
-    return basis @ left[:, :rank], size[:rank], right[:rank]
+    half = size[:rank].sqrt()
+    return basis @ left[:, :rank] * half, half[:, None] * right[:rank]

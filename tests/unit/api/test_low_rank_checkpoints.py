@@ -87,6 +87,10 @@ def test_what_has_no_branch_says_so(original, tmp_path):
         original.quantize("mxfp4+r4")
     with pytest.raises(UnsupportedError, match="experts have no low-rank branches"):
         ast.from_config("qwen3-30b-a3b").quantize("mxfp4+r32")
+    with pytest.raises(ConfigError, match="two more products"):
+        ast.api.time_product(ast.chips.get("maia200"), 8, 64, 64, scheme("mxfp4+r32"))
+    with pytest.raises(ConfigError, match="in training"):
+        ast.api.train(original, "mxfp4/same+r4")
     saved = original.quantize("mxfp4+r4", algorithm="mse", calibration_windows=1)
     config = saved.save(tmp_path / "saved") / "config.json"
     stored = json.loads(config.read_text())

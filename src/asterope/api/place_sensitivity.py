@@ -167,6 +167,8 @@ def measure_places(
     original = with_scheme(original, None)
     if not original.has_weights:
         raise ConfigError("has no weights", where=original.name, hint="load a checkpoint directory")
+    if calibration is not None:
+        schemes = [calibration.algorithm.ranked(scheme) for scheme in schemes]
     candidates, left_out = _fitting(original.config, schemes)
     progress("simulate places", 0, 1)
     costs = place_costs(original, candidates, workload)

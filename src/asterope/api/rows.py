@@ -136,7 +136,7 @@ def accuracy_row(
 
 
 def _bits_per_weight(model: Model) -> float:
-    """Count codes and scales as checkpoints store them, over the weights of the projections."""
+    """Count codes, scales and branches as checkpoints store them, over the projections' weights."""
     linears = [x for layer in model.layers for x in layer.linears.values()]
     sizes = [_stored_bits(linear) for linear in linears]
     return sum(bits for bits, _ in sizes) / sum(weights for _, weights in sizes)
@@ -154,7 +154,7 @@ def _stored_bits(linear: Linear) -> tuple[float, int]:
         bits += n * k / fmt.granularity * fmt.scale.bits
     elif fmt.granularity == "row":
         bits += n * fmt.scale.bits
-    return bits, n * k
+    return bits + 8 * linear.branch_bytes, n * k
 
 
 def step_row(step: StepTime, chip: Chip) -> Step:

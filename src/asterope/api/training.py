@@ -17,7 +17,7 @@ from asterope.api.progress import Progress, silent
 from asterope.api.source import resolve_scheme
 from asterope.errors import ConfigError, UnsupportedError
 from asterope.native import best_isa
-from asterope.quant import Scheme, algorithm, prepare_qat
+from asterope.quant import Scheme, algorithm, mix_of, prepare_qat
 
 __all__ = ["TrainedModel", "from_trained", "torch_model", "train"]
 
@@ -55,6 +55,12 @@ def train(
     scheme = resolve_scheme(fmt) if isinstance(fmt, str) else fmt
     if scheme is None:
         raise ConfigError("there is nothing to train for", where="format", hint="use mxfp4")
+    for each in mix_of(scheme, original.config.num_layers).counts:
+        if each is not None and each.rank is not None:
+            raise ConfigError(
+                "weights in training have no low-rank branch", where=f"format {each.name}",
+                hint=f"train for {each.without_branch.name}",
+            )  # fmt: skip
     plan = plan or llm.TrainingPlan()
     wanted = plan.steps * plan.windows_per_step + _HELD_OUT
     windows, what = text_windows(

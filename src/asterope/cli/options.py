@@ -90,7 +90,8 @@ Format = Annotated[
     typer.Option(
         "--format", metavar="NAME",
         help="Weight format: fp8, fp8_tensor, fp8_block, mxfp8, mxfp6, mxfp4, mxfp4_e1m2, nvfp4,"
-        " or bf16 for unquantized; `mxfp4/fp8` says the activations too, `+h` rotates in blocks."
+        " or bf16 for unquantized; `mxfp4/fp8` says the activations too, `+h` rotates in blocks,"
+        " `+r32` adds a branch of rank 32."
         " Default: mxfp4, or what the checkpoint is quantized to.",
     ),
 ]  # fmt: skip
@@ -107,8 +108,9 @@ Algorithm = Annotated[
         metavar="NAME", rich_help_panel=_CALIBRATE,
         help="rtn: round to nearest. mse: the block scales that lose least on the text. gptq:"
         " these, and columns make up for each other's errors. awq, awq_gptq: the same after"
-        " inputs are equalized. tuned: awq_gptq, then each layer trained to give what the"
-        " original gives; minutes a layer. Default: gptq with --calibrate, else rtn.",
+        " inputs are equalized. svdquant: awq_gptq beside a low-rank branch in bf16. tuned:"
+        " awq_gptq, then each layer trained to give what the original gives; minutes a layer."
+        " Default: gptq with --calibrate, else rtn.",
     ),
 ]  # fmt: skip
 Recipe = Annotated[

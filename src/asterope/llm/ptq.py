@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from asterope.errors import ConfigError, UnsupportedError
+from asterope.llm.branches import check_branches
 from asterope.llm.equalized import equalized
 from asterope.llm.kept_layers import KeptLayers
 from asterope.llm.layer_inputs import layer_inputs
@@ -49,7 +50,7 @@ def quantize_layers(
 
     Raises: CheckpointError for inputs or weights that are not finite, naming the layer; ShapeError
     if the format's block does not divide a layer; ConfigError for tokens the model does not have;
-    UnsupportedError for experts with an algorithm that tunes.
+    UnsupportedError for experts with an algorithm that tunes, or with branches.
     """
     model.check_tokens(windows.flatten().tolist(), where="calibration text")
     batches = [
@@ -59,6 +60,7 @@ def quantize_layers(
     originals = _originals(model, batches) if algorithm.tunes else []
     few_tokens: dict[str, int] = {}
     layers, mix = [], mix_of(scheme, len(model.layers))
+    check_branches(model.config, mix)
     for index, layer in enumerate(model.layers):
         _check_plain_layer(model, layer)
         schemes = mix.of(index)

@@ -25,7 +25,7 @@ from asterope import api, llm
 from asterope.native import write_atomically
 
 COMMAND = "python -m benchmarks.quality.bench_qat --keep DIR"
-FORMATS = "mxfp4,nvfp4,mxfp4/fp8,nvfp4/fp8,mxfp4/same,nvfp4/same"
+FORMATS = "mxfp4,nvfp4,mxfp4/fp8,nvfp4/fp8,mxfp4/same,mxfp4/same+h,nvfp4/same"
 LIBRARIES = ("hypothesis", "jinja2", "networkx", "numpy", "pygments", "rich")
 """None of them has a copy of a module that is scored."""
 _MAX_BYTES = 60_000  # larger files are mostly tables
@@ -72,7 +72,7 @@ def trained(
 def main(
     keep: Annotated[Path, typer.Option(metavar="DIR", help="Where trained models are kept.")],
     formats: Annotated[str, typer.Option(metavar="NAMES", help="Formats.")] = FORMATS,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 150,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 600,
     windows: Annotated[int, typer.Option(min=1, help="Windows of a step.")] = 1,
     tokens: Annotated[int, typer.Option(min=2, help="Held-out tokens to score.")] = 16384,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,

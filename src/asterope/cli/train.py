@@ -32,10 +32,10 @@ def train(  # noqa: PLR0913, PLR0917 - a command takes as many options as it tak
             " sources of Python's standard library that the shipped model is not scored on.",
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of the optimizer.")] = 200,
+    steps: Annotated[int, typer.Option(metavar="N", min=1, help="Steps of the optimizer.")] = 600,
     windows_per_step: Annotated[
         int, typer.Option(metavar="N", min=1, help="Windows of 512 tokens a step.")
-    ] = 4,
+    ] = 1,
     start: Annotated[
         str,
         typer.Option(
@@ -53,7 +53,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command takes as many options as it tak
         typer.Option(
             metavar="SHARE", help="Peak learning rate over the root mean square of the weights."
         ),
-    ] = 0.002,
+    ] = 0.004,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the order of windows.")] = 0,
     dtype: opt.Dtype = None,
     as_json: opt.AsJson = False,

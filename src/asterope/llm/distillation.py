@@ -37,12 +37,12 @@ class TrainingPlan:
     Raises: ConfigError naming the field that is outside its limits.
     """
 
-    steps: int = 200
-    windows_per_step: int = 4
+    steps: int = 600
+    windows_per_step: int = 1
     cross_entropy: float = 0.0
-    relative_rate: float = 0.002
+    relative_rate: float = 0.004
     warm_up: float = 0.1
-    evaluate_every: int = 50
+    evaluate_every: int = 100
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -294,16 +294,23 @@ def with_scheme(
 ) -> LanguageModel:  # fmt: skip
     """Return the original's weights under another scheme, None for unquantized.
 
-    With a calibration they are quantized by its algorithm, layer by layer. Layers that are done are
+    With a calibration they are quantized by its algorithm, layer by layer, in what it makes of the
+    scheme (`Algorithm.plan`). Layers that are done are
     kept in a directory `kept_in`: a run of the same that was killed goes on behind them.
 
     Raises: as `LanguageModel.quantize`.
     """
     source, how = original.source, "rtn" if calibration is None else calibration.algorithm.name
+    if calibration is not None and scheme is not None:
+        scheme = calibration.algorithm.plan(scheme)
     stored = source.stored_scheme
     if scheme == original.scheme and (scheme is None or stored or how == original.algorithm):
         return original
-    if stored is not None:
+    if stored is not None and source.directory is None:  # shapes can be timed in any format
+        config = {k: v for k, v in source.config.items() if k != "quantization_config"}
+        source = dataclasses.replace(source, config=config)
+        original = dataclasses.replace(original, source=source)
+    elif stored is not None:
         raise ConfigError(
             f"the checkpoint is already quantized ({stored.describe()})",
             where=source.where,

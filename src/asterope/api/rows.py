@@ -108,9 +108,11 @@ def model_facts(model: Model, config: Mapping[str, object], source: str) -> Mode
 
 def _parameters(shape: ModelConfig, config: Mapping[str, object]) -> int:
     """Count the weights of the matrices; families share one shape, whatever the file leaves out."""
+    dense = 0 if shape.experts is None else shape.experts.dense_size
     filled = {
         "vocab_size": shape.vocab_size, "hidden_size": shape.hidden_size,
-        "intermediate_size": shape.intermediate_size, "num_hidden_layers": shape.num_layers,
+        "intermediate_size": dense or shape.intermediate_size,
+        "num_hidden_layers": shape.num_layers,
         "num_attention_heads": shape.num_heads, "num_key_value_heads": shape.num_kv_heads,
         "head_dim": shape.head_dim, "tie_word_embeddings": shape.tied_embeddings,
     }  # fmt: skip
@@ -134,8 +136,8 @@ def accuracy_row(
 
 
 def _bits_per_weight(model: Model) -> float:
-    """Count codes and scales as checkpoints store them, over the weights of the projections."""
-    linears = [x for y in model.layers for x in (y.qkv, y.output, y.gate_up, y.down)]
+    """Count codes, scales and branches as checkpoints store them, over the projections' weights."""
+    linears = [x for layer in model.layers for x in layer.linears.values()]
     sizes = [_stored_bits(linear) for linear in linears]
     return sum(bits for bits, _ in sizes) / sum(weights for _, weights in sizes)
 
@@ -152,7 +154,7 @@ def _stored_bits(linear: Linear) -> tuple[float, int]:
         bits += n * k / fmt.granularity * fmt.scale.bits
     elif fmt.granularity == "row":
         bits += n * fmt.scale.bits
-    return bits, n * k
+    return bits + 8 * linear.branch_bytes, n * k
 
 
 def step_row(step: StepTime, chip: Chip) -> Step:

@@ -70,7 +70,8 @@ _CALIBRATE, _MIXED = "Calibration", "Mixed precision"
 _FIELDS = (
     "activations", "basis", "batch", "budget", "context", "cross_entropy", "dtype", "fidelity",
     "format", "formats",
-    "idle_power_fraction", "max_new_tokens", "max_text_tokens", "overhead_power_ratio", "phase",
+    "idle_power_fraction", "max_new_tokens", "max_text_tokens", "overhead_power_ratio", "page_size",
+    "phase",
     "prefill_batch", "pue", "relative_rate", "rule", "seed", "steps", "temperature",
     "top_k", "top_p", "usd_per_kwh", "utilisation", "windows_per_step",
 )  # fmt: skip
@@ -89,7 +90,8 @@ Format = Annotated[
     typer.Option(
         "--format", metavar="NAME",
         help="Weight format: fp8, fp8_tensor, fp8_block, mxfp8, mxfp6, mxfp4, mxfp4_e1m2, nvfp4,"
-        " or bf16 for unquantized; `mxfp4/fp8` says the activations too, `+h` rotates in blocks."
+        " or bf16 for unquantized; `mxfp4/fp8` says the activations too, `+h` rotates in blocks,"
+        " `+r32` adds a branch of rank 32."
         " Default: mxfp4, or what the checkpoint is quantized to.",
     ),
 ]  # fmt: skip
@@ -106,8 +108,9 @@ Algorithm = Annotated[
         metavar="NAME", rich_help_panel=_CALIBRATE,
         help="rtn: round to nearest. mse: the block scales that lose least on the text. gptq:"
         " these, and columns make up for each other's errors. awq, awq_gptq: the same after"
-        " inputs are equalized. tuned: awq_gptq, then each layer trained to give what the"
-        " original gives; minutes a layer. Default: gptq with --calibrate, else rtn.",
+        " inputs are equalized. svdquant: awq_gptq beside a low-rank branch in bf16. tuned:"
+        " awq_gptq, then each layer trained to give what the original gives; minutes a layer."
+        " Default: gptq with --calibrate, else rtn.",
     ),
 ]  # fmt: skip
 Recipe = Annotated[

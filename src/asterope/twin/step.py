@@ -12,14 +12,13 @@ import torch
 from asterope import sim
 from asterope.chips import FIDELITIES, Chip, Fidelity
 from asterope.errors import ConfigError
-from asterope.kernels import ExpertRows
 from asterope.llm import ExpertLoads, Layer, Linear, Model, Sharing, shard, with_scales
 from asterope.runtime import TimedLaunch, Timeline, listeners, simulate
-from asterope.twin.active import with_active_flop
 from asterope.twin.by_operator import StepShape, timed_by_operators
 from asterope.twin.exchange import Exchange
 from asterope.twin.fold import Unfolding, fold
 from asterope.twin.overlap import Overlap, Part, check_overlap, halves, take_turns
+from asterope.twin.placed import Placed
 
 __all__ = [
     "Memory",
@@ -268,39 +267,11 @@ def _run(
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Placed:
-    """A linear layer whose launches the timeline files under its place in the model."""
-
-    inner: Linear
-    place: str
-    timeline: Timeline
-    exchange: Exchange
-
-    @property
-    def num_bytes(self) -> int:
-        return self.inner.num_bytes
-
-    def apply(self, x: torch.Tensor, *, experts: ExpertRows | None = None) -> torch.Tensor:
-        launches = self.timeline.launches
-        self.timeline.tag, first = self.place, len(launches)
-        try:
-            made = self.inner.apply(x, experts=experts)
-        finally:
-            self.timeline.tag = ""
-        if experts is None:
-            self.exchange.after(self.place, made, self.timeline)
-        else:
-            flop = 2 * x.shape[0] * x.shape[1] * made.shape[1]
-            launches[first:] = with_active_flop(launches[first:], flop)
-        return made
-
-
 def _placed(model: Model, timeline: Timeline, exchange: Exchange) -> Model:
     """Return the model with the same layers, each of which says where it is."""
 
-    def place(name: str, inner: Linear) -> _Placed:
-        return _Placed(inner, name, timeline, exchange)
+    def place(name: str, inner: Linear) -> Placed:
+        return Placed(inner, name, timeline, exchange)
 
     def placed(layer: Layer) -> Layer:
         router = layer.router

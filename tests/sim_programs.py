@@ -245,7 +245,9 @@ class Program:
                     counts.loaded += at.size * size
                     counts.num_loads += 1
                     own = len(counts.unique) if access.array in written else -1
-                    counts.unique[access.array, at.tobytes(), own] = at.size * size
+                    # The same bytes under another mask are another block.
+                    on = access.on(self.shape).tobytes()
+                    counts.unique[access.array, at.tobytes(), on, own] = at.size * size
                 for access in self.stores:
                     counts.stored += access.offsets(program, step, self.shape).size * size
                     counts.num_stores += 1

@@ -55,6 +55,17 @@ def test_a_sum_that_begins_with_zeros_is_not_read():
     assert [(i.bytes_read, i.bytes_written) for i in table] == [(0, 0), (0, 2 * BLOCK), (0, 0)]
 
 
+def test_scales_come_with_the_operands_of_their_blocks():
+    """2 x 2 x 2 cycles, in each of them 2,048 B of codes and 64 B of scales."""
+    w = Writer(x="ptr<e4m3>", w="ptr<e4m3>", s="ptr<i8>", y="ptr<fp32>")
+    zeros = w.const(Type("fp32", (64, 64)), 0.0)
+    blocks, scales = [w.load(name, (64, 64)) for name in "xw"], w.load("s", (64, 2))
+    formats = {"a_format": "e4m3", "b_format": "e4m3", "a_scale": True, "b_scale": True}
+    w.store("y", w("dot_scaled", *blocks, zeros, scales, scales, to=zeros.type, **formats))
+    result = timed(w.done(), plain(tile__tsram__read_bytes_per_cycle=2048))
+    assert took(result, "tensor") == 8 * (2048 + 64) / 2048 * CYCLE
+
+
 def test_vector_work_reads_what_others_made_and_writes_what_others_use():
     """Views, constants and what one instruction makes for itself do not count."""
     w = Writer(x="ptr<bf16>", y="ptr<bf16>", z="ptr<fp32>")

@@ -237,7 +237,9 @@ class ProductCycles:
         unit, tsram = self.inside.tile.tensor, self.inside.tile.tsram
         squares = math.ceil(blocks.m / unit.rows) * math.ceil(blocks.n / unit.cols)
         deep = math.ceil(blocks.k / self.depth_per_cycle)
-        feed = unit.rows * self.depth_per_cycle * (self.a_bytes + self.b_bytes)
+        scaled = sum(size <= 1 for size in (self.a_bytes, self.b_bytes)) if self.scale_group else 0
+        scales = scaled / self.scale_group if scaled else 0.0
+        feed = unit.rows * self.depth_per_cycle * (self.a_bytes + self.b_bytes + scales)
         read = deep * feed + 4 * unit.rows * unit.cols
         return squares * max(float(deep), read / tsram.read_bytes_per_cycle)
 

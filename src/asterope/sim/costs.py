@@ -13,7 +13,15 @@ from asterope.ir import Engine
 from asterope.sim.instructions import Instruction, Product, VectorWork
 from asterope.units import PS_PER_S
 
-__all__ = ["Cost", "ceil_ps", "cost_of", "rate_format", "vector_cycles", "vector_work"]
+__all__ = [
+    "Cost",
+    "ceil_ps",
+    "cost_of",
+    "operand_bits",
+    "rate_format",
+    "vector_cycles",
+    "vector_work",
+]
 
 # Integers have no rate of their own on the chip: int8 values are exact in bf16.
 _RATES = {
@@ -86,14 +94,18 @@ def vector_work(instruction: Instruction) -> VectorWork | None:
     return work if isinstance(work, VectorWork) else None
 
 
+def operand_bits(product: Product) -> int:
+    """Return the bits of an element of a and one of b, without scales."""
+    return sum(ELEMENTS[f].bits if f in ELEMENTS else 8 for f in (product.a, product.b))
+
+
 def _tensor(work: Product, inside: Inside) -> Cost:
     unit = inside.tile.tensor
     name = rate_format(work, unit.depth_per_cycle)
     depth = unit.depth_per_cycle[name]
     blocks = math.ceil(work.m / unit.rows) * math.ceil(work.n / unit.cols)
     steps = work.batch * blocks * math.ceil(work.k / depth)
-    bits = sum(ELEMENTS[f].bits if f in ELEMENTS else 8 for f in (work.a, work.b))
-    feed = unit.rows * depth * bits // 8
+    feed = unit.rows * depth * operand_bits(work) // 8
     return Cost(
         duration_ps=ceil_ps(steps / inside.clock_hz),
         fill_ps=ceil_ps(unit.startup_cycles / inside.clock_hz),

@@ -28,7 +28,10 @@ class Transfer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Product:
-    """Matrix products of [m, k] by [k, n]: one, or a batch; `a` and `b` are the element formats."""
+    """Matrix products of [m, k] by [k, n]: one, or a batch; `a` and `b` are the element formats.
+
+    With an element of a and one of b come `scale_bits` of the scales of their blocks.
+    """
 
     m: int
     n: int
@@ -36,6 +39,7 @@ class Product:
     a: str
     b: str
     batch: int = 1
+    scale_bits: float = 0.0
 
     @property
     def macs(self) -> int:

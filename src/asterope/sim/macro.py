@@ -42,7 +42,7 @@ from asterope.sim import flow
 from asterope.sim.access import TileAccess, address_numbers, block_numbers, piece_numbers
 from asterope.sim.instructions import Instruction, Product, Transfer, Work
 from asterope.sim.origins import TILES, Origins
-from asterope.sim.ports import blocks_behind, moved_by
+from asterope.sim.ports import blocks_behind, moved_by, scale_bits
 from asterope.sim.runs import run_elements
 from asterope.sim.semaphores import with_semaphores
 from asterope.sim.slices import control_slice, pattern_values
@@ -277,7 +277,7 @@ class MacroLowering:
         *batch, m, codes = left.shape
         work = Product(
             m=m, n=right.shape[-1], k=codes * (2 if op.attrs.get("a_format") == "e2m1" else 1),
-            a=formats[0], b=formats[1], batch=math.prod(batch),
+            a=formats[0], b=formats[1], batch=math.prod(batch), scale_bits=scale_bits(op),
         )  # fmt: skip
         wide = max(left.bits, right.bits) >= _WIDE_PRODUCT_BITS
         engine = Engine.VECTOR if wide else Engine.TENSOR

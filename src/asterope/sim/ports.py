@@ -1,8 +1,9 @@
 """The ports and banks of a tile's scratchpad: what each instruction moves through them.
 
 Transfers write what they load and read what they store; engines read what others made and write
-what they make. A product reads its operands as its tensor unit takes them, block by block, and adds
-to a sum that lies in TSRAM. What one vector instruction makes and uses itself stays in registers.
+what they make. A product reads its operands as its tensor unit takes them, block by block and with
+their scales, and adds to a sum that lies in TSRAM. What one vector instruction makes and uses
+itself stays in registers.
 
 Addresses are interleaved over the banks line by line, and blocks lie in one piece, so that every
 access is spread over all banks: together they are one server in which reads and writes meet. A bank
@@ -15,11 +16,11 @@ from collections.abc import Container, Mapping, Sequence
 
 from asterope.chips import Inside
 from asterope.ir import OPS, Engine, Op, Value
-from asterope.sim.costs import Cost
-from asterope.sim.instructions import Instruction, Transfer
+from asterope.sim.costs import Cost, operand_bits
+from asterope.sim.instructions import Instruction, Product, Transfer
 from asterope.units import PS_PER_S
 
-__all__ = ["blocks_behind", "moved_by", "tsram_ps"]
+__all__ = ["blocks_behind", "moved_by", "scale_bits", "tsram_ps"]
 
 _Known = Container[Value]
 
@@ -50,6 +51,16 @@ def moved_by(ops: Sequence[Op], uses: Mapping[Value, list[Op]], known: _Known) -
     return sum(v.type.num_bytes for v in read), sum(v.type.num_bytes for v in written)
 
 
+def scale_bits(product: Op) -> float:
+    """Return the bits of scales that come with an element of each operand, 0 of plain ones."""
+    scales, bits = iter(product.operands[3:]), 0.0
+    for operand, side in zip(product.operands[:2], "ab", strict=True):
+        if product.attrs.get(f"{side}_scale"):
+            packed = 2 if product.attrs[f"{side}_format"] == "e2m1" else 1
+            bits += 8 * next(scales).type.num_bytes / (operand.type.num_elements * packed)
+    return bits
+
+
 def _leaves(value: Value, inside: set[Op], uses: Mapping[Value, list[Op]]) -> bool:
     """Whether somebody else uses a value, or a view of it."""
     for user in uses.get(value, ()):
@@ -65,10 +76,10 @@ def tsram_ps(instruction: Instruction, cost: Cost, inside: Inside) -> tuple[floa
     Of a transfer it is for each byte, of another for one execution.
     """
     tsram, work = inside.tile.tsram, instruction.work
-    read, written = (
-        float(instruction.bytes_read + cost.tsram_bytes),
-        float(instruction.bytes_written),
-    )
+    operands = float(cost.tsram_bytes)
+    if isinstance(work, Product):
+        operands *= 1 + work.scale_bits / operand_bits(work)
+    read, written = instruction.bytes_read + operands, float(instruction.bytes_written)
     lines = read + written
     if isinstance(work, Transfer):
         is_store = instruction.engine is Engine.STORE

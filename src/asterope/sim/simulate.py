@@ -184,15 +184,18 @@ def _engine_program(program: TimeProgram, costs: Sequence[Cost], chip: Chip) -> 
         fill_ps=np.array([c.fill_ps for c in costs], np.int64),
         hbm_ps=np.array([block_ps(t, chip) for t in transfers], np.float64),
         read_ps=np.array([read_ps(t, chip) for t in transfers], np.float64),
-        tsram_ps=np.array(
-            [tsram_ps(i, c, inside) for i, c in zip(table, costs, strict=True)], np.float64
-        ).reshape(len(table), -1),
+        tsram_rate=_rates([tsram_ps(i, c, inside) for i, c in zip(table, costs, strict=True)]),
         depth=np.array([i.depth for i in table], np.int64),
         gather=np.array([bool(t and t.gather) for t in transfers], np.bool_),
         shared=np.array([bool(t and t.shared) for t in transfers], np.bool_),
         space=np.array([states.SPACES.index(t.space) if t else 0 for t in transfers], np.int64),
         at_once=program.need.programs_at_once(inside.tile),
     )
+
+
+def _rates(ps: Sequence[tuple[float, float, float]]) -> npt.NDArray[np.int64]:
+    fine = np.array(ps, np.float64).reshape(len(ps), 3) * (1 << states.FINE_BITS)
+    return np.ceil(fine - 1e-6).astype(np.int64)
 
 
 @dataclass(slots=True)

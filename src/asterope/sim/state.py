@@ -12,6 +12,7 @@ __all__ = [
     "CATEGORIES",
     "COUNTERS",
     "ENGINES",
+    "FINE_BITS",
     "KEY",
     "LAST",
     "NEVER",
@@ -65,6 +66,8 @@ BUSY = (
 
 _FIRST_TABLE = 1 << 12
 RING = 1 << 14
+FINE_BITS = 20
+"""Of a picosecond's fraction, in rates of TSRAM: whole numbers are faster."""
 NEVER = 1 << 62
 KEY, SIZE, SERIAL, READY, SENT = range(5)
 """Columns of a table; the last three again every three for the next clusters."""
@@ -111,7 +114,7 @@ class Program(NamedTuple):
     fill_ps: Any  # [I] int64: from operands to first result, while the one before still computes
     hbm_ps: Any  # [I] float64: of HBM's channels for each byte of a block
     read_ps: Any  # [I] float64: for each byte read, what the reads under way allow
-    tsram_ps: Any  # [I, 3] float64: of ports and banks, for each byte of a transfer, or in all
+    tsram_rate: Any  # [I, 3] int64: of ports and banks, for a byte or all, see FINE_BITS
     depth: Any  # [I] int64: results that one program has at once
     gather: Any  # [I] bool: key and size are the bytes of a piece and the number of pieces
     shared: Any  # [I] bool

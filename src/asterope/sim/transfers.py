@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from asterope.sim.state import KEY, READY, RING, SENT, SERIAL, SIZE, inlined
+from asterope.sim.state import FINE_BITS, KEY, READY, RING, SENT, SERIAL, SIZE, inlined
 
 __all__ = ["find", "holder", "load", "store", "through_tsram"]
 
@@ -96,13 +96,13 @@ def _through_noc(s, m, cluster, way, now, size, between_srams):  # type: ignore[
 @inlined
 def through_tsram(s, p, tile, now, index, amount):  # type: ignore[no-untyped-def]
     """Move what an instruction moves through ports and banks; return when all is through."""
-    end = now
+    end, rates, free = now, p.tsram_rate[index], s.tsram_free[tile]
     for i in range(3):
-        length = np.int64(np.ceil(amount * p.tsram_ps[index, i]))
-        if length:
-            s.tsram_free[tile, i] = max(now, s.tsram_free[tile, i]) + length
+        if rates[i]:
+            length = (amount * rates[i] + ((1 << FINE_BITS) - 1)) >> FINE_BITS
+            free[i] = max(now, free[i]) + length
             s.busy_ps[_B_TSRAM + i] += length
-            end = max(end, s.tsram_free[tile, i])
+            end = max(end, free[i])
     return end
 
 

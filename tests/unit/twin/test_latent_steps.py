@@ -29,24 +29,25 @@ def launches(step, name):
 
 
 def test_queries_may_have_no_latents_of_their_own():
-    model = model_from_config(published_config("deepseek-v2-lite"), dtype="bfloat16")
+    raw = {**published_config("deepseek-v2-lite"), "num_hidden_layers": 3}
+    model = model_from_config(raw, dtype="bfloat16")
     step = time_step(model, CHIP, batch=2, context=128, fidelity="roofline")
     for place, n in (("qkv", 512 + 64), ("q_up", 16 * 192)):
-        assert [x.total_flop for x in launches(step, place)] == [2 * 2 * n * 2048] * 27
-    assert len(launches(step, "shared_gate_up")) == 26
+        assert [x.total_flop for x in launches(step, place)] == [2 * 2 * n * 2048] * 3
+    assert len(launches(step, "shared_gate_up")) == 2
 
 
 def test_a_decode_step_reads_the_latents_of_each_token_once():
-    step = time_step(model_of(), CHIP, batch=4, context=2048)
+    step = time_step(model_of(), CHIP, batch=4, context=1024)
     attended = launches(step, "_absorbed_attention_kernel")
     assert len(attended) == 3
-    cached = 4 * 2048 * (512 + 64) * 2
+    cached = 4 * 1024 * (512 + 64) * 2
     queries = 4 * 16 * (512 + 64 + 512) * 2
     for result in attended:
         assert cached + queries <= result.hbm_bytes < 1.2 * (cached + queries)
     assert len(launches(step, "router")) == len(launches(step, "shared_down")) == 2
     assert len(launches(step, "q_up")) == 3
-    memory = memory_of(model_of(), CHIP, batch=4, context=2048)
+    memory = memory_of(model_of(), CHIP, batch=4, context=1024)
     assert memory.kv_bytes == 3 * cached
 
 

@@ -183,13 +183,15 @@ class LanguageModel:
         self, chip: Chip | str = "maia200", *, batch: int = 1, context: int = 1024,
         phase: twin.Phase = "decode", fidelity: chips.Fidelity | None = None,
         tensor_parallel: int = 1, expert_parallel: int = 1,
-        expert_loads: llm.ExpertLoads = "random", assumptions: Assumptions | None = None,
+        expert_loads: llm.ExpertLoads = "random", overlap: twin.Overlap = "none",
+        assumptions: Assumptions | None = None,
     ) -> Run:  # fmt: skip
         """Time one step on a chip: a token for each of `batch` sequences, or their prefill.
 
         With `tensor_parallel` so many chips share each layer, and exchange their sums;
         with `expert_parallel` so many share the experts, and the batch. Which experts tokens go to
-        is assumed: `random`, or `even`.
+        is assumed: `random`, or `even`. With an `overlap` of `halves` two halves of the step take
+        turns, and what one exchanges is hidden behind the kernels of the other.
 
         `fidelity` left out is the finest that the chip is described for: `tile`, `operator` or
         `roofline`.
@@ -202,7 +204,7 @@ class LanguageModel:
             self.model, described, phase=phase, batch=batch, context=context,
             fidelity=fidelity or described.fidelities[-1], tensor_parallel=tensor_parallel,
             expert_parallel=expert_parallel,
-            expert_loads=expert_loads,
+            expert_loads=expert_loads, overlap=overlap,
             max_events=events_per_launch(self.config.num_layers, num_steps=1),
         )  # fmt: skip
         return Run(step=step, chip=described, assumptions=assumptions or Assumptions())
@@ -292,12 +294,15 @@ def with_scheme(
 ) -> LanguageModel:  # fmt: skip
     """Return the original's weights under another scheme, None for unquantized.
 
-    With a calibration they are quantized by its algorithm, layer by layer. Layers that are done are
+    With a calibration they are quantized by its algorithm, layer by layer, in what it makes of the
+    scheme (`Algorithm.plan`). Layers that are done are
     kept in a directory `kept_in`: a run of the same that was killed goes on behind them.
 
     Raises: as `LanguageModel.quantize`.
     """
     source, how = original.source, "rtn" if calibration is None else calibration.algorithm.name
+    if calibration is not None and scheme is not None:
+        scheme = calibration.algorithm.plan(scheme)
     stored = source.stored_scheme
     if scheme == original.scheme and (scheme is None or stored or how == original.algorithm):
         return original

@@ -9,6 +9,7 @@ import torch
 from asterope.api.launched import grids_in_words, lowest_clock_hz, parts_s
 from asterope.api.operation import OperationTime
 from asterope.chips import Chip
+from asterope.errors import ConfigError
 from asterope.operators import check_sizes
 from asterope.quant import QuantizedLinear, Scheme
 from asterope.runtime import Timeline, simulate
@@ -30,7 +31,8 @@ def time_product(chip: Chip, m: int, n: int, k: int, scheme: Scheme) -> ProductT
     A chip whose inside is described runs the library's own kernels; a calibrated one is timed by
     operators; others have the roofline.
 
-    Raises: ConfigError for sizes below one; ShapeError if the format's blocks do not divide k.
+    Raises: ConfigError for sizes below one and for a low-rank branch; ShapeError if the format's
+    blocks do not divide k.
     """
     timeline = product_launches(chip, m, n, k, scheme)
     layer = QuantizedLinear.empty(n, k, scheme)
@@ -77,6 +79,11 @@ def product_launches(
     Raises: as `time_product`.
     """
     check_sizes(M=m, N=n, K=k)
+    if scheme.rank is not None:
+        raise ConfigError(
+            "a branch is two more products", where=f"format {scheme.name}",
+            hint=f"time them apart, or simulate a model: N = {scheme.rank}, then K = {scheme.rank}",
+        )  # fmt: skip
     layer = QuantizedLinear.empty(n, k, scheme)
     fidelity: Fidelity = "tile" if chip.tile else "roofline"
     with simulate(chip, values=False, fidelity=fidelity, max_events=max_events) as timeline:

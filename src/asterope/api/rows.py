@@ -136,7 +136,7 @@ def accuracy_row(
 
 
 def _bits_per_weight(model: Model) -> float:
-    """Count codes and scales as checkpoints store them, over the weights of the projections."""
+    """Count codes, scales and branches as checkpoints store them, over the projections' weights."""
     linears = [x for layer in model.layers for x in layer.linears.values()]
     sizes = [_stored_bits(linear) for linear in linears]
     return sum(bits for bits, _ in sizes) / sum(weights for _, weights in sizes)
@@ -154,7 +154,7 @@ def _stored_bits(linear: Linear) -> tuple[float, int]:
         bits += n * k / fmt.granularity * fmt.scale.bits
     elif fmt.granularity == "row":
         bits += n * fmt.scale.bits
-    return bits, n * k
+    return bits + 8 * linear.branch_bytes, n * k
 
 
 def step_row(step: StepTime, chip: Chip) -> Step:
@@ -167,7 +167,8 @@ def step_row(step: StepTime, chip: Chip) -> Step:
         breakdown_s=_seconds(step.breakdown_ps), flop=step.flop, hbm_bytes=step.hbm_bytes,
         peak_share=step.peak_share, bandwidth_share=step.bandwidth_share,
         groups=launch_groups(step.launches), energy_parts_j=largest_first(step.energy_parts_j),
-        throttled_s=step.throttled_ps / PS_PER_S, num_chips=step.chips,
+        throttled_s=step.throttled_ps / PS_PER_S, hidden_s=step.hidden_ps / PS_PER_S,
+        num_chips=step.chips,
         activity=activity_of_resources(step.launches) if step.fidelity == "tile" else None,
     )  # fmt: skip
 

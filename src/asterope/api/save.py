@@ -33,9 +33,13 @@ from asterope.llm import (
 from asterope.quant import (
     Plan,
     QuantizedLinear,
+    Scheme,
+    is_nvfp4_svd,
     kv_cache_scheme,
-    parse_plan,
+    nvfp4_svd_config,
+    nvfp4_svd_tensors,
     plan_config,
+    read_layout,
     split,
     to_tensors,
 )
@@ -44,6 +48,7 @@ from asterope.report import check_directory
 __all__ = ["check_target", "save_checkpoint"]
 
 Progress = Callable[[int, int], None]
+_Stored = Callable[[str, QuantizedLinear], dict[str, torch.Tensor]]
 
 _HEAD = "lm_head"
 _INPUT_SCALES = ("input_scale", "input_global_scale")
@@ -116,7 +121,8 @@ def _write(
     """Write all files; return the digest of each tensor."""
     writer = TensorWriter(staging / "model.safetensors")
     total = 2 * model.config.num_layers
-    for name, tensor in _tensors(model, lambda done: progress and progress(done, total)):
+    stored = _stored_by(model, scheme)
+    for name, tensor in _tensors(model, stored, lambda done: progress and progress(done, total)):
         writer.add(name, tensor)
     writer.close()
     static = any(name.rpartition(".")[2] in _INPUT_SCALES for name in writer.digests)
@@ -137,6 +143,8 @@ def _config(
         ignore = [_HEAD] if model.config.experts is None else [_HEAD, _routers(model)]
         if model.config.latent is not None:
             ignore.append(f"re:.*{re.escape(KV_UP)}$")
+        if isinstance(scheme, Scheme) and _stored_by(model, scheme) is nvfp4_svd_tensors:
+            return config | {"quantization_config": nvfp4_svd_config(scheme, ignore)}
         config["quantization_config"] = plan_config(
             scheme, ignore, static_inputs=static_inputs,
             names=module_names(model.config),
@@ -146,12 +154,20 @@ def _config(
     return config
 
 
+def _stored_by(model: Model, scheme: Plan | None) -> _Stored:
+    """Return what gives the tensors of a layer; Model Optimizer's layout has no fp8 KV cache."""
+    is_svd = is_nvfp4_svd(scheme) and model.cache_dtype is None
+    return nvfp4_svd_tensors if is_svd else to_tensors
+
+
 def _routers(model: Model) -> str:
     """Return the pattern that names the routers of all layers."""
     return f"re:.*{re.escape(router_name(model.config))}$"
 
 
-def _tensors(model: Model, progress: Callable[[int], object]) -> Iterator[tuple[str, torch.Tensor]]:
+def _tensors(
+    model: Model, stored: _Stored, progress: Callable[[int], object]
+) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the tensors of a checkpoint under their Hugging Face names, layer by layer."""
     yield "model.embed_tokens.weight", model.embedding
     for index, layer in enumerate(model.layers):
@@ -162,7 +178,9 @@ def _tensors(model: Model, progress: Callable[[int], object]) -> Iterator[tuple[
             yield f"{prefix}.self_attn.{name}.weight", vector
         if layer.router is not None:
             name = f"{prefix}.{router_name(model.config)}"
-            yield from _linear_tensors(layer.router.linear, [name], [layer.router.num_experts])
+            yield from _linear_tensors(
+                layer.router.linear, [name], [layer.router.num_experts], stored
+            )
             if layer.router.bias is not None:
                 yield f"{name}.e_score_correction_bias", layer.router.bias
         if model.cache_dtype is not None:
@@ -171,11 +189,11 @@ def _tensors(model: Model, progress: Callable[[int], object]) -> Iterator[tuple[
         for place, pieces in projections(model.config.at(index)).items():
             names = [f"{prefix}.{name}" for name, _, _, _ in pieces]
             sizes = [rows for _, rows, _, _ in pieces]
-            yield from _linear_tensors(layer.linears[place], names, sizes)
+            yield from _linear_tensors(layer.linears[place], names, sizes, stored)
         progress(index + 1)
     yield "model.norm.weight", model.norm
     if not model.config.tied_embeddings:
-        yield from _linear_tensors(model.head, [_HEAD], [model.config.vocab_size])
+        yield from _linear_tensors(model.head, [_HEAD], [model.config.vocab_size], stored)
 
 
 def _attention_tensors(layer: Layer) -> dict[str, torch.Tensor]:
@@ -188,12 +206,12 @@ def _attention_tensors(layer: Layer) -> dict[str, torch.Tensor]:
 
 
 def _linear_tensors(
-    linear: Linear, names: list[str], sizes: list[int]
+    linear: Linear, names: list[str], sizes: list[int], stored: _Stored
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the tensors of a layer, each projection that is fused into it by itself."""
     if isinstance(linear, QuantizedLinear):
         for name, part in zip(names, split(linear, sizes), strict=True):
-            yield from to_tensors(name, part).items()
+            yield from stored(name, part).items()
         return
     assert isinstance(linear, PlainLinear)
     for name, weight in zip(names, torch.split(linear.weight, sizes), strict=True):
@@ -211,10 +229,11 @@ def _compare(
     stored = json.loads((staging / "config.json").read_text(encoding="utf-8"))
     recorded = stored.get("quantization_config")
     names, num_layers = module_names(config), config.num_layers
-    read_scheme = parse_plan(recorded, num_layers, names) if recorded else None
+    read_scheme = read_layout(recorded).plan(num_layers, names) if recorded else None
     again = load_model(staging, lazily=True)
     done, total = num_layers, 2 * num_layers
-    tensors = _tensors(again, lambda read: progress and progress(done + read, total))
+    stored_by = _stored_by(again, read_scheme)
+    tensors = _tensors(again, stored_by, lambda read: progress and progress(done + read, total))
     read = {name: digest(tensor) for name, tensor in tensors}
     different = sorted(name for name, _ in digests.items() ^ read.items())
     if different or read_scheme != scheme:

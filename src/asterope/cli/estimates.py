@@ -85,6 +85,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     tensor_parallel: opt.TensorParallel = 1,
     expert_parallel: opt.ExpertParallel = 1,
     expert_loads: opt.ExpertLoads = "random",
+    overlap: opt.Overlap = "none",
     fidelity: opt.Fidelity = None,
     is_explained: Annotated[
         bool,
@@ -127,7 +128,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
 
     Example: `asterope simulate llama-3.1-8b --format mxfp4/fp8 --batch 64 --trace decode.json`
 
-    Example: `asterope simulate llama-3.1-405b --format mxfp4 --tensor-parallel 4`
+    Example: `asterope simulate llama-3.1-405b --format mxfp4 --tensor-parallel 4 --overlap halves`
 
     Example: `asterope simulate qwen3-30b-a3b --format mxfp4/fp8 --batch 64 --expert-parallel 4`
 
@@ -177,7 +178,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
             opt.CostOptions(), chip=chip, compare=compare, batch=batch,
             prefill_batch=prefill_batch, context=context, fidelity=fidelity, phase=phase,
             tensor_parallel=tensor_parallel, expert_parallel=expert_parallel,
-            expert_loads=expert_loads,
+            expert_loads=expert_loads, overlap=overlap,
         )  # fmt: skip
         shapes = _shapes(model, fmt, activations, rule, kv)
         found = api.estimate(shapes, options, trace=trace, priced=False, progress=progress)
@@ -234,6 +235,7 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
     tensor_parallel: opt.TensorParallel = 1,
     expert_parallel: opt.ExpertParallel = 1,
     expert_loads: opt.ExpertLoads = "random",
+    overlap: opt.Overlap = "none",
     fidelity: opt.Fidelity = None,
     price: opt.Price = None,
     basis: opt.Basis = None,
@@ -272,7 +274,7 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
         wanted = opt.estimate_options(
             given, chip=chip, compare=compare, batch=batch, prefill_batch=prefill_batch,
             context=context, fidelity=fidelity, tensor_parallel=tensor_parallel,
-            expert_parallel=expert_parallel, expert_loads=expert_loads,
+            expert_parallel=expert_parallel, expert_loads=expert_loads, overlap=overlap,
         )  # fmt: skip
         found = api.estimate(_shapes(model, fmt, activations, rule, kv), wanted, progress=progress)
     if as_json:

@@ -117,7 +117,7 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         directory = model.save(out, progress=functools.partial(progress, "save"), kept_in=kept_in)
     memory = None
     if original.model.is_lazy:  # else all of it was held
-        memory = watch.use(original, scheme, calibration)
+        memory = watch.use(original, model.scheme, calibration)
     before, after = original.weight_bytes, model.weight_bytes
     if as_json:
         write_json({

@@ -47,6 +47,7 @@ __all__ = [
     "MaxTextTokens",
     "MixedFormats",
     "OverheadPower",
+    "Overlap",
     "PrefillBatch",
     "Price",
     "Pue",
@@ -89,7 +90,8 @@ Format = Annotated[
     typer.Option(
         "--format", metavar="NAME",
         help="Weight format: fp8, fp8_tensor, fp8_block, mxfp8, mxfp6, mxfp4, mxfp4_e1m2, nvfp4,"
-        " or bf16 for unquantized; `mxfp4/fp8` says the activations too, `+h` rotates in blocks."
+        " or bf16 for unquantized; `mxfp4/fp8` says the activations too, `+h` rotates in blocks,"
+        " `+r32` adds a branch of rank 32."
         " Default: mxfp4, or what the checkpoint is quantized to.",
     ),
 ]  # fmt: skip
@@ -106,8 +108,9 @@ Algorithm = Annotated[
         metavar="NAME", rich_help_panel=_CALIBRATE,
         help="rtn: round to nearest. mse: the block scales that lose least on the text. gptq:"
         " these, and columns make up for each other's errors. awq, awq_gptq: the same after"
-        " inputs are equalized. tuned: awq_gptq, then each layer trained to give what the"
-        " original gives; minutes a layer. Default: gptq with --calibrate, else rtn.",
+        " inputs are equalized. svdquant: awq_gptq beside a low-rank branch in bf16. tuned:"
+        " awq_gptq, then each layer trained to give what the original gives; minutes a layer."
+        " Default: gptq with --calibrate, else rtn.",
     ),
 ]  # fmt: skip
 Recipe = Annotated[
@@ -249,6 +252,14 @@ ExpertLoads = Annotated[
         " or `even`.",
     ),
 ]  # fmt: skip
+Overlap = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", rich_help_panel=_CHIP,
+        help="What runs while chips exchange: `none`, or the kernels of the other of two `halves` "
+        "of the step.",
+    ),
+]  # fmt: skip
 KvCache = Annotated[
     str,
     typer.Option(
@@ -364,7 +375,7 @@ def _price(text: str, chip: str) -> tuple[str, float]:
 def estimate_options(  # noqa: PLR0913 - it passes on what commands take
     cost: CostOptions, *, chip: str, compare: str, batch: int, prefill_batch: int,
     context: int | None, fidelity: str | None, phase: str = "both", tensor_parallel: int = 1,
-    expert_parallel: int = 1, expert_loads: str = "random",
+    expert_parallel: int = 1, expert_loads: str = "random", overlap: str = "none",
 ) -> EstimateOptions:  # fmt: skip
     """Return what to time and how to price it.
 
@@ -372,6 +383,7 @@ def estimate_options(  # noqa: PLR0913 - it passes on what commands take
     """
     from asterope.api import EstimateOptions
     from asterope.llm import EXPERT_LOADS
+    from asterope.twin import OVERLAPS
 
     phases: dict[str, tuple[Phase, ...]] = {
         "both": ("decode", "prefill"),
@@ -386,6 +398,7 @@ def estimate_options(  # noqa: PLR0913 - it passes on what commands take
         tensor_parallel=tensor_parallel,
         expert_parallel=expert_parallel,
         expert_loads=one_of(expert_loads, EXPERT_LOADS, "--expert-loads"),
+        overlap=one_of(overlap, OVERLAPS, "--overlap"),
         pricing=cost.pricing(chip),
     )  # fmt: skip
 

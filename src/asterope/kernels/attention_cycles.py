@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterope.chips import Chip, Inside
+from asterope.sim import num_joins
 
 __all__ = ["AttentionCycles", "AttentionShape", "KeyBlocks"]
 
@@ -176,7 +177,8 @@ class AttentionCycles:
         """Return the longest of computing a step, taking it in, and waiting for a buffer."""
         serial = self._serial_cycles(blocks)
         loaded = self._load_cycles * self.inside.tile.dma.channels
-        issue = (3 + self._loads) * self.inside.tile.control.issue_cycles
+        control = self.inside.tile.control  # 2 products and a softmax that wait for 3
+        issue = (3 + self._loads + 3 * num_joins(3, control)) * control.issue_cycles
         buffer = (loaded + serial) / blocks.stages
         return max(serial, self._block_bytes(blocks) / self._ingest, buffer, issue)
 

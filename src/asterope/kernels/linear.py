@@ -17,9 +17,10 @@ __all__ = ["linear", "linear_reference"]
 
 @triton.jit
 def _linear_kernel(
-    x, w, y, x_scale, w_scale, bias, starts, row_blocks, M, N, K,
+    x, w, y, x_scale, w_scale, bias, addend, starts, row_blocks, M, N, K,
     stride_x, stride_w, stride_y,
-    X_SCALE: tl.constexpr, W_SCALE: tl.constexpr, BIAS: tl.constexpr, EVEN_K: tl.constexpr,
+    X_SCALE: tl.constexpr, W_SCALE: tl.constexpr, BIAS: tl.constexpr, ADDEND: tl.constexpr,
+    EVEN_K: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
     PART_K: tl.constexpr, EXPERTS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -57,6 +58,12 @@ def _linear_kernel(
         acc = tl.dot(a, tl.trans(b), acc)
         x_at += BLOCK_K
         w_at += BLOCK_K
+    if ADDEND:
+        on = (offs_m < M)[:, None] & (offs_n < N)[None, :]
+        if PART_K:
+            on = on & (first == 0)
+        at = addend + offs_m[:, None].to(tl.int64) * N + offs_n[None, :]
+        acc += tl.load(at, mask=on, other=0.0).to(tl.float32)
     store_output(
         acc, y, x_scale, w_scale, bias, offs_m, offs_n, M, N, stride_y, X_SCALE, W_SCALE, BIAS
     )
@@ -84,12 +91,13 @@ def linear(
     weight: torch.Tensor,
     *,
     bias: torch.Tensor | None = None,
+    addend: torch.Tensor | None = None,
     x_scale: torch.Tensor | None = None,
     weight_scale: torch.Tensor | None = None,
     out_dtype: torch.dtype | None = None,
     experts: ExpertRows | None = None,
 ) -> torch.Tensor:
-    """Return x W^T, times the scales of x's rows and of W's rows, plus the bias.
+    """Return x W^T plus the addend, times the scales of x's rows and of W's rows, plus the bias.
 
     With `experts` the weight is theirs, one below another, and rows of x are multiplied by that of
     the expert they are of; each row is what the product of that expert alone gives.
@@ -97,8 +105,8 @@ def linear(
     x and weight are both fp32, bf16, fp16 or fp8 (e4m3, e5m2); an fp8 weight is widened to x's type
     on its way in. Sums are fp32.
 
-    Shapes: x [M, K]; weight [N, K]; bias [N]; x_scale [M]; weight_scale [N]; result [M, N]. Of E
-    experts: weight [E x N, K], bias and weight_scale [E x N].
+    Shapes: x [M, K]; weight [N, K]; bias [N]; addend [M, N]; x_scale [M]; weight_scale [N]; result
+    [M, N]. Of E experts: weight [E x N, K], bias and weight_scale [E x N].
     Raises: ShapeError if they do not fit; KernelError for other types.
     """
     n = check_linear(x, weight, weight.shape[1] if weight.dim() == 2 else -1, experts)
@@ -106,6 +114,11 @@ def linear(
     m, k = x.shape
     check_vectors("linear", len(weight), bias=bias, weight_scale=weight_scale)
     check_vectors("linear", m, x_scale=x_scale)
+    if addend is not None and (tuple(addend.shape) != (m, n) or not addend.is_contiguous()):
+        raise ShapeError(
+            f"addend {list(addend.shape)} is not {[m, n]} in one piece", where="linear",
+            hint="call .contiguous()",
+        )  # fmt: skip
     y = torch.empty((m, n), dtype=out_dtype or x.dtype, device=x.device)
     if m == 0 or n == 0:
         return y
@@ -117,9 +130,10 @@ def linear(
     rest = (x_scale, weight_scale, bias) if parts == 1 else (None, None, None)
     spread = Spread.of(experts, m, blocks.m)
     _linear_kernel[spread.row_blocks * triton.cdiv(n, blocks.n), parts](
-        x, weight, sums, *rest, *spread.args, m, n, k,
+        x, weight, sums, *rest, addend, *spread.args, m, n, k,
         x.stride(0), weight.stride(0), sums.stride(-2),
         X_SCALE=rest[0] is not None, W_SCALE=rest[1] is not None, BIAS=rest[2] is not None,
+        ADDEND=addend is not None,
         EVEN_K=k % blocks.k == 0, BLOCK_M=blocks.m, BLOCK_N=blocks.n, BLOCK_K=blocks.k,
         GROUP=blocks.group, PART_K=blocks.part_depth(k) if parts > 1 else 0,
         **spread.constants, num_stages=blocks.stages,
@@ -134,11 +148,14 @@ def linear_reference(
     weight: torch.Tensor,
     *,
     bias: torch.Tensor | None = None,
+    addend: torch.Tensor | None = None,
     x_scale: torch.Tensor | None = None,
     weight_scale: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return what `linear` computes, in float64."""
     y = x.double() @ weight.double().T
+    if addend is not None:
+        y = y + addend.double()
     if x_scale is not None:
         y = y * x_scale.double()[:, None]
     if weight_scale is not None:

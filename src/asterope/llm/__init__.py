@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asterope.llm.cache import CACHE_FORMATS, CACHE_SCALES, with_cache, with_scales
     from asterope.llm.distillation import Trained, TrainingPlan, distill, distillation_loss
     from asterope.llm.kept_layers import KeptLayers
+    from asterope.llm.kept_losses import KeptLosses
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
     from asterope.llm.load import load_model, model_from_config, read_checkpoint_config
     from asterope.llm.model import Model
@@ -50,6 +51,7 @@ __all__ = [
     "ExpertsConfig",
     "KVCache",
     "KeptLayers",
+    "KeptLosses",
     "LatentConfig",
     "Layer",
     "Linear",
@@ -105,6 +107,7 @@ _MODULE_OF = {
         "cache": ("CACHE_FORMATS", "CACHE_SCALES", "with_cache", "with_scales"),
         "distillation": ("Trained", "TrainingPlan", "distill", "distillation_loss"),
         "kept_layers": ("KeptLayers",),
+        "kept_losses": ("KeptLosses",),
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),
         "load": ("load_model", "model_from_config", "read_checkpoint_config"),
         "model": ("Model",),

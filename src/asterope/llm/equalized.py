@@ -76,8 +76,8 @@ def _scale(
     nearest = named_algorithm("rtn")
 
     def made(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        unread = [inputs] * len(units)
-        return round_units(PlainLinear(weight), units, scheme, nearest, unread).apply
+        unread, beside = [inputs] * len(units), scheme.without_branch
+        return round_units(PlainLinear(weight), units, beside, nearest, unread).apply
 
     return equalizing_scale(weight, inputs, made)
 

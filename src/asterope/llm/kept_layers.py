@@ -22,6 +22,7 @@ __all__ = ["KeptLayers"]
 _NORMS = ("attention_norm", "mlp_norm")
 _KEY, _FEW_TOKENS = "made_from", "few_tokens"
 _ROUTER = "router"
+_INPUTS = "input_scale"
 
 
 class KeptLayers:
@@ -48,7 +49,11 @@ class KeptLayers:
         def linear(place: str, _: Linear) -> Linear:
             own = {n.partition(".")[2]: t for n, t in found.items() if n.startswith(f"{place}.")}
             scheme = schemes[place]
-            return PlainLinear(**own) if scheme is None else QuantizedLinear(scheme=scheme, **own)
+            if scheme is None:
+                return PlainLinear(**own)
+            inputs = own.pop(_INPUTS, None)
+            scale = None if inputs is None else float(inputs)
+            return QuantizedLinear(scheme=scheme, input_scale=scale, **own)
 
         router = plain.router and dataclasses.replace(
             plain.router, linear=PlainLinear(found[f"{_ROUTER}.weight"])
@@ -112,7 +117,9 @@ class KeptLayers:
 def _tensors(linear: Linear) -> dict[str, torch.Tensor]:
     """Return the tensors of a linear layer by the names of their fields."""
     if isinstance(linear, QuantizedLinear):
-        return linear.tensors
+        scale = linear.input_scale
+        inputs = {} if scale is None else {_INPUTS: torch.tensor(scale, dtype=torch.float64)}
+        return linear.tensors | inputs
     assert isinstance(linear, PlainLinear)
     bias = {} if linear.bias is None else {"bias": linear.bias}
     return {"weight": linear.weight, **bias}

@@ -12,6 +12,7 @@ import torch
 
 from asterope.errors import CheckpointError, ConfigError, UnsupportedError
 from asterope.kernels import Routing
+from asterope.llm.branches import check_branches
 from asterope.llm.cache import CACHE_SCALES, check_scale, with_scales
 from asterope.llm.config import ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear, made_layer
@@ -119,6 +120,7 @@ class _Checkpoint:
                 )
             plan = found
         self.mix: Mix = mix_of(plan, config.num_layers)
+        check_branches(config, self.mix)
 
     def model(self, progress: Progress | None) -> Model:
         layers = []
@@ -349,6 +351,7 @@ def model_from_config(
     tied = config.tied_embeddings
     head = PlainLinear(embedding if tied else meta(config.vocab_size, config.hidden_size))
     mix = mix_of(scheme, config.num_layers)
+    check_branches(config, mix)
     kinds = [(row, config.at(i)) for i, row in enumerate(mix.layers)]
     made = {
         (row, kind): layer(mix.of(mix.layers.index(row)), kind)

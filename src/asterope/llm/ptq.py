@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from asterope.errors import ConfigError, UnsupportedError
+from asterope.llm.branches import check_branches
 from asterope.llm.equalized import equalized
 from asterope.llm.kept_layers import KeptLayers
 from asterope.llm.layer_inputs import layer_inputs
@@ -20,6 +21,7 @@ from asterope.llm.model import Model
 from asterope.llm.rounded_units import round_units, units_of
 from asterope.llm.states import MAX_BATCH_TOKENS, States
 from asterope.llm.tuning import check_tunable, tune_layer
+from asterope.native import release_freed
 from asterope.quant import PLACES, Algorithm, InputSums, Plan, Scheme, mix_of
 
 __all__ = ["check_plain", "quantize_layer", "quantize_layers"]
@@ -48,7 +50,7 @@ def quantize_layers(
 
     Raises: CheckpointError for inputs or weights that are not finite, naming the layer; ShapeError
     if the format's block does not divide a layer; ConfigError for tokens the model does not have;
-    UnsupportedError for experts with an algorithm that tunes.
+    UnsupportedError for experts with an algorithm that tunes, or with branches.
     """
     model.check_tokens(windows.flatten().tolist(), where="calibration text")
     batches = [
@@ -58,6 +60,7 @@ def quantize_layers(
     originals = _originals(model, batches) if algorithm.tunes else []
     few_tokens: dict[str, int] = {}
     layers, mix = [], mix_of(scheme, len(model.layers))
+    check_branches(model.config, mix)
     for index, layer in enumerate(model.layers):
         _check_plain_layer(model, layer)
         schemes = mix.of(index)
@@ -67,7 +70,9 @@ def quantize_layers(
         if quantized is not None and kept:
             few_tokens |= kept.few_tokens(index)
         else:
+            release_freed()
             inputs = layer_inputs(model, index, layer, batches)
+            release_freed()
             plain, quantized = quantize_layer(model, index, layer, schemes, algorithm, inputs.sums)
             if algorithm.tunes:
                 quantized = tune_layer(model, index, plain, quantized, batches, originals)
@@ -76,6 +81,7 @@ def quantize_layers(
                 kept.keep(index, quantized, inputs.few_tokens)
         is_left_on_disk = kept is not None and model.is_lazy
         layers.append(quantized.with_linears(_nothing) if is_left_on_disk else quantized)
+        release_freed()
         if len(layers) < len(model.layers):  # nothing asks what the last one gives
             for batch in batches:
                 batch.advance(model, index, quantized)

@@ -32,7 +32,8 @@ _LEAST = 1e-12
 class TuningPlan:
     """How long a layer is tuned, and how fast: Adam, whose rates fall to zero.
 
-    `rate` is in units of a weight's scale, `norm_rate` a share of a norm's root mean square.
+    `rate` is in units of a weight's scale, `norm_rate` a share of the root mean square of a norm or
+    a factor of a branch.
     """
 
     steps: int = 200
@@ -58,7 +59,7 @@ def tune_layer(
     model: Model, index: int, plain: Layer, quantized: Layer, inputs: Sequence[States],
     wanted: Sequence[States], plan: TuningPlan | None = None,
 ) -> Layer:  # fmt: skip
-    """Return a layer whose codes and norms are moved until it gives what the original gives.
+    """Return a layer moved, codes, norms and branches, until it gives what the original gives.
 
     `plain` is what `quantized` rounds; `inputs` are where text is before the layer in the quantized
     model, `wanted` where it is behind that layer in the original. The loss is the mean over tokens
@@ -106,9 +107,11 @@ class _TunedLinear(nn.Module):
         assert isinstance(plain, PlainLinear)
         self.quantized = quantized
         self.bias = None if plain.bias is None else plain.bias.float().clone()
-        self.rounding = None
+        self.rounding, self.branch = None, nn.ParameterList()
         if isinstance(quantized, QuantizedLinear):
             self.rounding = LearnedRounding(plain.weight, quantized)
+            factors = (quantized.lora_a, quantized.lora_b)
+            self.branch.extend(nn.Parameter(f.float()) for f in factors if f is not None)
         else:
             self.fixed = plain.weight.float().clone()
 
@@ -116,11 +119,21 @@ class _TunedLinear(nn.Module):
         if self.rounding is None:
             return functional.linear(x, self.fixed, self.bias)
         inputs = fake_inputs(x, self.rounding.start.scheme)
-        return functional.linear(inputs, self.rounding(), self.bias)
+        made = functional.linear(inputs, self.rounding(), self.bias)
+        inner = x
+        for factor in self.branch:
+            inner = functional.linear(inner, factor)
+        return made + inner if len(self.branch) else made
 
     def result(self) -> Linear:
         """Return the layer that the runtime has."""
-        return self.quantized if self.rounding is None else self.rounding.quantized()
+        if self.rounding is None:
+            return self.quantized
+        made = self.rounding.quantized()
+        if not len(self.branch):
+            return made
+        first, second = (factor.detach().to(torch.bfloat16) for factor in self.branch)
+        return dataclasses.replace(made, lora_a=first, lora_b=second)
 
 
 class _TunedLayer(nn.Module):
@@ -150,10 +163,14 @@ class _TunedLayer(nn.Module):
 
     def groups(self, plan: TuningPlan) -> list[dict[str, Any]]:
         """Return what is tuned, and how fast at most."""
-        groups = [{"params": list(self.linears.parameters()), "peak": plan.rate}]
-        for norm in self.norms.values():
-            size = float(norm.detach().square().mean().sqrt())
-            groups.append({"params": [norm], "peak": plan.norm_rate * size})
+        linears = [linear for linear in self.linears.values() if isinstance(linear, _TunedLinear)]
+        roundings = [linear.rounding for linear in linears if linear.rounding is not None]
+        latents = [latent for rounding in roundings for latent in rounding.parameters()]
+        groups: list[dict[str, Any]] = [{"params": latents, "peak": plan.rate}]
+        branches = (factor for linear in linears for factor in linear.branch)
+        for other in (*self.norms.values(), *branches):
+            size = float(other.detach().square().mean().sqrt())
+            groups.append({"params": [other], "peak": plan.norm_rate * size})
         return groups
 
     def result(self, dtype: torch.dtype) -> Layer:

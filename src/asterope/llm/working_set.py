@@ -28,9 +28,11 @@ def working_set_bytes(
     They are the layer as it was, fused, and as it becomes; the largest of its projections in
     float32, and scaled; for an algorithm that looks at text also the states, keys and values of all
     windows, the activations of those that run at once and one input in float32, the sum of products
-    of each place's inputs in float64; for one that feeds errors back the curvature of the widest,
-    put in order, and the factor of its inverse; and for one that tunes what a step of training
-    holds, and the states of the original. Not among them are temporary copies.
+    of each place's inputs in float64; for one that feeds errors back the curvature of the widest
+    and the factor of its inverse; where there are branches the factor of the curvature, and the
+    weight that they make up for, what they leave and what it is rounded to; and for one that tunes
+    what a step of training holds, and the states of the original. Not among them are temporary
+    copies.
 
     Shapes: windows S of T tokens.
     """
@@ -49,8 +51,11 @@ def working_set_bytes(
         total += _text_bytes(config, shapes, dtype, windows)
     if algorithm.tunes:
         total += _tuning_bytes(config, shapes, dtype, windows)
+    widest = max(k for _, k in shapes.values())
     if algorithm.feeds_back:
-        total += (2 * _FLOAT64 + _FLOAT32) * max(k for _, k in shapes.values()) ** 2
+        total += (_FLOAT64 + _FLOAT32) * widest**2
+    if any(scheme is not None and scheme.rank is not None for scheme in mix.counts):
+        total += _FLOAT32 * (widest**2 + 3 * max(n * k for n, k in shapes.values()))
     return total
 
 

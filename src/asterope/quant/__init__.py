@@ -15,12 +15,15 @@ from asterope.quant.config import parse_quantization_config, quantization_config
 from asterope.quant.equalize import equalizing_scale
 from asterope.quant.fake_quant import fake_inputs
 from asterope.quant.front import FrontPoint, pareto_front
+from asterope.quant.fused import concatenate, split
 from asterope.quant.inputs import InputSums
 from asterope.quant.kv_config import kv_cache_scheme
 from asterope.quant.learned_rounding import LearnedRounding
-from asterope.quant.linear import QuantizedLinear, concatenate, from_quantized, split
+from asterope.quant.linear import QuantizedLinear, from_quantized
+from asterope.quant.low_rank import BranchFitting
 from asterope.quant.mix import MODULES, PLACES, Mix, Plan, mix_of
 from asterope.quant.mixed_config import parse_plan, plan_config
+from asterope.quant.nvfp4_svd import is_nvfp4_svd, nvfp4_svd_config, nvfp4_svd_tensors
 from asterope.quant.qat import FakeQuantizedLinear, prepare_qat, quantized_layers
 from asterope.quant.readers import Layout, experts_from_blocks, quantization_of, read_layout
 from asterope.quant.recipes import RECIPES, Recipe, recipe
@@ -36,6 +39,7 @@ __all__ = [
     "UNQUANTIZED",
     "WEIGHT_FORMATS",
     "Algorithm",
+    "BranchFitting",
     "Budget",
     "Calibrated",
     "FakeQuantizedLinear",
@@ -56,8 +60,11 @@ __all__ = [
     "fake_inputs",
     "from_quantized",
     "from_tensors",
+    "is_nvfp4_svd",
     "kv_cache_scheme",
     "mix_of",
+    "nvfp4_svd_config",
+    "nvfp4_svd_tensors",
     "pareto_front",
     "parse_budget",
     "parse_plan",

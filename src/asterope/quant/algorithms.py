@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from asterope.formats import encode
 from asterope.quant.gptq import Feedback, gptq_codes
 from asterope.quant.inputs import InputSums
 from asterope.quant.linear import QuantizedLinear, from_quantized
+from asterope.quant.mix import Mix, Plan
 from asterope.quant.rotation import rotate_rows
 from asterope.quant.rtn import check_weight, quantize_weight
 from asterope.quant.scales import least_error_scales, rule_scales
@@ -31,7 +33,9 @@ class Algorithm:
     before the layer by the same. With `searches_scales` a block's scale is the one near the rule's
     that loses least, weighted by the inputs' mean squares. With `feeds_back` columns that are not
     rounded yet make up for the errors of those that are (GPTQ). With `tunes` the rounding and the
-    norms of each layer are then trained until it gives what the original gives.
+    norms of each layer are then trained until it gives what the original gives. Where a scheme has
+    a rank, a low-rank branch takes what rounding inputs loses most of; with `rank` each scheme has
+    one, this where it says none.
     """
 
     name: str
@@ -40,6 +44,19 @@ class Algorithm:
     searches_scales: bool = False
     feeds_back: bool = False
     tunes: bool = False
+    rank: int | None = None
+
+    def ranked(self, scheme: Scheme) -> Scheme:
+        """Return a scheme with the algorithm's own rank, where it has none."""
+        if self.rank is None or scheme.rank is not None or scheme.format is None:
+            return scheme
+        return dataclasses.replace(scheme, rank=self.rank)
+
+    def plan(self, plan: Plan) -> Plan:
+        """Return a plan whose schemes are as `ranked` says."""
+        if isinstance(plan, Scheme):
+            return self.ranked(plan)
+        return Mix(tuple(tuple(s and self.ranked(s) for s in row) for row in plan.layers))
 
     @property
     def needs_text(self) -> bool:
@@ -66,6 +83,10 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({
         Algorithm(
             name="awq_gptq", describe="inputs equalized, then as gptq",
             equalizes=True, searches_scales=True, feeds_back=True,
+        ),
+        Algorithm(
+            name="svdquant", describe="as awq_gptq, beside a branch of rank 32 in bf16",
+            equalizes=True, searches_scales=True, feeds_back=True, rank=32,
         ),
         Algorithm(
             name="tuned", describe="as awq_gptq, then rounding and norms tuned layer by layer",

@@ -15,7 +15,10 @@ divides; both are float32 [1]. Packed codes run from the lowest bit up, so the e
 codes is in the low half of its byte.
 mxfp4_e1m2 is an extension of Asterope; the others are read by compressed-tensors 0.20.
 
-Source: compressed-tensors 0.20, `compressors/`.
+A branch is `svdquant_lora_a` bf16 [rank, K] and `svdquant_lora_b` bf16 [N, rank], as Model
+Optimizer calls it; of projections that are run as one, each has the same first factor.
+
+Source: compressed-tensors 0.20, `compressors/`; nvidia-modelopt 0.47, `torch/export/`.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from asterope.quant.linear import QuantizedLinear, reciprocal
 from asterope.quant.recode import from_e4m3
 from asterope.quant.scheme import Scheme
 from asterope.quant.stored import REAL_DTYPES, Places, stored_layer, take
+from asterope.quant.stored_branch import branch_tensors, stored_branch
 
 __all__ = ["from_tensors", "to_tensors"]
 
@@ -43,6 +47,7 @@ def to_tensors(name: str, layer: QuantizedLinear) -> dict[str, torch.Tensor]:
     tensors = _weight_tensors(name, layer)
     if layer.bias is not None:
         tensors["bias"] = layer.bias
+    tensors |= branch_tensors(layer)
     if layer.input_scale is not None:
         scale = layer.input_scale
         stored = float(reciprocal(scale)) if _inputs_divide(layer.scheme) else scale
@@ -136,7 +141,8 @@ def from_tensors(
             inputs_divide=_inputs_divide(scheme),
             bias=bias,
         )
-        return stored_layer(tensors, scheme, places)
+        layer = stored_layer(tensors, scheme.without_branch, places)
+        return stored_branch(name, tensors, layer, scheme.rank)
     codes = take(tensors, f"{name}.weight", REAL_DTYPES)
     scheme.check_shape(codes.shape, f"{name}.weight")
     held = take(tensors, bias, REAL_DTYPES, ((len(codes),),)) if bias in tensors else None

@@ -5,7 +5,9 @@ a format name of its own, `mxfp4-e1m2-pack-quantized`, so that others refuse it 
 its codes as e2m1. Two things it reads have no preset there: block-scaled weights with fp8
 activations by token, and nvfp4 activations whose upper scale is dynamic too. The scale rule has no
 field; it is recorded under `asterope`, which others ignore, and taken to be the format's default
-where that is absent.
+where that is absent. Weights beside a low-rank branch are stored under a `quant_method` of its own,
+`asterope`, with the rank recorded there: who does not know it refuses the checkpoint instead of
+loading it without the branch.
 
 Source: compressed-tensors 0.20, `quantization/quant_scheme.py` (presets) and `quant_args.py`.
 """
@@ -23,8 +25,11 @@ from asterope.quant.fields import refuse as _refuse
 from asterope.quant.kv_config import is_fp8_cache
 from asterope.quant.scheme import Scheme
 
-__all__ = ["has_static_inputs", "parse_quantization_config", "quantization_config"]
+__all__ = ["OWN_METHOD", "has_static_inputs", "parse_quantization_config", "quantization_config"]
 
+OWN_METHOD = "asterope"
+"""The `quant_method` of checkpoints with low-rank branches."""
+_METHOD = "compressed-tensors"
 _ROOT = "quantization_config"
 _GROUP = f"{_ROOT}.config_groups"
 
@@ -93,16 +98,19 @@ def quantization_config(
     transforms = None
     if scheme.rotation is not None:
         transforms = {"config_groups": {"rotation": transform(scheme, ["Linear"], ignore)}}
-    return config_root(group["format"], {"group_0": group}, ignore) | {
-        "transform_config": transforms,
-        "asterope": {"scale_rule": scheme.rule},
-    }
+    record = {"scale_rule": scheme.rule} | ({} if scheme.rank is None else {"rank": scheme.rank})
+    root = config_root(
+        group["format"], {"group_0": group}, ignore, has_branch=scheme.rank is not None
+    )
+    return root | {"transform_config": transforms, "asterope": record}
 
 
-def config_root(stored: str, groups: Mapping[str, Any], ignore: Sequence[str]) -> dict[str, Any]:
+def config_root(
+    stored: str, groups: Mapping[str, Any], ignore: Sequence[str], *, has_branch: bool
+) -> dict[str, Any]:
     """Return a `quantization_config` around groups of layers, without transforms and rules."""
     return {
-        "quant_method": "compressed-tensors",
+        "quant_method": OWN_METHOD if has_branch else _METHOD,
         "quantization_status": "compressed",
         "format": stored,
         "config_groups": dict(groups),
@@ -234,7 +242,12 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
     )
     ignore = names(config.get("ignore"), f"{_ROOT}.ignore")
     rotation = _rotation(config.get("transform_config"), ignore)
-    return _scheme(weights, activations, config.get("asterope"), rotation), ignore
+    scheme = _scheme(weights, activations, config.get("asterope"), rotation)
+    if scheme.rank is not None and config.get("quant_method") != OWN_METHOD:
+        raise CheckpointError(
+            f"a rank needs quant_method {OWN_METHOD!r}", where=f"{_ROOT}.quant_method"
+        )
+    return scheme, ignore
 
 
 def has_static_inputs(group: Mapping[str, Any]) -> bool:
@@ -245,7 +258,7 @@ def has_static_inputs(group: Mapping[str, Any]) -> bool:
 def _check_root(config: Mapping[str, Any]) -> None:
     check_fields(_mapping(config, _ROOT), _ROOT_FIELDS, _ROOT)
     for field, known in (
-        ("quant_method", ("compressed-tensors",)),
+        ("quant_method", (_METHOD, OWN_METHOD)),
         ("quantization_status", _STORED_STATUS),
     ):
         if config.get(field) not in known:
@@ -312,11 +325,18 @@ def _kind(args: Mapping[str, Any], where: str) -> _Kind:
 
 def _scheme(weights: str, activations: str, record: Any, rotation: int | None) -> Scheme:
     where = f"{_ROOT}.asterope"
-    rule = None if record is None else _mapping(record, where).get("scale_rule")
+    record = {} if record is None else _mapping(record, where)
+    rank = record.get("rank")
+    if rank is not None and type(rank) is not int:
+        raise CheckpointError(f"{rank!r} is not a whole number", where=f"{where}.rank")
     try:
-        return Scheme(weights=weights, activations=activations, rule=rule, rotation=rotation)
+        return Scheme(
+            weights=weights, activations=activations, rule=record.get("scale_rule"),
+            rotation=rotation, rank=rank,
+        )  # fmt: skip
     except FormatError as error:
-        field = f"{_ROOT}.transform_config" if error.where == "rotation" else f"{where}.scale_rule"
+        fields = {"rotation": f"{_ROOT}.transform_config", "rank": f"{where}.rank"}
+        field = fields.get(str(error.where), f"{where}.scale_rule")
         raise CheckpointError(error.what, where=field, hint=error.hint) from error
 
 

@@ -21,7 +21,7 @@ class InputSums:
     Half of the sum is the curvature of the layer's squared error in each row of the weight. It
     takes 8 K^2 bytes.
 
-    Shapes: products [K, K]; sample [at most 512, K].
+    Shapes: products [K, K]; sample [at most 512, K]; largest [K], the largest magnitudes.
     """
 
     def __init__(self, in_features: int, *, name: str) -> None:
@@ -29,6 +29,7 @@ class InputSums:
         self.num_tokens = 0
         self.products = torch.zeros(in_features, in_features, dtype=torch.float64)
         self.sample = torch.empty(0, in_features)
+        self.largest = torch.zeros(in_features)
 
     def add(self, x: torch.Tensor) -> None:
         """Add inputs. Shapes: x [tokens, K].
@@ -45,6 +46,7 @@ class InputSums:
             )  # fmt: skip
         self.products += (x.T @ x).double()
         self.num_tokens += len(x)
+        self.largest = torch.maximum(self.largest, x.abs().amax(0))
         if len(self.sample) < _SAMPLED:
             stride = -(-len(x) // _SAMPLED_AT_ONCE)
             self.sample = torch.cat([self.sample, x[::stride]])[:_SAMPLED]
@@ -57,6 +59,7 @@ class InputSums:
         samples = []
         for part in parts:
             made.products += part.products
+            made.largest = torch.maximum(made.largest, part.largest)
             # Of each as much of the sample as it has of the tokens.
             share = -(-_SAMPLED * part.num_tokens // max(1, made.num_tokens))
             samples.append(part.sample[: min(share, len(part.sample))])
@@ -69,10 +72,11 @@ class InputSums:
         made.num_tokens = self.num_tokens
         made.products = self.products / torch.outer(scale, scale).double()
         made.sample = self.sample / scale
+        made.largest = self.largest / scale
         return made
 
     def rotated(self, size: int) -> InputSums:
-        """Return what the sums are once inputs are rotated in blocks; the sample is left out."""
+        """Return what the sums are once inputs are rotated; what is no sum is left out."""
         made = InputSums(len(self.products), name=self.name)
         made.num_tokens = self.num_tokens
         made.products = rotate_products(self.products, size)

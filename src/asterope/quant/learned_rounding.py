@@ -35,10 +35,15 @@ class LearnedRounding(nn.Module):
         assert start.scheme.format is not None
         self.start, self.element = start, start.scheme.format.element
         rotation = start.scheme.rotation
-        values = weight.float() if rotation is None else rotate_rows(weight, rotation)
+        values = weight.float()
+        if start.lora_a is not None and start.lora_b is not None:
+            values = values - start.lora_b.float() @ start.lora_a.float()
+        if rotation is not None:
+            values = rotate_rows(values, rotation)
         self.scale = start.element_scales()
         numbers, low, high = _cells(self.element)
-        held = dataclasses.replace(start, scheme=dataclasses.replace(start.scheme, rotation=None))
+        beside = start.without_branch
+        held = dataclasses.replace(beside, scheme=dataclasses.replace(beside.scheme, rotation=None))
         place = torch.searchsorted(numbers, held.dequantize().div_(self.scale).sub_(_SLACK))
         self.latent = nn.Parameter(torch.clamp(values / self.scale, low[place], high[place]))
 

@@ -18,7 +18,7 @@ from asterope.formats import (
 )
 from asterope.quant.linear import QuantizedLinear, from_quantized, storable
 from asterope.quant.rotation import rotate_rows
-from asterope.quant.rtn import check_weight
+from asterope.quant.rtn import check_no_branch, check_weight
 from asterope.quant.scales import Scales
 from asterope.quant.scheme import Scheme
 
@@ -50,6 +50,7 @@ def quantize_scaled(
     Shapes: weight [N, K]; log2_scale as `scales_shape`.
     Raises: as `quantize_weight`.
     """
+    check_no_branch(scheme)
     scheme.check_shape(weight.shape, name)
     check_weight(weight, name)
     fmt = scheme.format

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from asterope.errors import ShapeError
 from asterope.formats import (
     BlockFormat,
     ElementFormat,
@@ -34,12 +33,10 @@ from asterope.quant.scheme import Scheme
 
 __all__ = [
     "QuantizedLinear",
-    "concatenate",
     "from_quantized",
     "held_codes",
     "reciprocal",
     "round_inputs",
-    "split",
     "storable",
 ]
 
@@ -63,6 +60,9 @@ def _specs(
         specs["scales"] = ((n, -(-k // fmt.granularity[1])), torch.float32)
     if fmt.two_level or "scales" not in specs:
         specs["row_scale"] = ((n,), torch.float32)
+    if scheme.rank is not None:
+        specs["lora_a"] = ((scheme.rank, k), torch.bfloat16)
+        specs["lora_b"] = ((n, scheme.rank), torch.bfloat16)
     return specs
 
 
@@ -80,8 +80,12 @@ class QuantizedLinear:
 
     `input_scale` is a static scale that inputs are quantized with, in place of one for each row.
 
+    Where the scheme has a rank, the inputs as they come pass a branch of it beside the codes, which
+    hold the rest of the weight: weight = value + lora_b lora_a.
+
     Shapes: codes [N, K] e4m3 or the unquantized weight, [N, K / 2] packed for e2m1; scales
-    [N, K / block], bytes of E8M0 or e4m3, or float32; row_scale [N] float32; bias [N].
+    [N, K / block], bytes of E8M0 or e4m3, or float32; row_scale [N] float32; bias [N]; lora_a
+    [rank, K] and lora_b [N, rank] bf16.
     """
 
     scheme: Scheme
@@ -90,6 +94,8 @@ class QuantizedLinear:
     row_scale: torch.Tensor | None = None
     bias: torch.Tensor | None = None
     input_scale: float | None = None
+    lora_a: torch.Tensor | None = None
+    lora_b: torch.Tensor | None = None
 
     @classmethod
     def empty(
@@ -126,6 +132,8 @@ class QuantizedLinear:
             "scales": self.scales,
             "row_scale": self.row_scale,
             "bias": self.bias,
+            "lora_a": self.lora_a,
+            "lora_b": self.lora_b,
         }
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
@@ -154,6 +162,18 @@ class QuantizedLinear:
         """
         return sum(t.numel() * t.element_size() for t in self.tensors.values())
 
+    @property
+    def branch_bytes(self) -> int:
+        """Return those of `num_bytes` that are of the branch, 0 without one."""
+        factors = (t for t in (self.lora_a, self.lora_b) if t is not None)
+        return sum(t.numel() * t.element_size() for t in factors)
+
+    @property
+    def without_branch(self) -> QuantizedLinear:
+        """Return what is beside the branch."""
+        scheme = self.scheme.without_branch
+        return dataclasses.replace(self, scheme=scheme, lora_a=None, lora_b=None)
+
     def apply(
         self, x: torch.Tensor, *, out_dtype: torch.dtype | None = None,
         experts: ExpertRows | None = None,
@@ -170,6 +190,16 @@ class QuantizedLinear:
         Raises: ShapeError if x does not fit.
         """
         out_dtype = out_dtype or x.dtype
+        made = self._product(x, out_dtype, experts)
+        if self.lora_a is None or self.lora_b is None:
+            return made
+        inner = linear(x.to(torch.bfloat16), self.lora_a)
+        return linear(inner, self.lora_b, addend=made, out_dtype=out_dtype)
+
+    def _product(
+        self, x: torch.Tensor, out_dtype: torch.dtype, experts: ExpertRows | None
+    ) -> torch.Tensor:
+        """Return the product with the codes, and the bias."""
         if self.scheme.format is None:
             x = x.to(torch.promote_types(x.dtype, self.codes.dtype))
             return linear(x, self.codes, bias=self.bias, out_dtype=out_dtype, experts=experts)
@@ -206,8 +236,16 @@ class QuantizedLinear:
     def dequantize(self) -> torch.Tensor:
         """Return the weight in float32: code x block scale, times the row scale, turned back.
 
+        The branch, if there is one, is added.
+
         Shapes: result [N, K].
         """
+        values = self._values()
+        if self.lora_a is None or self.lora_b is None:
+            return values
+        return values.addmm_(self.lora_b.float(), self.lora_a.float())
+
+    def _values(self) -> torch.Tensor:
         if self.scheme.format is None:
             return self.codes.float()
         if self._has_blocks_of_rows:
@@ -320,50 +358,3 @@ def held_codes(codes: npt.NDArray[np.uint8], element: ElementFormat) -> torch.Te
     if element.name != "e4m3":
         codes = to_e4m3(codes, element)
     return torch.from_numpy(codes).view(torch.float8_e4m3fn)
-
-
-def concatenate(parts: Sequence[QuantizedLinear]) -> QuantizedLinear:
-    """Return one layer whose outputs are those of the parts, one after another.
-
-    Of static scales of inputs the largest is taken, which clips nothing that another would not.
-
-    Raises: ShapeError if the parts differ in K, scheme, type, or in having a bias or static inputs.
-    """
-    if not parts:
-        raise ShapeError("there is no layer to concatenate", where="parts")
-    first = parts[0]
-    for i, part in enumerate(parts):
-        for what, mine, other in (
-            ("in_features", part.in_features, first.in_features),
-            ("scheme", part.scheme, first.scheme),
-            ("dtype", part.codes.dtype, first.codes.dtype),
-            ("bias", part.bias is not None, first.bias is not None),
-            ("static inputs", part.input_scale is not None, first.input_scale is not None),
-        ):
-            if mine != other:
-                raise ShapeError(
-                    f"{what} is {mine}, that of the first {other}", where=f"parts[{i}]"
-                )
-    joined = {name: torch.cat([part.tensors[name] for part in parts]) for name in first.tensors}
-    inputs = [part.input_scale for part in parts if part.input_scale is not None]
-    return QuantizedLinear(scheme=first.scheme, input_scale=max(inputs, default=None), **joined)
-
-
-def split(whole: QuantizedLinear, sizes: Sequence[int]) -> tuple[QuantizedLinear, ...]:
-    """Return layers with so many outputs each, on the memory of the whole: undo `concatenate`.
-
-    Raises: ShapeError if the sizes do not add up.
-    """
-    if sum(sizes) != whole.out_features or min(sizes, default=0) < 1:
-        raise ShapeError(
-            f"sizes {list(sizes)} do not add up to {whole.out_features} outputs", where="sizes"
-        )
-    cuts = {name: torch.split(tensor, list(sizes)) for name, tensor in whole.tensors.items()}
-    return tuple(
-        QuantizedLinear(
-            scheme=whole.scheme,
-            input_scale=whole.input_scale,
-            **{name: parts[i] for name, parts in cuts.items()},
-        )
-        for i in range(len(sizes))
-    )

@@ -1,8 +1,8 @@
 """The `quantization_config` of a mix: a group for each scheme, whose targets name its modules.
 
 Where all modules that are quantized have one scheme, it is that of `config.py`, and the others are
-ignored by name. Scale rules are recorded by group under `asterope`, and a group that is rotated has
-a transform of its own with the same targets.
+ignored by name. Scale rules and ranks are recorded by group under `asterope`, and a group that is
+rotated has a transform of its own with the same targets.
 
 Source: compressed-tensors 0.20, `utils/match.py` (targets), `compressors/format.py` (format).
 """
@@ -23,6 +23,7 @@ from asterope.quant.config import (
     quantization_config,
     transform,
 )
+from asterope.quant.fields import mapping as _mapping
 from asterope.quant.mix import MODULES, Mix, Plan, plan_of_modules
 from asterope.quant.scheme import Scheme
 
@@ -77,10 +78,14 @@ def plan_config(
         for name, scheme in named.items()
         if scheme.rotation is not None
     }
-    root = config_root(stored.pop() if len(stored) == 1 else _MIXED, groups, ignore)
+    ranks = {name: scheme.rank for name, scheme in named.items() if scheme.rank is not None}
+    root = config_root(
+        stored.pop() if len(stored) == 1 else _MIXED, groups, ignore, has_branch=bool(ranks)
+    )
+    record = {"scale_rules": {name: scheme.rule for name, scheme in named.items()}}
     return root | {
         "transform_config": {"config_groups": rotations} if rotations else None,
-        "asterope": {"scale_rules": {name: scheme.rule for name, scheme in named.items()}},
+        "asterope": record | ({"ranks": ranks} if ranks else {}),
     }
 
 
@@ -179,8 +184,9 @@ def _scheme_of(config: Mapping[str, Any], name: str, texts: Mapping[str, list[st
     alone: dict[str, Any] = {**config, "config_groups": {name: {**group, "targets": [_CLASS]}}}
     record = config.get("asterope")
     rules = record.get("scale_rules") if isinstance(record, Mapping) else None
-    if isinstance(rules, Mapping):
-        alone["asterope"] = {"scale_rule": rules.get(name)}
+    if isinstance(record, Mapping) and isinstance(rules, Mapping):
+        ranks = _mapping(record.get("ranks") or {}, f"{_ROOT}.asterope.ranks")
+        alone["asterope"] = {"scale_rule": rules.get(name), "rank": ranks.get(name)}
     if config.get("transform_config") and texts != {name: [_CLASS]}:
         alone["transform_config"] = _own_transform(config, name, texts)
     return parse_quantization_config(alone)[0]

@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from asterope.errors import CheckpointError, FormatError
+from asterope.errors import CheckpointError, ConfigError, FormatError
 from asterope.formats import ScaleRule, global_scale_of, quantize
 from asterope.quant.linear import QuantizedLinear, from_quantized, storable
 from asterope.quant.rotation import rotate_rows
 from asterope.quant.scheme import Scheme
 
-__all__ = ["check_weight", "common_amax", "quantize_weight"]
+__all__ = ["check_no_branch", "check_weight", "common_amax", "quantize_weight"]
 
 _WEIGHT_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -38,10 +38,12 @@ def quantize_weight(
 
     Shapes: weight [N, K], float32, bf16 or fp16; bias [N].
     Raises: CheckpointError for NaN or infinity, with its place; ShapeError if the block does not
-    divide K; FormatError for another type. Each names the tensor.
+    divide K; FormatError for another type. Each names the tensor. ConfigError for a scheme with a
+    branch.
     Cost: one read of the weight, two with scales of rows, tensors and two levels.
     """
     _check_dtype(weight, name)
+    check_no_branch(scheme)
     scheme.check_shape(weight.shape, name)
     weight, fmt = weight.detach(), scheme.format
     if fmt is None:
@@ -77,6 +79,18 @@ def common_amax(weights: Iterable[torch.Tensor], scheme: Scheme) -> float | None
     size = scheme.rotation
     turned = (w if size is None else rotate_rows(w, size) for w in weights)
     return max(float(weight.abs().max()) for weight in turned)
+
+
+def check_no_branch(scheme: Scheme) -> None:
+    """Check that a scheme has no low-rank branch, where inputs are not known.
+
+    Raises: ConfigError.
+    """
+    if scheme.rank is not None:
+        raise ConfigError(
+            "a low-rank branch is fitted to the inputs of a layer", where=f"format {scheme.name}",
+            hint="quantize by what looks at text: asterope quantize --algorithm svdquant",
+        )  # fmt: skip
 
 
 def check_weight(weight: torch.Tensor, name: str) -> None:

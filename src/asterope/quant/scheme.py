@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ ACTIVATIONS = ("bf16", "fp8", "same")
 fp8_block128 means e4m3 with a dynamic float32 scale for each 128 elements of a row."""
 
 _MOST_ROTATED = 256
+_MOST_RANK = 1024
 _PLAIN_ROTATION = 32  # where a format has no blocks of its own
 _FP8_WEIGHTS = ("fp8_tensor", "fp8_row")
 _ALIASES = {"fp8": "fp8_row", "fp8_block": "fp8_block128", "bf16": UNQUANTIZED}
@@ -35,6 +37,7 @@ class Scheme:
     the weights, and of the activations where they have the same format; left out, it becomes the
     default of the format. It is None only without quantized weights. With `rotation` inputs and
     weights are rotated in blocks of so many neighbours along K, a power of two (`rotation.py`).
+    With `rank` a bf16 branch of that rank makes up for a part of the error (`low_rank.py`).
 
     Raises: FormatError for a name or a combination that does not exist.
     """
@@ -43,6 +46,7 @@ class Scheme:
     activations: str = "bf16"
     rule: str | None = None
     rotation: int | None = None
+    rank: int | None = None
 
     def __post_init__(self) -> None:
         _known(self.weights, (UNQUANTIZED, *WEIGHT_FORMATS), "weights")
@@ -64,12 +68,15 @@ class Scheme:
                 f"blocks of {size} are not rotated", where="rotation",
                 hint=f"use a power of two up to {_MOST_ROTATED}",
             )  # fmt: skip
+        if self.rank is not None and not 1 <= self.rank <= _MOST_RANK:
+            raise FormatError(f"{self.rank} is outside 1..{_MOST_RANK}", where="rank")
         if self.weights in _FP8_WEIGHTS and self.activations == "same":
             object.__setattr__(self, "activations", "fp8")
 
     def _check_unquantized(self) -> None:
         for field, value in (
             ("activations", self.activations), ("rule", self.rule), ("rotation", self.rotation),
+            ("rank", self.rank),
         ):  # fmt: skip
             if value not in ("bf16", None):
                 raise FormatError(
@@ -103,10 +110,11 @@ class Scheme:
 
     @property
     def name(self) -> str:
-        """Return the scheme as `scheme` reads it, without the rule: `mxfp4`, `mxfp4/fp8+h32`."""
+        """Return the scheme as `scheme` reads it, without the rule: `mxfp4/fp8+h32+r16`."""
         activations = self.activation_format
         name = self.weights if activations is None else f"{self.weights}/{activations}"
-        return name if self.rotation is None else f"{name}+h{self.rotation}"
+        rotation = "" if self.rotation is None else f"+h{self.rotation}"
+        return name + rotation + ("" if self.rank is None else f"+r{self.rank}")
 
     def describe(self) -> str:
         """Return the scheme in words, with the rule where it is not the default."""
@@ -116,7 +124,13 @@ class Scheme:
         rule = "" if default else f" (scale rule {self.rule})"
         rotation = "" if self.rotation is None else f", rotated in blocks of {self.rotation}"
         activations = self.activation_format or "bf16"
-        return f"{self.weights} weights{rule}, {activations} activations{rotation}"
+        rank = "" if self.rank is None else f", a branch of rank {self.rank}"
+        return f"{self.weights} weights{rule}, {activations} activations{rotation}{rank}"
+
+    @property
+    def without_branch(self) -> Scheme:
+        """Return what is beside the branch."""
+        return dataclasses.replace(self, rank=None)
 
     def check_shape(self, shape: Sequence[int], name: str) -> None:
         """Check that a weight of that shape has two axes and is made of whole blocks along K.
@@ -136,6 +150,11 @@ class Scheme:
                 where=name,
                 hint="rotate smaller ones, such as +h16, or none",
             )
+        if self.rank is not None and self.rank > min(shape):
+            raise ShapeError(
+                f"a branch of rank {self.rank} is no smaller than shape {list(shape)}",
+                where=name, hint=f"use a rank up to {min(shape)}",
+            )  # fmt: skip
         size = self.format.granularity if self.format else None
         if not isinstance(size, int) or shape[1] % size == 0:
             return
@@ -152,11 +171,12 @@ def scheme(text: str, *, activations: str | None = None, rule: str | None = None
 
     `mxfp4` is weights alone; `mxfp4/fp8` says the activations too, as do `mxfp4/same` and the
     suffix of `nvfp4a16`, weights alone. `fp8` means fp8_row, `bf16` and `none` mean unquantized.
-    `+h` at the end rotates in blocks of the format's own size, `+h64` in blocks of 64.
+    `+h` at the end rotates in blocks of the format's own size, `+h64` in blocks of 64; `+r32` adds
+    a branch of rank 32.
 
     Raises: FormatError with the nearest name, if there is none, or two that contradict.
     """
-    named, plus, turned = text.strip().lower().replace("-", "_").partition("+")
+    named, *added = text.strip().lower().replace("-", "_").split("+")
     weights, slash, said = named.partition("/")
     if not slash and weights.endswith("a16"):
         weights, said = weights.removesuffix("a16").rstrip("_"), "bf16"
@@ -177,20 +197,27 @@ def scheme(text: str, *, activations: str | None = None, rule: str | None = None
         weights=weights,
         activations=readings[0] if readings else "bf16",
         rule=None if rule is None else rule.strip().lower(),
-        rotation=_rotation(turned, weights) if plus else None,
+        **_added(added, weights),
     )
 
 
-def _rotation(text: str, weights: str) -> int:
-    """Return the size of rotated blocks, from what is after the plus."""
-    if text == "h":
-        size = block(weights).granularity if weights in WEIGHT_FORMATS else None
-        return size if isinstance(size, int) else _PLAIN_ROTATION
-    if text.startswith("h") and text[1:].isdecimal():
-        return int(text[1:])
-    raise FormatError(
-        f"{text!r} is no rotation", where="rotation", hint="write +h, or +h64 for blocks of 64"
-    )
+def _added(texts: Sequence[str], weights: str) -> dict[str, int]:
+    """Return the size of rotated blocks and the rank of a branch, from what is after each plus."""
+    found: dict[str, int] = {}
+    for text in texts:
+        field, size = {"h": "rotation", "r": "rank"}.get(text[:1]), text[1:]
+        if text == "h":
+            own = block(weights).granularity if weights in WEIGHT_FORMATS else None
+            size = str(own if isinstance(own, int) else _PLAIN_ROTATION)
+        if field is None or not size.isdecimal():
+            raise FormatError(
+                f"{text!r} is neither a rotation nor a rank", where="rotation",
+                hint="write +h, +h64 for blocks of 64, or +r32 for a branch of rank 32",
+            )  # fmt: skip
+        if field in found:
+            raise FormatError(f"is said twice: {' and '.join(texts)}", where=field)
+        found[field] = int(size)
+    return found
 
 
 def _activations(text: str, weights: str) -> str:

@@ -22,6 +22,7 @@ _ATTENTION = "_attention_kernel"
 _OF_HEADS = "_head_linear_kernel"
 _BEFORE_ATTENTION = ("qkv", "q_up")
 _OF_EXPERTS = ("gate_up", "down")
+_PLAIN_BITS = 16.0  # of what rotates inputs, and of a branch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,9 +45,12 @@ def timed_by_operators(
     """
     attended = 0  # the layers whose attention is done
     of_heads = 0  # the products of heads before and after attention over latents
+    place, left = "", list[_Product]()  # what a linear layer launches after what it has
 
     def found(launch: TimedLaunch) -> OperatorTime | None:
-        nonlocal attended, of_heads
+        nonlocal attended, of_heads, place, left
+        if launch.tag != place:
+            place, left = launch.tag, []
         if launch.name.endswith(_ATTENTION):
             attended += 1
             return _attention(model, chip, shape, launch, model.config.windows[attended - 1])
@@ -65,7 +69,8 @@ def timed_by_operators(
             return _experts_time(linear, layer.router, chip, tokens=tokens, rate=rate)
         if share is not None and launch.tag == "router":
             rows = -(-rows // share.group)
-        return product_time(_linear(model, layer, launch.tag), chip, rows=rows, rate=rate)
+        left = left or _products(_linear(model, layer, launch.tag), rows)
+        return _time(left.pop(0), chip, rate=rate)
 
     return _retimed(launches, chip, found)
 
@@ -123,7 +128,12 @@ def _attention(
         keys = min(shape.context, window or shape.context)
         return operators.attention_decode(chip, heads, batch=shape.batch, keys=keys)
     return operators.attention_prefill(
-        chip, heads, batch=shape.batch, queries=shape.new_tokens, window=window
+        chip,
+        heads,
+        batch=shape.batch,
+        queries=shape.new_tokens,
+        window=window,
+        context=shape.context - shape.new_tokens,
     )
 
 
@@ -146,15 +156,50 @@ def product_time(
 ) -> OperatorTime:
     """Time a linear layer's product on a calibrated chip, in the format its kernel multiplies in.
 
-    With `quantizes` the layer rounds its 16-bit input first.
+    With `quantizes` the layer rounds its 16-bit input first. What is computed beside the product,
+    to rotate inputs or in a branch, is not in it.
 
     Raises: ChipError if the chip has no calibrated operators; ConfigError for fewer than one row.
     """
-    n, k = _features(linear)
+    return _time(_product(linear, rows), chip, rate=rate, quantizes=quantizes)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Product:
+    """A product's sizes, and the bits of an element of each operand."""
+
+    rows: int
+    n: int
+    k: int
+    bits: tuple[float, float]
+
+
+def _time(product: _Product, chip: Chip, *, rate: str, quantizes: bool = False) -> OperatorTime:
     return operators.gemm(
-        chip, rows, n, k, rate=operators.rate_on(chip, rate), quantizes=quantizes,
-        bits=(_activation_bits(linear), 8 * linear.num_bytes / (n * k)),
+        chip, product.rows, product.n, product.k, rate=operators.rate_on(chip, rate),
+        bits=product.bits, quantizes=quantizes,
     )  # fmt: skip
+
+
+def _product(linear: Linear, rows: int) -> _Product:
+    n, k = _features(linear)
+    bits = (_activation_bits(linear), _weight_bits(linear))
+    return _Product(rows=rows, n=n, k=k, bits=bits)
+
+
+def _products(linear: Linear, rows: int) -> list[_Product]:
+    """List the products that a linear layer launches, in their order."""
+    found = [_product(linear, rows)]
+    if not isinstance(linear, QuantizedLinear):
+        return found
+    n, k, size, rank = *_features(linear), linear.scheme.rotation, linear.scheme.rank
+    plain = (_PLAIN_BITS, _PLAIN_BITS)
+    if size is not None:
+        found.insert(0, _Product(rows=rows * k // size, n=size, k=size, bits=plain))
+    if rank is not None:
+        found.append(_Product(rows=rows, n=rank, k=k, bits=plain))
+        found.append(_Product(rows=rows, n=n, k=rank, bits=plain))
+    return found
 
 
 def _linear(model: Model, layer: Layer, place: str) -> Linear:
@@ -171,7 +216,7 @@ def _experts_time(
 ) -> OperatorTime:
     """Time a product of experts, each with the tokens that it is assumed to see."""
     n, k = _features(linear)
-    bits = (_activation_bits(linear), 8 * linear.num_bytes / (n * k))
+    bits = (_activation_bits(linear), _weight_bits(linear))
     loads = router.assumed_loads(tokens).double().numpy()
     return operators.expert_product(
         chip, loads, n // len(loads), k, rate=operators.rate_on(chip, rate), bits=bits
@@ -184,6 +229,13 @@ def _features(linear: Linear) -> tuple[int, int]:
     assert isinstance(linear, PlainLinear)
     n, k = linear.weight.shape
     return n, k
+
+
+def _weight_bits(linear: Linear) -> float:
+    """Return the bits of an element of the weight, without those of a branch."""
+    n, k = _features(linear)
+    branch = linear.branch_bytes if isinstance(linear, QuantizedLinear) else 0
+    return 8 * (linear.num_bytes - branch) / (n * k)
 
 
 def _activation_bits(linear: Linear) -> float:

@@ -50,10 +50,11 @@ def test_linear_of_bias_and_scales():
     x, w = random(30, 90), random(40, 90, seed=1)
     extras = {
         "bias": random(40, seed=2),
+        "addend": random(30, 40, seed=5),
         "x_scale": random(30, seed=3).abs(),
         "weight_scale": random(40, seed=4).abs(),
     }
-    for names in ((), ("bias",), ("x_scale",), ("weight_scale", "bias"), tuple(extras)):
+    for names in ((), ("bias",), ("addend",), ("weight_scale", "bias"), tuple(extras)):
         chosen = {name: extras[name] for name in names}
         check(x, w, linear(x, w, **chosen), **chosen)
 

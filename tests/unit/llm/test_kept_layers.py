@@ -80,7 +80,7 @@ MIX = Mix.everywhere(scheme("mxfp4"), 3).replaced(0, "gate_up", None).replaced(2
     "plan",
     [
         *(pytest.param(plan, marks=pytest.mark.slow) for plan in ("nvfp4+h", "mxfp6")),
-        "fp8",
+        "nvfp4/same+r4",
         pytest.param(MIX, id="mix", marks=pytest.mark.slow),
     ],
 )

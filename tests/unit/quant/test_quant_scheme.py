@@ -48,6 +48,8 @@ def test_name_is_read_back(weights, activations):
         ("fp8/same", Scheme(weights="fp8_row", activations="fp8")),
         ("mxfp6/bf16", Scheme(weights="mxfp6")),
         ("mxfp4_e1m2/a16", Scheme(weights="mxfp4_e1m2")),
+        ("mxfp4/same+r8", Scheme(weights="mxfp4", activations="same", rank=8)),
+        ("nvfp4+R16+h", Scheme(weights="nvfp4", rotation=16, rank=16)),
     ],
 )
 def test_scheme_is_read_as_people_write_it(text, expected):

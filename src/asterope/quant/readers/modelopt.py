@@ -9,23 +9,29 @@
 | NVFP4 | uint8 [N, K / 2] | e4m3 [N, K / 16] | nvfp4 |
 | W4A16_NVFP4 | as NVFP4 | as NVFP4 | bf16 |
 | W4A8_NVFP4_FP8 | as NVFP4 | as NVFP4, or [N, K / 32] | fp8 |
+| NVFP4_SVD | as NVFP4 | as NVFP4 | nvfp4 |
 
 NVFP4 weights have a `weight_scale_2` float32 [], which multiplies: value = code x weight_scale x
 weight_scale_2. compressed-tensors stores the reciprocal. Projections that engines fuse may have
-different ones here; each keeps its own.
+different ones here; each keeps its own. NVFP4_SVD has a low-rank branch: `svdquant_lora_a` bf16
+[rank, K] and `svdquant_lora_b` bf16 [N, rank], of inputs as they come, under names of the layer's
+or, in language models, of its `weight_quantizer`. Its `pre_quant_scale`, which multiplies inputs
+before both, is read where it is one.
 
-Source: nvidia-modelopt 0.47, `torch/export/quant_utils.py`, `torch/export/convert_hf_config.py`.
+Source: nvidia-modelopt 0.47, `torch/export/quant_utils.py`, `torch/export/convert_hf_config.py`,
+`torch/quantization/nn/modules/quant_linear.py` (`SVDQuantLinear`).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from asterope.errors import CheckpointError
+from asterope.errors import CheckpointError, UnsupportedError
 from asterope.formats import BlockFormat
 from asterope.quant.fields import check_fields, look_up, mapping, names, refuse
 from asterope.quant.linear import QuantizedLinear
@@ -33,6 +39,7 @@ from asterope.quant.readers.layout import Layout, Tensors, check_tensors, is_nam
 from asterope.quant.readers.notes import KV_CACHE
 from asterope.quant.scheme import Scheme
 from asterope.quant.stored import Places, stored_layer
+from asterope.quant.stored_branch import stored_branch
 
 __all__ = ["from_own_file", "read_modelopt"]
 
@@ -46,23 +53,30 @@ _SCHEMES: Mapping[str, Scheme] = MappingProxyType(
         "NVFP4": Scheme(weights="nvfp4", activations="same"),
         "W4A16_NVFP4": Scheme(weights="nvfp4"),
         "W4A8_NVFP4_FP8": Scheme(weights="nvfp4", activations="fp8"),
+        "NVFP4_SVD": Scheme(weights="nvfp4", activations="same", rank=32),
     }
 )
+_BRANCHED = "NVFP4_SVD"
+"""The algorithm with a branch, of rank 32 where `lora_rank` says nothing: the tool's default."""
 _COARSE = "W4A8_NVFP4_FP8"
 """The algorithm whose blocks may be twice as large: each of their scales is taken for two."""
 _COARSE_SIZE = 32
-_STATIC = ("FP8", "NVFP4", "W4A8_MXFP4_FP8", "W4A8_NVFP4_FP8")
+_STATIC = ("FP8", "NVFP4", "W4A8_MXFP4_FP8", "W4A8_NVFP4_FP8", "NVFP4_SVD")
 """Algorithms whose layers store an `input_scale`, for nvfp4 inputs the upper one."""
 _FIELDS = (
     "quant_method", "quant_algo", "config_groups", "ignore", "kv_cache_scheme", "group_size",
     "producer",
 )  # fmt: skip
 _GROUP_FIELDS = ("targets", "weights", "input_activations")
+_BRANCH_FIELDS = ("has_zero_point", "pre_quant_scale", "lora_rank")
 _ARGS_FIELDS = ("num_bits", "type", "group_size", "dynamic", "strategy")
-_OWN_FIELDS = ("quant_algo", "kv_cache_quant_algo", "group_size", "exclude_modules")
+_OWN_FIELDS = (
+    "quant_algo", "kv_cache_quant_algo", "group_size", "exclude_modules", "pre_quant_scale",
+)  # fmt: skip
 _TENSORS = (
     "weight", "weight_scale", "weight_scale_2", "input_scale", "k_scale", "v_scale", "bias",
 )  # fmt: skip
+_BRANCHED_TENSORS = (*_TENSORS, "svdquant_lora_a", "svdquant_lora_b")
 
 
 def from_own_file(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,12 +114,18 @@ def read_modelopt(config: Mapping[str, Any]) -> Layout:
     if len(groups) > 1:
         refuse(f"{_ROOT}.config_groups", f"{len(groups)} groups", "one")
     for name, group in groups.items():
-        _check_group(group, fmt, f"{_ROOT}.config_groups.{name}")
+        where = f"{_ROOT}.config_groups.{name}"
+        own = _BRANCH_FIELDS if algorithm == _BRANCHED else ()
+        _check_group(group, fmt, where, (*_GROUP_FIELDS, *own))
+        if algorithm == _BRANCHED:
+            scheme = _of_rank(scheme, group, where)
     ignored = names(config.get("ignore"), f"{_ROOT}.ignore")
     has_kv_cache = config.get("kv_cache_scheme") is not None
 
     def layer(name: str, tensors: Tensors, metadata: Mapping[str, str]) -> QuantizedLinear:
-        check_tensors(name, tensors, _TENSORS)
+        if algorithm == _BRANCHED:
+            tensors = _without_smoothing(name, tensors)
+        check_tensors(name, tensors, _TENSORS if scheme.rank is None else _BRANCHED_TENSORS)
         places = Places(
             codes=f"{name}.weight",
             scales=f"{name}.weight_scale",
@@ -114,13 +134,38 @@ def read_modelopt(config: Mapping[str, Any]) -> Layout:
         )
         if algorithm == _COARSE:
             tensors = _finer(tensors, places)
-        return stored_layer(tensors, scheme, places)
+        made = stored_layer(tensors, scheme.without_branch, places)
+        return stored_branch(name, tensors, made, scheme.rank)
 
     return Layout(
         scheme_of=lambda name: None if is_named(name, ignored) else scheme,
         layer=layer,
         notes=(KV_CACHE,) * has_kv_cache,
     )
+
+
+def _of_rank(scheme: Scheme, group: Mapping[str, Any], where: str) -> Scheme:
+    rank = group.get("lora_rank", scheme.rank)
+    if type(rank) is not int or rank < 1:
+        raise CheckpointError(f"{rank!r} is not a rank", where=f"{where}.lora_rank")
+    return dataclasses.replace(scheme, rank=rank)
+
+
+def _without_smoothing(name: str, tensors: Tensors) -> Tensors:
+    """Return tensors with the branch under the layer's own name, and no scale of inputs of one.
+
+    Raises: UnsupportedError for a scale of inputs that changes them.
+    """
+    prefix = f"{name}.weight_quantizer._"
+    found = {key.replace(prefix, f"{name}."): tensor for key, tensor in tensors.items()}
+    key = f"{name}.pre_quant_scale"
+    smoothing = found.pop(key, None)
+    if smoothing is not None and not bool((smoothing == 1).all()):
+        raise UnsupportedError(
+            "multiplies inputs, and that is not computed", where=key,
+            hint="fold it into the norm or the projection before; scales of one are read",
+        )  # fmt: skip
+    return found
 
 
 def _finer(tensors: Tensors, places: Places) -> Tensors:
@@ -134,10 +179,10 @@ def _finer(tensors: Tensors, places: Places) -> Tensors:
     return {**tensors, places.scales: doubled}
 
 
-def _check_group(value: Any, fmt: BlockFormat, where: str) -> None:
+def _check_group(value: Any, fmt: BlockFormat, where: str, fields: tuple[str, ...]) -> None:
     """Check that the details of a group are those of the algorithm."""
     group = mapping(value, where)
-    check_fields(group, _GROUP_FIELDS, where)
+    check_fields(group, fields, where)
     if group.get("targets") != ["Linear"]:
         refuse(f"{where}.targets", group.get("targets"), "['Linear']")
     for field in ("weights", "input_activations"):

@@ -98,3 +98,27 @@ def test_on_gpus_each_launch_is_the_operator_of_its_shape(phase):
     )
     assert around == pytest.approx(3 * alone.time_s)
     assert step.time_s > around
+
+
+@pytest.mark.parametrize(
+    ("fmt", "batch"), [(None, 8), pytest.param("fp8_block128/same", 64, marks=pytest.mark.slow)]
+)
+def test_a_step_on_a_gpu_is_that_of_the_operators_of_the_whole_model(fmt, batch):
+    """Launch by launch of our forward pass, or from the sizes of the model alone."""
+    chip, layers, dense = get("h100"), 4, 1
+    whole = {**published_config("deepseek-v3"), "quantization_config": None}
+    raw = {**whole, "num_hidden_layers": layers, "first_k_dense_replace": dense}
+    model = model_from_config(raw, scheme=scheme(fmt) if fmt else None, dtype="bfloat16")
+    found = time_step(model, chip, batch=batch, context=2048, fidelity="operator")
+    shape = operators.Transformer(
+        hidden_size=7168, num_layers=layers, vocab_size=129280, intermediate_size=18432,
+        heads=operators.LatentHeads(query=128, query_latent=1536), dense_layers=dense,
+        moe=operators.MixtureOfExperts(
+            num_experts=256, top_k=8, intermediate_size=2048, shared_intermediate=2048
+        ),
+    )  # fmt: skip
+    precision = operators.Precision()
+    if fmt:
+        precision = operators.Precision(rate="fp8", a_bits=8, b_bits=8, block_scaled=True)
+    expected = operators.decode_step(chip, shape, batch=batch, context=2048, precision=precision)
+    assert found.time_s == pytest.approx(expected.time_s, rel=0.06)

@@ -154,6 +154,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         return
     _check_single(model, is_for_sweep=out is not None or jobs is not None or on_ray)
     assert model is not None
+    if model != "attention" and (page_size or is_latent):
+        raise ConfigError("are for attention", where="--page-size and --latent")
     for file in (trace, report):
         check_file(file)
     wanted = Wanted(is_explained=is_explained, as_json=as_json, trace=trace, report=report)

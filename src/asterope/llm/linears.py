@@ -26,10 +26,14 @@ class Linear(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlainLinear:
-    """Weights in the model's own type. Shapes: weight [out, in]; bias [out]."""
+    """Weights in the model's own type; what it gives may have another, `out_dtype`.
+
+    Shapes: weight [out, in]; bias [out].
+    """
 
     weight: torch.Tensor
     bias: torch.Tensor | None = None
+    out_dtype: torch.dtype | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -39,4 +43,4 @@ class PlainLinear:
 
     def apply(self, x: torch.Tensor, *, experts: ExpertRows | None = None) -> torch.Tensor:
         """Return x W^T + bias for x [M, K]; of experts, each row with those of its expert."""
-        return linear(x, self.weight, bias=self.bias, experts=experts)
+        return linear(x, self.weight, bias=self.bias, out_dtype=self.out_dtype, experts=experts)

@@ -14,7 +14,7 @@ from asterope.errors import CheckpointError, ConfigError, UnsupportedError
 from asterope.kernels import Routing
 from asterope.llm.branches import check_branches
 from asterope.llm.cache import CACHE_SCALES, check_scale, with_scales
-from asterope.llm.config import ExpertsConfig, ModelConfig, read_config
+from asterope.llm.config import ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear, made_layer
 from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.model import Model
@@ -215,7 +215,7 @@ class _Checkpoint:
         if experts.is_corrected:
             stored = f"{name}.e_score_correction_bias"
             bias = self.files.get(stored, (experts.count,), torch.float32)
-        return _router(experts, PlainLinear(weight), bias)
+        return _router(config, weight, bias)
 
     def _projection(
         self, prefix: str, units: tuple[tuple[Piece, ...], ...], scheme: Scheme | None
@@ -281,7 +281,11 @@ class _Checkpoint:
         return layer
 
 
-def _router(experts: ExpertsConfig, linear: Linear, bias: torch.Tensor | None) -> Router:
+def _router(config: ModelConfig, weight: torch.Tensor, bias: torch.Tensor | None) -> Router:
+    """Return the router of a layer with experts; DeepSeek's families score in float32."""
+    experts = config.experts
+    assert experts is not None
+    linear = PlainLinear(weight, out_dtype=torch.float32 if config.latent else None)
     routing = Routing(
         top_k=experts.top_k, normalized=experts.normalized, scoring=experts.scoring,
         groups=experts.groups, top_groups=experts.top_groups, scale=experts.scale,
@@ -323,7 +327,7 @@ def model_from_config(
             bias = None
             if experts.is_corrected:
                 bias = torch.empty(experts.count, dtype=torch.float32, device="meta")
-            router = _router(experts, PlainLinear(meta(experts.count, config.hidden_size)), bias)
+            router = _router(config, meta(experts.count, config.hidden_size), bias)
         return made_layer(
             {
                 place: projection(pieces, schemes[scheme_place(place)])

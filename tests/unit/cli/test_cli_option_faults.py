@@ -59,6 +59,7 @@ OTHERS = [
     (["cost", "qwen3-8b", "--context", "99999"], "--context: 99999 is outside 2..40960", ""),
     (["cost", "qwen3-8b", "--format", "fp3"], "--format: there is no format named 'fp3'", ""),
     (["simulate", "no/such/place"], "no/such/place: there is no such", "`asterope models`"),
+    (["simulate", "qwen3-8b", "--page-size", "16"], "--page-size and --latent: are for attent", ""),
     (["simulate", "deepseek-v3.2"], "architecture 'deepseek_v32'", "llama"),
     (["simulate", "qwen3-8b", "--phase", "all"], "--phase: there is no 'all'", "decode"),
     (["chips", "show", "maia20"], "'maia20' is not a built-in chip", "'maia200'?"),

@@ -13,8 +13,10 @@ from asterope.llm.parameters import COUNTED_MODEL_TYPES, count_parameters
 from asterope.llm.published import published_config, published_model, published_names
 
 # Every matrix; those of one token; those of one token without the input table. Computed apart from
-# this package from the same published configurations, in the project's models.json of 2026-11.
+# this package from the same published configurations, in the project's models.json of 2026-11, and
+# those of DeepSeek-V2-Lite by hand.
 DERIVED = {
+    "deepseek-v2-lite": (15706357760, 2661023744, 2451308544),
     "deepseek-v3": (671025397760, 37551276032, 36624596992),
     "deepseek-v3.2": (671025397760, 37551276032, 36624596992),
     "glm-4.5": (352795525120, 33629962240, 32854016000),
@@ -91,6 +93,8 @@ def hugging() -> Any:
     def count(config: dict[str, Any]) -> int:
         fields = {key: value for key, value in config.items() if key != "quantization_config"}
         model_type = fields.pop("model_type").replace("kimi_k2", "deepseek_v3")
+        if model_type == "deepseek_v2":
+            fields.setdefault("q_lora_rank", None)  # as the original says; nulls are left out here
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[model_type](**fields))
         return sum(
@@ -188,7 +192,7 @@ def test_an_unknown_model_gets_the_nearest_name_and_the_list() -> None:
     assert all(name in caught.value.hint for name in published_names())
     with pytest.raises(ConfigError) as caught:
         published_model("#")
-    assert caught.value.hint.startswith("the published models are deepseek-v3,")
+    assert caught.value.hint.startswith("the published models are deepseek-v2-lite,")
 
 
 def test_tied_embeddings_are_counted_once_and_still_multiplied_by() -> None:

@@ -9,13 +9,19 @@ import torch
 
 from asterope.kernels import (
     ACTIVATION_FORMATS,
+    Pages,
+    Routing,
     ScaledOperand,
+    absorbed_attention,
     attention,
     block_linear,
     combine_rows,
+    expanded_attention,
     group_by_expert,
     group_by_expert_reference,
+    head_linear,
     linear,
+    paged_attention,
     quantize_groups,
     quantize_rows,
     rms_norm,
@@ -24,6 +30,7 @@ from asterope.kernels import (
     scaled_linear,
     silu_mul,
     take_rows,
+    turn_and_cache_latents,
 )
 from asterope.runtime import listen, stop_listening
 
@@ -107,6 +114,28 @@ def _attention(device, window):
     return [attention(q, k, v, past=past, scale=dim**-0.5, window=window)]
 
 
+def _paged_attention(device):
+    """Two sequences, one decoding and one reading a chunk, in pages of 8 in no order."""
+    tables = torch.tensor([[7, 2, 9, 4, 0], [3, 8, 1, 6, 5]], dtype=torch.int32)
+    lengths, starts = (torch.tensor(x, dtype=torch.int32) for x in ([37, 30], [0, 1, 10]))
+    q = random(10, 6, 24, device=device)
+    k, v = (random(10, 8, 2, 24, seed=s, device=device) for s in (1, 2))
+    return [paged_attention(q, k, v, Pages(tables, lengths, starts), scale=24**-0.5)]
+
+
+def _latents(device):
+    """Two sequences of 30 tokens, the last 3 of them new: 5 heads over latents of 40 + 8."""
+    kv, cache = (random(*shape, device=device) for shape in ((6, 48), (2, 32, 48)))
+    q, expanded = (random(*shape, seed=1, device=device) for shape in ((6, 5, 24), (2, 30, 160)))
+    cos, sin = (random(32, 4, seed=s, device=device) for s in (2, 3))
+    gain, weight = random(40, seed=4, device=device), random(5, 40, 16, seed=5, device=device)
+    turn_and_cache_latents(kv, q, cache, gain, cos, sin, past=27, eps=1e-6, pairs=True)
+    absorbed = head_linear(q[..., :16], weight)
+    asked = {"past": 27, "scale": 24**-0.5}
+    made = absorbed_attention(absorbed, q[..., 16:], cache, **asked)
+    return [q, cache, made, expanded_attention(q, expanded, cache, nope=16, **asked)]
+
+
 # Which experts see whose rows decides where kernels go, so that timing them needs it.
 _EXPERTS = torch.randint(5, (13, 2), generator=torch.Generator().manual_seed(0)).int()
 _CHOSEN = group_by_expert_reference(_EXPERTS, 5)
@@ -118,7 +147,15 @@ def _linear_of_experts(device):
 
 
 def _route(device):
-    found = route(random(13, 5, device=device), 2, normalized=True)
+    found = route(random(13, 5, device=device), Routing(top_k=2, normalized=True))
+    return [found.experts, found.shares]
+
+
+def _route_in_groups(device):
+    routing = Routing(
+        top_k=3, normalized=True, scoring="sigmoid", groups=4, top_groups=2, scale=2.5
+    )
+    found = route(random(13, 12, device=device), routing, random(12, seed=1, device=device))
     return [found.experts, found.shares]
 
 
@@ -139,6 +176,7 @@ def _combine_rows(device):
 CALLS = {
     "linear of experts": lambda device="cpu": _linear_of_experts(device),
     "route": lambda device="cpu": _route(device),
+    "route in groups": lambda device="cpu": _route_in_groups(device),
     "group_by_expert": lambda device="cpu": _group_by_expert(),
     "take_rows": lambda device="cpu": _take_rows(device),
     "combine_rows": lambda device="cpu": _combine_rows(device),
@@ -152,6 +190,8 @@ CALLS = {
     "rotate_and_cache": lambda device="cpu": _rotate_and_cache(device),
     "attention": lambda device="cpu": _attention(device, None),
     "attention with a window": lambda device="cpu": _attention(device, 20),
+    "latents": lambda device="cpu": _latents(device),
+    "paged attention": lambda device="cpu": _paged_attention(device),
     **{
         f"quantize_rows {fmt}": lambda device="cpu", fmt=fmt: _quantize(device, fmt)
         for fmt in ACTIVATION_FORMATS

@@ -7,9 +7,9 @@ import json
 import torch
 from safetensors.torch import save_file
 
-from asterope.llm import ModelConfig, projections, router_name
+from asterope.llm import KV_UP, ModelConfig, projections, router_name
 
-__all__ = ["LLAMA", "MIXTURES", "raw_config", "tensors_of", "write_checkpoint"]
+__all__ = ["LATENT", "LLAMA", "MIXTURES", "raw_config", "tensors_of", "write_checkpoint"]
 
 LLAMA = {
     "model_type": "llama",
@@ -37,11 +37,43 @@ MIXTURES = {
 }  # fmt: skip
 """What makes a configuration one of experts, by model type."""
 
+LATENT = {
+    "model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLM"],
+    "kv_lora_rank": 32, "q_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8,
+    "v_head_dim": 16, "moe_intermediate_size": 64, "n_routed_experts": 8,
+    "num_experts_per_tok": 3, "first_k_dense_replace": 1, "n_shared_experts": 1, "n_group": 4,
+    "topk_group": 2, "routed_scaling_factor": 2.5,
+}  # fmt: skip
+"""What makes a configuration one of latents and experts, the first layer without these."""
+
 
 def raw_config(**changes):
     """Return the configuration with fields changed, or left out where None."""
     merged = {**LLAMA, **changes}
     return {k: v for k, v in merged.items() if v is not None or k not in changes}
+
+
+def experts_of(config, prefix):
+    """List the tensors of a layer's router."""
+    if config.experts is None:
+        return {}
+    router, count = f"{prefix}.{router_name(config)}", config.experts.count
+    found = {f"{router}.weight": (count, config.hidden_size)}
+    if config.experts.is_corrected:
+        found[f"{router}.e_score_correction_bias"] = (count,)
+    return found
+
+
+def latents_of(config, attention, prefix):
+    """List what attention over latents has that no format rounds."""
+    sizes = config.latent
+    if sizes is None:
+        return {}
+    return {
+        f"{attention}.kv_a_layernorm.weight": (sizes.rank,),
+        f"{attention}.q_a_layernorm.weight": (sizes.query_rank,),
+        f"{prefix}.{KV_UP}.weight": (config.num_heads * sizes.head_size, sizes.rank),
+    }
 
 
 def shapes_of(config):
@@ -56,10 +88,9 @@ def shapes_of(config):
             shapes[f"{prefix}.{norm}.weight"] = (config.hidden_size,)
         for norm in ("q_norm", "k_norm") if config.head_norms else ():
             shapes[f"{prefix}.self_attn.{norm}.weight"] = (config.head_dim,)
-        if config.experts is not None:
-            router = f"{prefix}.{router_name(config)}.weight"
-            shapes[router] = (config.experts.count, config.hidden_size)
-        for pieces in projections(config).values():
+        own = config.at(i)
+        shapes |= experts_of(own, prefix) | latents_of(own, f"{prefix}.self_attn", prefix)
+        for pieces in projections(own).values():
             for name, n, k, bias in pieces:
                 shapes[f"{prefix}.{name}.weight"] = (n, k)
                 if bias:

@@ -51,11 +51,15 @@ PLAIN = changed(
     tile__dma__latency_cycles=20,
     tile__dma__ingest_bytes_per_cycle=256,
     tile__dma__egress_bytes_per_cycle=128,
+    tile__tsram__read_bytes_per_cycle=1 << 30,
+    tile__tsram__write_bytes_per_cycle=1 << 30,
+    tile__tsram__banks=1 << 30,
     cluster__csram_bytes_per_cycle=2048,
     cluster__csram_latency_cycles=100,
     noc__global_bytes_per_cycle=1024,
     noc__hop_cycles=3,
     noc__multicast=False,
+    noc__sram_share=1e-6,
     hbm__access__activate_s=0.0,
     hbm__access__turnaround_s=0.0,
     hbm__access__reads_in_flight_bytes=1 << 50,
@@ -90,13 +94,20 @@ def what_ifs():
             "cluster.csram_bytes_per_cycle": st.sampled_from([64, 2048, 1 << 16]),
             "cluster.csram_latency_cycles": st.sampled_from([0, 100, 3000]),
             "noc.global_bytes_per_cycle": st.sampled_from([64, 2048, 1 << 16]),
+            "noc.sram_share": st.sampled_from([1e-6, 0.25, 0.5, 1.0]),
             "noc.hop_cycles": st.sampled_from([0, 4, 200]),
             "tile.dma.channels": st.sampled_from([1, 2, 3, 8]),
             "tile.dma.ingest_bytes_per_cycle": st.sampled_from([16, 384, 1 << 14]),
             "tile.dma.egress_bytes_per_cycle": st.sampled_from([16, 256, 1 << 14]),
             "tile.dma.latency_cycles": st.sampled_from([0, 20, 900]),
+            "tile.tsram.read_bytes_per_cycle": st.sampled_from([32, 2176, 1 << 14]),
+            "tile.tsram.write_bytes_per_cycle": st.sampled_from([32, 1088, 1 << 14]),
+            "tile.tsram.banks": st.sampled_from([1, 16, 64]),
+            "tile.tsram.bank_bytes_per_cycle": st.sampled_from([16, 64, 256]),
             "tile.control.issue_cycles": st.sampled_from([0, 1, 16, 400]),
             "tile.control.kernel_cycles": st.sampled_from([0, 800]),
+            "tile.control.max_pre_semaphores": st.sampled_from([1, 2, 5]),
+            "tile.control.max_post_semaphores": st.sampled_from([1, 2, 5]),
             "tile.control.queue_depth": st.sampled_from([1, 2, 3, 7, 32]),
             "tile.tensor.startup_cycles": st.sampled_from([0, 32]),
             "tile.vector.startup_cycles": st.sampled_from([0, 16]),
@@ -391,33 +402,38 @@ def _tiles(result):
         )
 
 
-def replay(result, chip, streams=None, time_program=None):
+def replay(result, chip, streams, time_program):
     """Check a schedule: every start is the earliest that the rules allow, no rule is broken.
 
-    With the instruction streams of a time program, also that every awaited result was there, and
-    that no result was overwritten before its readers were done.
+    By the instruction streams of the time program every awaited result was there, and no result was
+    overwritten before its readers were done.
     """
     assert len(result.events) == result.instructions
+    table, at_once = time_program.instructions, time_program.need.programs_at_once(chip.tile)
     for tile, t in _tiles(result):
-        _check_earliest(t, chip)
-        if streams is not None:
-            _check_semaphores(t, streams[tile])
-            at_once = time_program.need.programs_at_once(chip.tile)
-            depths = [i.depth for i in time_program.instructions]
-            _check_buffers(t, streams[tile], depths, at_once)
+        _check_earliest(t, chip, [table[index] for index, _, _ in streams[tile]])
+        _check_semaphores(t, streams[tile])
+        _check_buffers(t, streams[tile], [i.depth for i in table], at_once)
 
 
-def _check_earliest(t, chip):
+def _issue_cycles(instruction, control):
+    """An instruction and its joins: each waits for so many semaphores, or signals so many."""
+    pairs, joins = instruction.semaphores, 0
+    for limit in (control.max_pre_semaphores, control.max_post_semaphores):
+        joins += max(0, -(-pairs // limit) - 1)
+    return control.issue_cycles * (1 + joins)
+
+
+def _check_earliest(t, chip, executed):
     inside = chip.inside()
     control, cycle = inside.tile.control, 1e12 / inside.clock_hz
-    issue_ps = int(np.ceil(control.issue_cycles * cycle - 1e-6))
     startup_ps = int(np.ceil(inside.tile.tensor.startup_cycles * cycle - 1e-6))
     issued, queues = 0, {}
     for n, engine in enumerate(t.engine):
         queue = queues.setdefault(engine, [])
         if len(queue) >= control.queue_depth:
             issued = max(issued, t.start[queue[-control.queue_depth]])
-        issued += issue_ps
+        issued += int(np.ceil(_issue_cycles(executed[n], control) * cycle - 1e-6))
         fill = startup_ps if engine == "tensor" else 0
         others = [w for w in t.waits[n] if not (engine == t.engine[w] == "tensor")]
         limits = [issued + fill, *(t.end[w] + fill for w in others)]

@@ -215,11 +215,15 @@ def product_rows(chip: Chip, found: Mapping[str, Sequence[Product]]) -> Iterator
         ridge = 2 * chip.macs_per_s(rate) / bandwidth
         large = [p.peak_share for p in compute_bound(found[name], ridge)]
         small = [p.hbm_share for p in memory_bound(found[name], ridge)]
-        multicast = "rules out a fill for each instruction, and CSRAM read once for each tile"
+        compute_says = {
+            "BF16": "rules out a fill for each instruction, and CSRAM read once for each tile",
+            "FP8": "a prediction: operands and sums meet at the read ports of TSRAM, 512 deep",
+            "MXFP8": "a prediction: 1,024 deep, sums pass half as often; products join semaphores",
+        }[name]
         yield Row(
             figure=f"{name} GEMM, compute-bound", unit="% of peak", published=compute,
             predicted=100 * max(large), source="paper",
-            says=f"{multicast}; {len(large)} shapes: {spread(large)}",
+            says=f"{compute_says}; {len(large)} shapes: {spread(large)}",
         )  # fmt: skip
         says = {
             "BF16": "`hbm.access.reads_in_flight_bytes` is set by it",

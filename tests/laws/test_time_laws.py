@@ -45,11 +45,14 @@ FASTER = {
     "cluster.csram_bytes": (4, RARELY),
     "cluster.csram_latency_cycles": (0.6, RARELY),
     "noc.global_bytes_per_cycle": (2, RARELY),
+    "noc.sram_share": (2, RARELY),
     "tile.dma.latency_cycles": (0.6, RARELY),
     "tile.dma.ingest_bytes_per_cycle": (2, RARELY),
     "tile.dma.channels": (2, RARELY),
     "tile.control.issue_cycles": (0.6, RARELY),
     "tile.control.queue_depth": (2, RARELY),
+    "tile.control.max_pre_semaphores": (2, RARELY),
+    "tile.control.max_post_semaphores": (2, RARELY),
     "clock_hz": (1.5, RARELY),
     "cluster.csram_bytes_per_cycle": (2, RARELY),
     "tile.dma.egress_bytes_per_cycle": (2, RARELY),
@@ -57,6 +60,9 @@ FASTER = {
     "tile.vector.transcendental_ops_per_lane_cycle": (2.0, RARELY),
     "tile.tensor.depth_per_cycle.bf16": (2, RARELY),
     "tile.tsram.capacity_bytes": (2, RARELY),
+    "tile.tsram.read_bytes_per_cycle": (2, RARELY),
+    "tile.tsram.write_bytes_per_cycle": (2, RARELY),
+    "tile.tsram.banks": (2, RARELY),
     "tiles_per_cluster": (2, SHARED_OUT),
     "clusters": (2, SHARED_OUT),
 }
@@ -70,7 +76,7 @@ def faster(chip, path):
     factor, _ = FASTER[path]
     before = figure(chip, path)
     after = before * factor
-    if path == "hbm.efficiency":
+    if path in ("hbm.efficiency", "noc.sram_share"):
         after = min(1.0, after)
     return chips.replace(chip, {path: int(after) if isinstance(before, int) else after})
 
@@ -211,7 +217,8 @@ def free_of_overheads(chip, **figures):
         chip, launch_overhead_s=0.0, tile__tensor__startup_cycles=0,
         tile__vector__startup_cycles=0, tile__control__issue_cycles=0,
         tile__control__kernel_cycles=0, tile__dma__latency_cycles=0, hbm__latency_cycles=0,
-        cluster__csram_latency_cycles=0,
+        cluster__csram_latency_cycles=0, tile__tsram__read_bytes_per_cycle=1 << 20,
+        tile__tsram__write_bytes_per_cycle=1 << 20, tile__tsram__banks=1 << 20,
         **figures,
     )  # fmt: skip
 

@@ -90,6 +90,32 @@ def test_another_cluster_takes_the_block_over_the_noc():
     assert result.bytes["csram"] == BLOCK + 2 * 2 * BLOCK  # a write; then reads and writes
 
 
+@pytest.mark.parametrize(
+    ("share", "out_ps"),
+    [(1.0, 64_000), (0.5, 2 * 64_000), (0.25, 4 * 64_000), (1e-6, 1_014_000 + 64_000)],
+)
+def test_traffic_between_srams_has_its_share_of_a_port_that_traffic_with_hbm_waits_at(
+    share, out_ps
+):
+    """Cluster 1 takes a block from cluster 0, whose port a store of 1,024 cycles came to first."""
+    w = Writer(x="ptr<fp32>", y="ptr<fp32>", z="ptr<fp32>")
+    w.store("y", w.const(Type("fp32", (256, 64)), 0.0))
+    w.store("z", w.load("x", (16, 64)))
+    chip = plain(
+        clusters=2, tiles_per_cluster=1, noc__global_bytes_per_cycle=64, noc__sram_share=share,
+        hbm__latency_cycles=0, hbm__bandwidth_bytes_per_s=1e13,
+        tile__dma__egress_bytes_per_cycle=FAST,
+    )  # fmt: skip
+    result = timed(w.done(), chip, grid=2)
+    first, second = loads(result)
+    asked = 2 * ISSUE
+    assert first.end_ps == asked + 64_000 + DMA_LATENCY
+    out = max(asked + out_ps, first.end_ps)
+    assert second.end_ps == out + CSRAM_LATENCY + HOP + DMA_LATENCY
+    # What was displaced is still to be sent: two stores and the block.
+    assert result.time_ps >= ISSUE + 1_024_000 + 2 * 64_000
+
+
 def test_a_block_that_is_there_already_costs_the_csram_latency():
     first, second = loads(timed(three_loads((0, 0)), plain(tile__dma__channels=1)))
     port = BLOCK / 0.256

@@ -181,6 +181,36 @@ def of_tile(result, tile):
 
 
 # -- semaphores -----------------------------------------------------------------------------------
+@pytest.mark.parametrize(("pre", "post", "joins"), [(4, 4, 0), (3, 3, 2), (2, 9, 1), (9, 1, 3)])
+def test_semaphores_over_a_limit_are_joined_by_instructions_that_take_their_issue(pre, post, joins):
+    """Three blocks are added up and the sum is stored: four buffers, each full and then empty."""
+    chip = plain(
+        tile__control__max_pre_semaphores=pre, tile__control__max_post_semaphores=post,
+        tile__control__issue_cycles=9000,
+    )  # fmt: skip
+    kernel = TileKernel(optimise(many_loads(3)))
+    assert [i.semaphores for i in kernel.time_program.instructions] == [1, 1, 1, 0, 4, 1]
+    (vector,) = of(timed(kernel, chip), "vector")
+    assert vector.start_ps == (5 + joins) * 9_000_000
+
+
+def test_a_product_of_two_loaded_blocks_has_three_semaphores_however_often_it_adds_up():
+    """Both blocks are there, and the sum's place is free: its own queue keeps the sums in order."""
+    w = Writer(x="ptr<bf16>", w="ptr<bf16>", y="ptr<fp32>", n="i32")
+
+    def body(_, total):
+        left, right = (w.load(name, (32, 32)) for name in "xw")
+        return [w("dot", left, right, total, to=total.type, order="pairs")]
+
+    start = w.const(Type("fp32", (32, 32)), 0.0)
+    (total,) = w.for_(w.const("i32", 0), w["n"], w.const("i32", 1), [start], body)
+    w.store("y", total)
+    table = TileKernel(optimise(w.done())).time_program.instructions
+    assert [(i.engine.value, i.semaphores) for i in table] == [
+        ("load", 1), ("load", 1), ("tensor", 3), ("store", 1),
+    ]  # fmt: skip
+
+
 def long_wait(count):
     """Compute for long, store `count` numbers meanwhile, then store what was computed."""
     w = Writer(x="ptr<fp32>", z="ptr<fp32>", y="ptr<fp32>", n="i32")

@@ -14,14 +14,23 @@ if TYPE_CHECKING:
     from asterope.api.attention import (
         AttentionMapping,
         AttentionTime,
-        HeadShape,
         attention_launches,
         attention_mappings,
         time_attention,
     )
     from asterope.api.calibration import Calibration, read_calibration, text_windows
     from asterope.api.estimation import EstimateOptions, estimate
+    from asterope.api.experts import (
+        ExpertMapping,
+        ExpertsShape,
+        ExpertsTime,
+        experts_launches,
+        experts_mappings,
+        time_experts,
+    )
+    from asterope.api.heads import HeadShape
     from asterope.api.language_model import LanguageModel, from_config, load, with_scheme
+    from asterope.api.latent_heads import LatentHeadShape
     from asterope.api.launched import PAGE_EVENTS, launch_report
     from asterope.api.mapping import MappingTime, product_mappings
     from asterope.api.memory import MemoryUse, MemoryWatch
@@ -67,9 +76,13 @@ __all__ = [
     "AttentionTime",
     "Calibration",
     "EstimateOptions",
+    "ExpertMapping",
+    "ExpertsShape",
+    "ExpertsTime",
     "FrontMix",
     "HeadShape",
     "LanguageModel",
+    "LatentHeadShape",
     "MappedTime",
     "MappingTime",
     "MemoryUse",
@@ -93,6 +106,8 @@ __all__ = [
     "check_target",
     "compare_mixes",
     "estimate",
+    "experts_launches",
+    "experts_mappings",
     "find_source",
     "fit_budget",
     "from_config",
@@ -117,6 +132,7 @@ __all__ = [
     "text_of",
     "text_windows",
     "time_attention",
+    "time_experts",
     "time_point",
     "time_product",
     "torch_model",
@@ -131,14 +147,23 @@ _MODULE_OF = {
         "attention": (
             "AttentionMapping",
             "AttentionTime",
-            "HeadShape",
             "attention_launches",
             "attention_mappings",
             "time_attention",
         ),
         "calibration": ("Calibration", "read_calibration", "text_windows"),
         "estimation": ("EstimateOptions", "estimate"),
+        "experts": (
+            "ExpertMapping",
+            "ExpertsShape",
+            "ExpertsTime",
+            "experts_launches",
+            "experts_mappings",
+            "time_experts",
+        ),
+        "heads": ("HeadShape",),
         "language_model": ("LanguageModel", "from_config", "load", "with_scheme"),
+        "latent_heads": ("LatentHeadShape",),
         "launched": ("PAGE_EVENTS", "launch_report"),
         "mapping": ("MappingTime", "product_mappings"),
         "memory": ("MemoryUse", "MemoryWatch"),

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-import torch
-
-from asterope import operators
+from asterope.api.heads import AttentionAsked
 from asterope.api.launched import grids_in_words, lowest_clock_hz, parts_s
 from asterope.api.operation import MappedTime, OperationTime
 from asterope.chips import Chip
-from asterope.errors import ConfigError
-from asterope.kernels import (
-    AttentionShape,
-    KeyBlocks,
-    attention,
-    considered_keys,
-    watched_choices,
-)
-from asterope.operators import OperatorTime, check_sizes
+from asterope.kernels import KeyBlocks, considered_keys, watched_choices
 from asterope.runtime import Timeline, simulate
 from asterope.sim import Fidelity
 from asterope.units import PS_PER_S
@@ -27,53 +16,14 @@ from asterope.units import PS_PER_S
 __all__ = [
     "AttentionMapping",
     "AttentionTime",
-    "HeadShape",
     "attention_launches",
     "attention_mappings",
     "time_attention",
 ]
 
 _RATE = "bf16"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HeadShape:
-    """Attention of one layer in bf16: query heads, key heads, their size, and a step's sequences.
-
-    A decode step appends one token to `batch` sequences of `context` - 1, a prefill reads `context`
-    tokens of each.
-
-    Raises: ConfigError for sizes below one, and for query heads that do not share key heads evenly.
-    """
-
-    heads: int
-    kv_heads: int
-    size: int
-    batch: int
-    context: int
-    phase: Literal["decode", "prefill"]
-
-    def __post_init__(self) -> None:
-        check_sizes(
-            heads=self.heads, kv_heads=self.kv_heads, size=self.size, batch=self.batch,
-            context=self.context,
-        )  # fmt: skip
-        if self.heads % self.kv_heads:
-            raise ConfigError(
-                f"{self.heads} query heads do not share {self.kv_heads} key heads evenly",
-                where="heads",
-            )
-
-    @property
-    def tokens(self) -> int:
-        """New tokens of each sequence."""
-        return 1 if self.phase == "decode" else self.context
-
-    @property
-    def flop(self) -> int:
-        """Floating-point operations: a query and a key that it sees take four for each element."""
-        pairs = self.tokens * (2 * self.context - self.tokens + 1) // 2
-        return 4 * self.batch * self.heads * self.size * pairs
+_KERNELS = "_attention_kernel"
+"""What the names of kernels that attend end with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,85 +43,73 @@ class AttentionMapping(MappedTime):
     block_keys: int
 
 
-def time_attention(chip: Chip, shape: HeadShape) -> AttentionTime:
+def time_attention(chip: Chip, shape: AttentionAsked) -> AttentionTime:
     """Time attention: the library's kernels by tile, operators of calibrated GPUs, or a roofline.
 
     Raises: as `operators.attention_decode`.
     """
     timeline = attention_launches(chip, shape)
-    fidelity = chip.fidelities[-1]
+    fidelity, flop = chip.fidelities[-1], shape.flop(chip)
     time_s, parts, mapping = timeline.time_s, parts_s(timeline), grids_in_words(timeline)
     hbm_bytes: float = sum(launch.result.hbm_bytes for launch in timeline.launches)
     energy_j, energy_parts_j = timeline.energy_j, timeline.energy_parts_j()
     if fidelity == "operator":
-        found = _operator(chip, shape)
+        found = shape.operator(chip)
         time_s, parts, hbm_bytes = found.time_s, dict(found.parts), found.hbm_bytes
         mapping = found.mapping
         energy_j = None if chip.power.tdp_w is None else chip.power.tdp_w * time_s
         energy_parts_j = {} if energy_j is None else {"tdp": energy_j}
     return AttentionTime(
         phase=shape.phase, batch=shape.batch, context=shape.context,
-        chip=f"{chip.name}:{chip.profile}", timed_by=fidelity, time_s=time_s, flop=shape.flop,
+        chip=f"{chip.name}:{chip.profile}", timed_by=fidelity, time_s=time_s, flop=flop,
         hbm_bytes=hbm_bytes, rate=_RATE,
-        peak_share=shape.flop / time_s / chip.peak_flop_per_s[_RATE],
+        peak_share=flop / time_s / chip.peak_flop_per_s[_RATE],
         bound_by=max(parts, key=lambda name: parts[name]), parts=parts, mapping=mapping,
         energy_j=energy_j, energy_parts_j=energy_parts_j, clock_hz=lowest_clock_hz(timeline),
         throttled_s=timeline.throttled_ps / PS_PER_S,
     )  # fmt: skip
 
 
-def _operator(chip: Chip, shape: HeadShape) -> OperatorTime:
-    heads = operators.Heads(
-        query=shape.heads, key_value=shape.kv_heads, dim=shape.size, cache_bits=16
-    )
-    if shape.phase == "decode":
-        return operators.attention_decode(chip, heads, batch=shape.batch, keys=shape.context)
-    return operators.attention_prefill(chip, heads, batch=shape.batch, queries=shape.context)
-
-
 def attention_launches(
-    chip: Chip, shape: HeadShape, *, blocks: KeyBlocks | None = None, max_events: int = 0
+    chip: Chip, shape: AttentionAsked, *, blocks: KeyBlocks | None = None, max_events: int = 0
 ) -> Timeline:
     """Return the launches of attention, by tile or roofline, as a timeline.
 
     `blocks` are taken instead of those that are chosen; `max_events` keeps that many
     macro-instructions of each launch.
     """
-    rows, past = shape.batch * shape.tokens, shape.context - shape.tokens
-    q = torch.empty((rows, shape.heads, shape.size), dtype=torch.bfloat16, device="meta")
-    cache = q.new_empty((2, shape.batch, shape.kv_heads, shape.context, shape.size))
     fidelity: Fidelity = "tile" if chip.tile else "roofline"
     with (
         watched_choices(instead=blocks),
         simulate(chip, values=False, fidelity=fidelity, max_events=max_events) as timeline,
     ):
-        attention(q, cache[0], cache[1], past=past, scale=shape.size**-0.5)
+        shape.launch()
     return timeline
 
 
-def attention_mappings(chip: Chip, shape: HeadShape, *, most: int = 4) -> list[AttentionMapping]:
+def attention_mappings(
+    chip: Chip, shape: AttentionAsked, *, most: int = 4
+) -> list[AttentionMapping]:
     """Return the mappings of the least estimated time, the fastest as simulated first.
 
     The list is empty for a chip whose inside is not described.
     """
     if chip.tile is None:
         return []
-    asked = AttentionShape(
-        batch=shape.batch, kv_heads=shape.kv_heads, share=shape.heads // shape.kv_heads,
-        dim=shape.size, tokens=shape.tokens, past=shape.context - shape.tokens,
-    )  # fmt: skip
+    asked = shape.mapped(chip)
     found = []
     for i, each in enumerate(considered_keys(chip, asked)[:most]):
         blocks = each.blocks
         timeline = attention_launches(chip, shape, blocks=blocks)
-        first, *_ = timeline.launches
+        attended = next(x for x in timeline.launches if x.name.endswith(_KERNELS))
+        grid = attended.grid
         found.append(
             AttentionMapping(
                 block_rows=blocks.rows, block_keys=blocks.keys, stages=blocks.stages,
-                split=blocks.parts(asked), programs=first.grid[0] * first.grid[1] * first.grid[2],
+                split=blocks.parts(asked), programs=grid[0] * grid[1] * grid[2],
                 estimated_s=each.cycles / chip.inside().clock_hz, time_s=timeline.time_s,
                 hbm_bytes=sum(launch.result.hbm_bytes for launch in timeline.launches),
-                bound_by=first.result.bound_by, is_chosen=not i,
+                bound_by=attended.result.bound_by, is_chosen=not i,
             )
         )  # fmt: skip
     return sorted(found, key=lambda mapping: mapping.time_s)

@@ -30,7 +30,8 @@ from asterope.errors import ConfigError
 from asterope.llm import EXPERT_LOADS, ExpertLoads, ModelConfig, Sharing
 from asterope.report import BreakEven, CostRow, Estimate, MemoryFit, Step
 from asterope.runtime import TimedLaunch, write_trace
-from asterope.twin import Phase, StepTime, time_step
+from asterope.twin import Overlap, Phase, StepTime, check_overlap, time_step
+from asterope.units import si
 
 __all__ = ["EstimateOptions", "estimate"]
 
@@ -45,7 +46,8 @@ class EstimateOptions:
     `fidelity` None times a chip at each one it is described for. `context` None is the model's own,
     4096 at most. A prefill reads `prefill_batch` prompts. `tensor_parallel` chips share each layer,
     of every kind of chip; `expert_parallel` chips the experts, in groups of the former that have
-    sequences of their own. Tokens are spread over experts as `expert_loads` says.
+    sequences of their own. Tokens are spread over experts as `expert_loads` says. `overlap` is what
+    runs while chips exchange.
 
     Raises: ConfigError naming the option that is outside its limits.
     """
@@ -60,6 +62,7 @@ class EstimateOptions:
     tensor_parallel: int = 1
     expert_parallel: int = 1
     expert_loads: ExpertLoads = "random"
+    overlap: Overlap = "none"
     pricing: Pricing = field(default_factory=Pricing)
 
     def __post_init__(self) -> None:
@@ -67,7 +70,7 @@ class EstimateOptions:
             value = getattr(self, name)
             if not 1 <= value <= 1 << 20:
                 raise ConfigError(f"{value} is outside 1..{1 << 20}", where=name)
-        Sharing(tensor=self.tensor_parallel, expert=self.expert_parallel)  # raises if they cannot
+        check_overlap(self.overlap, self.sharing.chips)  # raises if they cannot share
         if self.expert_loads not in EXPERT_LOADS:
             raise ConfigError(
                 f"there is no {self.expert_loads!r}", where="expert_loads",
@@ -207,8 +210,8 @@ class _Timer:
                     batch=self.options.batch if phase == "decode" else self.options.prefill_batch,
                     tensor_parallel=self.options.tensor_parallel,
                     expert_parallel=self.options.expert_parallel,
-                    expert_loads=self.options.expert_loads, max_events=max_events,
-                    on_launch=listener,
+                    expert_loads=self.options.expert_loads, overlap=self.options.overlap,
+                    max_events=max_events, on_launch=listener,
                 )  # fmt: skip
                 listener = _listener(report, len(step.launches))
                 yield self._priced(chip, step)
@@ -311,7 +314,7 @@ def _experts_note(config: ModelConfig, options: EstimateOptions) -> Iterator[str
             yield (
                 f"{options.expert_parallel} chips share the experts, and times are those of the one"
                 " that has most rows; the others are counted as if they worked as long. Rows are"
-                " sent in 16 bits, once for each expert, and nothing runs meanwhile."
+                " sent in 16 bits, once for each expert."
             )
 
 
@@ -334,6 +337,12 @@ def _notes(
             yield (
                 f"{step.chip} would draw more than its TDP in a {step.phase} step: a lower clock"
                 f" makes it {step.throttled_s / step.time_s:.1%} of its time longer."
+            )
+        if step.hidden_s:
+            yield (
+                f"{step.chip}, {step.phase}: two halves of the step take turns, and"
+                f" {si(step.hidden_s, 's')} of what they exchange is hidden behind kernels"
+                " (`--overlap`). Neither is slower for it, by assumption."
             )
     calibrated = [chip.name for chip in found if chip.tile is None and chip.achieved is not None]
     if calibrated:

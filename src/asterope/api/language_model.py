@@ -183,13 +183,15 @@ class LanguageModel:
         self, chip: Chip | str = "maia200", *, batch: int = 1, context: int = 1024,
         phase: twin.Phase = "decode", fidelity: chips.Fidelity | None = None,
         tensor_parallel: int = 1, expert_parallel: int = 1,
-        expert_loads: llm.ExpertLoads = "random", assumptions: Assumptions | None = None,
+        expert_loads: llm.ExpertLoads = "random", overlap: twin.Overlap = "none",
+        assumptions: Assumptions | None = None,
     ) -> Run:  # fmt: skip
         """Time one step on a chip: a token for each of `batch` sequences, or their prefill.
 
         With `tensor_parallel` so many chips share each layer, and exchange their sums;
         with `expert_parallel` so many share the experts, and the batch. Which experts tokens go to
-        is assumed: `random`, or `even`.
+        is assumed: `random`, or `even`. With an `overlap` of `halves` two halves of the step take
+        turns, and what one exchanges is hidden behind the kernels of the other.
 
         `fidelity` left out is the finest that the chip is described for: `tile`, `operator` or
         `roofline`.
@@ -202,7 +204,7 @@ class LanguageModel:
             self.model, described, phase=phase, batch=batch, context=context,
             fidelity=fidelity or described.fidelities[-1], tensor_parallel=tensor_parallel,
             expert_parallel=expert_parallel,
-            expert_loads=expert_loads,
+            expert_loads=expert_loads, overlap=overlap,
             max_events=events_per_launch(self.config.num_layers, num_steps=1),
         )  # fmt: skip
         return Run(step=step, chip=described, assumptions=assumptions or Assumptions())
@@ -304,7 +306,11 @@ def with_scheme(
     stored = source.stored_scheme
     if scheme == original.scheme and (scheme is None or stored or how == original.algorithm):
         return original
-    if stored is not None:
+    if stored is not None and source.directory is None:  # shapes can be timed in any format
+        config = {k: v for k, v in source.config.items() if k != "quantization_config"}
+        source = dataclasses.replace(source, config=config)
+        original = dataclasses.replace(original, source=source)
+    elif stored is not None:
         raise ConfigError(
             f"the checkpoint is already quantized ({stored.describe()})",
             where=source.where,

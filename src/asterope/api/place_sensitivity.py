@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from asterope import llm
 from asterope.api.calibration import Calibration
-from asterope.api.language_model import LanguageModel, with_scheme
+from asterope.api.language_model import LanguageModel, made_from, with_scheme
 from asterope.api.place_costs import PlaceCosts, Workload, place_costs
 from asterope.api.progress import Progress, silent
 from asterope.api.text import ScoredText
@@ -61,6 +62,12 @@ class PlaceSensitivity:
     calibration: Calibration | None = None
     assumptions: Assumptions | None = None
     left_out: tuple[str, ...] = ()
+    kept: llm.KeptLosses | None = None
+
+    def forget(self) -> None:
+        """Delete what was kept for a run that might be killed."""
+        if self.kept is not None:
+            self.kept.remove()
 
     @property
     def plain(self) -> Mix:
@@ -146,12 +153,13 @@ class PlaceSensitivity:
 def measure_places(
     original: LanguageModel, schemes: Sequence[Scheme], text: ScoredText, workload: Workload, *,
     calibration: Calibration | None = None, assumptions: Assumptions | None = None,
-    progress: Progress = silent,
+    kept_in: Path | None = None, progress: Progress = silent,
 ) -> PlaceSensitivity:  # fmt: skip
     """Quantize each place of each layer alone to each scheme; score it, and simulate what it saves.
 
     With a calibration places are quantized by its algorithm. With `assumptions` models that are
-    measured later are priced.
+    measured later are priced. With `kept_in` losses are kept in a file of that directory until
+    `PlaceSensitivity.forget`: a run of the same that was killed goes on behind them.
 
     Raises: ConfigError if the checkpoint is quantized or no scheme fits any place; CheckpointError
     for weights that are not finite; ChipError, ConfigError as `twin.time_step`.
@@ -168,15 +176,20 @@ def measure_places(
     progress("score the original", 0, 1)
     reference = llm.Reference(original.model, text.tokens, context=_WINDOW)
     progress("score the original", 1, 1)
+    how = calibration.algorithm if calibration else algorithm("rtn")
+    windows = calibration.windows if calibration else None
+    kept = None
+    if kept_in is not None:
+        seen = None if windows is None else windows.tolist()
+        name = made_from(original, how, seen, text.tokens, _WINDOW)
+        kept = llm.KeptLosses(kept_in / f"{name}.jsonl")
     losses = llm.place_losses(
-        original.model, reference, candidates,
-        calibration.algorithm if calibration else algorithm("rtn"),
-        windows=calibration.windows if calibration else None,
+        original.model, reference, candidates, how, windows=windows, kept=kept,
         progress=functools.partial(progress, "score places"),
     )  # fmt: skip
     return PlaceSensitivity(
         original=original, reference=reference, text=text, workload=workload, losses=losses,
-        costs=costs, calibration=calibration, assumptions=assumptions, left_out=left_out,
+        costs=costs, calibration=calibration, assumptions=assumptions, left_out=left_out, kept=kept,
     )  # fmt: skip
 
 

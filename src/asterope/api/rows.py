@@ -108,9 +108,11 @@ def model_facts(model: Model, config: Mapping[str, object], source: str) -> Mode
 
 def _parameters(shape: ModelConfig, config: Mapping[str, object]) -> int:
     """Count the weights of the matrices; families share one shape, whatever the file leaves out."""
+    dense = 0 if shape.experts is None else shape.experts.dense_size
     filled = {
         "vocab_size": shape.vocab_size, "hidden_size": shape.hidden_size,
-        "intermediate_size": shape.intermediate_size, "num_hidden_layers": shape.num_layers,
+        "intermediate_size": dense or shape.intermediate_size,
+        "num_hidden_layers": shape.num_layers,
         "num_attention_heads": shape.num_heads, "num_key_value_heads": shape.num_kv_heads,
         "head_dim": shape.head_dim, "tie_word_embeddings": shape.tied_embeddings,
     }  # fmt: skip
@@ -135,7 +137,7 @@ def accuracy_row(
 
 def _bits_per_weight(model: Model) -> float:
     """Count codes, scales and branches as checkpoints store them, over the projections' weights."""
-    linears = [x for y in model.layers for x in (y.qkv, y.output, y.gate_up, y.down)]
+    linears = [x for layer in model.layers for x in layer.linears.values()]
     sizes = [_stored_bits(linear) for linear in linears]
     return sum(bits for bits, _ in sizes) / sum(weights for _, weights in sizes)
 
@@ -165,7 +167,8 @@ def step_row(step: StepTime, chip: Chip) -> Step:
         breakdown_s=_seconds(step.breakdown_ps), flop=step.flop, hbm_bytes=step.hbm_bytes,
         peak_share=step.peak_share, bandwidth_share=step.bandwidth_share,
         groups=launch_groups(step.launches), energy_parts_j=largest_first(step.energy_parts_j),
-        throttled_s=step.throttled_ps / PS_PER_S, num_chips=step.chips,
+        throttled_s=step.throttled_ps / PS_PER_S, hidden_s=step.hidden_ps / PS_PER_S,
+        num_chips=step.chips,
         activity=activity_of_resources(step.launches) if step.fidelity == "tile" else None,
     )  # fmt: skip
 

@@ -18,7 +18,9 @@ from asterope.api.tensor_writer import TensorWriter, digest
 from asterope.errors import OutputError, UnsupportedError
 from asterope.llm import (
     CACHE_SCALES,
+    KV_UP,
     KeptLayers,
+    Layer,
     Linear,
     Model,
     ModelConfig,
@@ -140,6 +142,8 @@ def _config(
     config["torch_dtype"] = str(model.dtype).removeprefix("torch.")
     if scheme is not None:
         ignore = [_HEAD] if model.config.experts is None else [_HEAD, _routers(model)]
+        if model.config.latent is not None:
+            ignore.append(f"re:.*{re.escape(KV_UP)}$")
         if isinstance(scheme, Scheme) and _stored_by(model, scheme) is nvfp4_svd_tensors:
             return config | {"quantization_config": nvfp4_svd_config(scheme, ignore)}
         config["quantization_config"] = plan_config(
@@ -171,26 +175,35 @@ def _tensors(
         prefix = f"model.layers.{index}"
         yield f"{prefix}.input_layernorm.weight", layer.attention_norm
         yield f"{prefix}.post_attention_layernorm.weight", layer.mlp_norm
-        for name in ("q_norm", "k_norm"):
-            norm = getattr(layer, name)
-            if norm is not None:
-                yield f"{prefix}.self_attn.{name}.weight", norm
+        for name, vector in _attention_tensors(layer).items():
+            yield f"{prefix}.self_attn.{name}.weight", vector
         if layer.router is not None:
             name = f"{prefix}.{router_name(model.config)}"
             yield from _linear_tensors(
                 layer.router.linear, [name], [layer.router.num_experts], stored
             )
+            if layer.router.bias is not None:
+                yield f"{name}.e_score_correction_bias", layer.router.bias
         if model.cache_dtype is not None:
             for name, scale in zip(CACHE_SCALES, (layer.key_scale, layer.value_scale), strict=True):
                 yield f"{prefix}.self_attn.{name}", torch.tensor([scale])
-        for place, pieces in projections(model.config).items():
+        for place, pieces in projections(model.config.at(index)).items():
             names = [f"{prefix}.{name}" for name, _, _, _ in pieces]
             sizes = [rows for _, rows, _, _ in pieces]
-            yield from _linear_tensors(getattr(layer, place), names, sizes, stored)
+            yield from _linear_tensors(layer.linears[place], names, sizes, stored)
         progress(index + 1)
     yield "model.norm.weight", model.norm
     if not model.config.tied_embeddings:
         yield from _linear_tensors(model.head, [_HEAD], [model.config.vocab_size], stored)
+
+
+def _attention_tensors(layer: Layer) -> dict[str, torch.Tensor]:
+    """Return the norms in a layer's attention, and what makes keys and values of latents."""
+    found = {"q_norm": layer.q_norm, "k_norm": layer.k_norm}
+    if layer.latent is not None:
+        found["q_a_layernorm"], found["kv_a_layernorm"] = layer.latent.q_norm, layer.latent.kv_norm
+        found[KV_UP.rpartition(".")[2]] = layer.latent.kv_up
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
 def _linear_tensors(

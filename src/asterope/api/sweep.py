@@ -40,7 +40,7 @@ _FIELDS: Mapping[str, Mapping[str, tuple[type, object]]] = {
         "phase": (str, "decode"), "batch": (int, 32), "context": (int, 4096),
         "fidelity": (str, "finest"), "tensor_parallel": (int, 1),
         "expert_parallel": (int, 1),
-        "expert_loads": (str, "random"),
+        "expert_loads": (str, "random"), "overlap": (str, "none"),
     },
 }  # fmt: skip
 _MOST_POINTS = 1_000_000
@@ -130,7 +130,7 @@ def _step(point: Point) -> Row:
         point["chip"], batch=point["batch"], context=point["context"], phase=point["phase"],
         fidelity=fidelity, tensor_parallel=point["tensor_parallel"],
         expert_parallel=point["expert_parallel"],
-        expert_loads=point["expert_loads"],
+        expert_loads=point["expert_loads"], overlap=point["overlap"],
     ).step  # fmt: skip
     return {
         "time_s": step.time_s, "tokens_per_s": step.tokens_per_s,

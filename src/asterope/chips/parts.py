@@ -80,6 +80,8 @@ class Tsram:
     capacity_bytes: int = figure("B", "scratchpad of one tile")
     read_bytes_per_cycle: int = figure("B/cycle", "read ports of one tile together")
     write_bytes_per_cycle: int = figure("B/cycle", "write ports of one tile together")
+    banks: int = figure("banks", "banks of one tile; each reads or writes one line a cycle")
+    bank_bytes_per_cycle: int = figure("B/cycle", "a line: consecutive bytes in one bank")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,6 +135,11 @@ class Noc:
 
     global_bytes_per_cycle: int = figure("B/cycle", "one cluster's port, each direction")
     hop_cycles: int = figure("cycles", "one hop of the mesh", zero=True)
+    sram_share: float = figure(
+        "fraction",
+        "of a cluster's port, what traffic between SRAMs gets while traffic with HBM waits",
+        at_most=1.0,
+    )
     multicast: bool = figure("yes/no", "one read can reach many tiles")
 
 

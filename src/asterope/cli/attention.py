@@ -1,9 +1,13 @@
-"""`asterope simulate attention HEADS KV_HEADS SIZE`: attention of one layer, on some chips."""
+"""`asterope simulate attention HEADS KV_HEADS SIZE`: attention of one layer, on some chips.
+
+With `--latent` the sizes are HEADS LATENT ROPE NOPE VALUE, those of attention over latents (MLA).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import RenderableType
 
@@ -14,33 +18,62 @@ from asterope.errors import ConfigError
 from asterope.report import plain
 
 if TYPE_CHECKING:
-    from asterope.api import AttentionMapping, HeadShape, MappedTime
+    from asterope.api import AttentionMapping, HeadShape, LatentHeadShape, MappedTime
     from asterope.runtime import Timeline
 
-__all__ = ["simulate_attention"]
+__all__ = ["Steps", "simulate_attention"]
 
 _CONTEXT = 4096
+_SIZES = {"heads": "query heads", "kv_heads": "key heads", "size": "size of a head"}
+_LATENT_SIZES = {
+    "heads": "query heads", "latent": "size of a latent", "rope": "of what is turned",
+    "nope": "of what is not", "value": "of a value",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Steps:
+    """The steps that attention is timed in, the page size of the cache, and whether it is latent.
+
+    A page size of 0 is a cache in one piece.
+    """
+
+    phase: str
+    batch: int
+    prefill_batch: int
+    context: int | None
+    page: int
+    is_latent: bool
+
+    def of_each_phase(self) -> Iterator[tuple[Literal["decode", "prefill"], int]]:
+        """Return the phases that are asked for, each with its sequences.
+
+        Raises: ConfigError if there is no such phase.
+        """
+        if self.phase not in {"decode", "prefill", "both"}:
+            raise ConfigError(
+                f"there is no phase {self.phase!r}", where="phase",
+                hint="use decode, prefill or both",
+            )  # fmt: skip
+        if self.phase in {"decode", "both"}:
+            yield "decode", self.batch
+        if self.phase in {"prefill", "both"}:
+            yield "prefill", self.prefill_batch
 
 
 def simulate_attention(
-    sizes: Sequence[int], fmt: str | None, phase: str, batch: int, prefill_batch: int,
-    context: int | None, chip_names: Sequence[str], wanted: Wanted,
-) -> None:  # fmt: skip
+    sizes: Sequence[int], fmt: str | None, steps: Steps, chip_names: Sequence[str], wanted: Wanted
+) -> None:
     """Time attention in one phase or both and show it; trace and page are of the first.
 
-    Raises: ConfigError if there are not three sizes, for another format than bf16, and if there is
-    nothing to trace or draw.
+    Raises: ConfigError if sizes are too few or too many, for another format than bf16, and if
+    there is nothing to trace or draw.
     """
-    if len(sizes) != 3:
-        raise ConfigError(
-            f"{len(sizes)} sizes given, attention has three", where="SIZES",
-            hint="query heads, key heads, size of a head: asterope simulate attention 32 8 128",
-        )  # fmt: skip
     if fmt not in {None, "bf16"}:
         raise ConfigError("attention is computed in bf16", where="--format")
     from asterope import api
 
-    shapes = _shapes(sizes, phase, batch, prefill_batch, _CONTEXT if context is None else context)
+    shapes = _shapes(sizes, steps)
     rows = []
     tables: list[RenderableType] = []
     for shape in shapes:
@@ -73,32 +106,35 @@ def simulate_attention(
         show(tables)
 
 
-def _shapes(
-    sizes: Sequence[int], phase: str, batch: int, prefill_batch: int, context: int
-) -> list[HeadShape]:
+def _shapes(sizes: Sequence[int], steps: Steps) -> list[HeadShape | LatentHeadShape]:
+    from asterope.api import HeadShape, LatentHeadShape
+
+    kind = LatentHeadShape if steps.is_latent else HeadShape
+    names = _LATENT_SIZES if steps.is_latent else _SIZES
+    if len(sizes) != len(names):
+        numbers = "128 512 64 128 128 --latent" if steps.is_latent else "32 8 128"
+        raise ConfigError(
+            f"{len(sizes)} sizes given, attention has {len(names)}", where="SIZES",
+            hint=f"{', '.join(names.values())}: asterope simulate attention {numbers}",
+        )  # fmt: skip
+    context = _CONTEXT if steps.context is None else steps.context
+    given = dict(zip(names, sizes, strict=True))
+    return [
+        kind(**given, batch=batch, context=context, phase=phase, page=steps.page)
+        for phase, batch in steps.of_each_phase()
+    ]
+
+
+def _title(shape: HeadShape | LatentHeadShape) -> str:
     from asterope.api import HeadShape
 
-    if phase not in {"decode", "prefill", "both"}:
-        raise ConfigError(
-            f"there is no phase {phase!r}", where="phase", hint="use decode, prefill or both"
-        )
-    heads, kv_heads, size = sizes
-    shapes = [
-        HeadShape(
-            heads=heads, kv_heads=kv_heads, size=size, batch=batch, context=context, phase="decode"
-        ),
-        HeadShape(
-            heads=heads, kv_heads=kv_heads, size=size, batch=prefill_batch, context=context,
-            phase="prefill",
-        ),
-    ]  # fmt: skip
-    return [shape for shape in shapes if phase in {shape.phase, "both"}]
-
-
-def _title(shape: HeadShape) -> str:
     sequences = f"{shape.batch} sequence{'s' * (shape.batch > 1)} of {shape.context:,}"
-    heads = f"{shape.heads} heads on {shape.kv_heads} of {shape.size}"
-    return f"attention, {shape.phase}, {heads}, {sequences}"
+    if isinstance(shape, HeadShape):
+        heads = f"{shape.heads} heads on {shape.kv_heads} of {shape.size}"
+    else:
+        heads = f"{shape.heads} heads over latents of {shape.latent} + {shape.rope}"
+    pages = f" in pages of {shape.page}" if shape.page else ""
+    return f"attention, {shape.phase}, {heads}, {sequences}{pages}"
 
 
 def _named(found: Sequence[AttentionMapping]) -> list[tuple[str, MappedTime]]:

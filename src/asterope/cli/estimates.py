@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +11,10 @@ import typer
 
 from asterope import chips
 from asterope.cli import options as opt
-from asterope.cli.attention import simulate_attention
+from asterope.cli.attention import Steps, simulate_attention
 from asterope.cli.errors import need_torch
 from asterope.cli.gemm import simulate_gemm
+from asterope.cli.moe import simulate_moe
 from asterope.cli.operation import Wanted
 from asterope.cli.output import progress_bars, say, show, write_json
 from asterope.cli.sweep import simulate_sweep
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cost", "simulate"]
 
+_OPERATIONS = ("gemm", "attention", "moe")
+
 Model = Annotated[
     str | None,
     typer.Argument(
@@ -48,7 +52,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         list[int] | None,
         typer.Argument(
             help="M, N and K, where the model is the word `gemm`; query heads, key heads and the "
-            "size of a head, where it is `attention`."
+            "size of a head, where it is `attention`; tokens, hidden size, an expert's size, "
+            "experts and those of a token, where it is `moe`."
         ),
     ] = None,
     fmt: opt.Format = None,
@@ -65,14 +70,28 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     prefill_batch: opt.PrefillBatch = 1,
     context: opt.Context = None,
     kv: opt.KvCache = "auto",
+    page_size: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="With attention: tokens of a page of its cache, 0 for none."
+        ),
+    ] = 0,
+    is_latent: Annotated[
+        bool,
+        typer.Option(
+            "--latent", help="With attention: over latents (MLA), with five sizes as below."
+        ),
+    ] = False,
     tensor_parallel: opt.TensorParallel = 1,
     expert_parallel: opt.ExpertParallel = 1,
     expert_loads: opt.ExpertLoads = "random",
+    overlap: opt.Overlap = "none",
     fidelity: opt.Fidelity = None,
     is_explained: Annotated[
         bool,
         typer.Option(
-            "--explain", help="With gemm and attention: how it was cut, where time and energy go."
+            "--explain",
+            help="With gemm, attention and moe: how it was cut, where time and energy go.",
         ),
     ] = False,
     sweep: Annotated[
@@ -99,14 +118,17 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
 
     `simulate gemm M N K` times one matrix product: simulated where the inside of the chip is
     described, from calibrated operators on GPUs. `simulate attention HEADS KV_HEADS SIZE` times
-    the attention of one layer in the same way, for --batch, --context and --phase. `simulate
-    --sweep FILE` times many products and steps: the file has tables [[gemm]] (m, n, k, chip,
-    format) and [[step]] (model, chip, format, phase, batch, context, fidelity), in which a list
-    stands for each of its values.
+    the attention of one layer in the same way, for --batch, --context and --phase; with --latent
+    the sizes are HEADS LATENT ROPE NOPE VALUE, and it is absorbed or expanded, whichever is faster.
+    `simulate moe TOKENS HIDDEN INTERMEDIATE EXPERTS TOP_K` times a layer of experts, spread as
+    --expert-loads says.
+    `simulate --sweep FILE` times many products and steps: the file has tables [[gemm]] (m, n, k,
+    chip, format) and [[step]] (model, chip, format, phase, batch, context, fidelity), in which a
+    list stands for each of its values.
 
     Example: `asterope simulate llama-3.1-8b --format mxfp4/fp8 --batch 64 --trace decode.json`
 
-    Example: `asterope simulate llama-3.1-405b --format mxfp4 --tensor-parallel 4`
+    Example: `asterope simulate llama-3.1-405b --format mxfp4 --tensor-parallel 4 --overlap halves`
 
     Example: `asterope simulate qwen3-30b-a3b --format mxfp4/fp8 --batch 64 --expert-parallel 4`
 
@@ -115,6 +137,12 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     Example: `asterope simulate gemm 4096 4096 4096 --format mxfp8/same --report gemm.html`
 
     Example: `asterope simulate attention 32 8 128 --phase decode --batch 1 --explain`
+
+    Example: `asterope simulate attention 32 8 128 --batch 32 --page-size 16 --explain`
+
+    Example: `asterope simulate attention 128 512 64 128 128 --latent --explain`
+
+    Example: `asterope simulate moe 64 2048 768 128 8 --format mxfp4/fp8 --compare h100 --explain`
     """
     need_torch("simulate")
     if sweep is not None:
@@ -130,16 +158,16 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         check_file(file)
     wanted = Wanted(is_explained=is_explained, as_json=as_json, trace=trace, report=report)
     chip_names = [chip, *opt.listed(compare)]
-    if model == "gemm":
-        simulate_gemm(sizes or [], fmt, activations, rule, chip_names, wanted)
-        return
-    if model == "attention":
-        simulate_attention(
-            sizes or [], fmt, phase, batch, prefill_batch, context, chip_names, wanted
-        )
+    if model in _OPERATIONS:
+        steps = Steps(
+            phase=phase, batch=batch, prefill_batch=prefill_batch, context=context, page=page_size,
+            is_latent=is_latent,
+        )  # fmt: skip
+        formats = (fmt, activations, rule)
+        _operation(model, sizes or [], formats, steps, expert_loads, chip_names, wanted)
         return
     if sizes or is_explained:
-        raise ConfigError("sizes and --explain are for gemm and attention", where=model,
+        raise ConfigError("sizes and --explain are for gemm, attention and moe", where=model,
                           hint="asterope simulate gemm 8192 8192 8192 --explain")  # fmt: skip
     with progress_bars() as progress:
         from asterope import api
@@ -148,7 +176,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
             opt.CostOptions(), chip=chip, compare=compare, batch=batch,
             prefill_batch=prefill_batch, context=context, fidelity=fidelity, phase=phase,
             tensor_parallel=tensor_parallel, expert_parallel=expert_parallel,
-            expert_loads=expert_loads,
+            expert_loads=expert_loads, overlap=overlap,
         )  # fmt: skip
         shapes = _shapes(model, fmt, activations, rule, kv)
         found = api.estimate(shapes, options, trace=trace, priced=False, progress=progress)
@@ -161,6 +189,20 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         say(f"report: {report.absolute()}")
     if trace is not None:
         say(f"trace: {trace.absolute()} (open it at ui.perfetto.dev)")
+
+
+def _operation(
+    name: str, sizes: Sequence[int], formats: tuple[str | None, str, str | None], steps: Steps,
+    loads: str, chip_names: Sequence[str], wanted: Wanted,
+) -> None:  # fmt: skip
+    """Time one operation; `formats` are those of weights and activations, and a scale rule."""
+    fmt, activations, rule = formats
+    if name == "gemm":
+        simulate_gemm(sizes, fmt, activations, rule, chip_names, wanted)
+    elif name == "moe":
+        simulate_moe(sizes, fmt, activations, rule, loads, chip_names, wanted)
+    else:
+        simulate_attention(sizes, fmt, steps, chip_names, wanted)
 
 
 def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it takes
@@ -191,6 +233,7 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
     tensor_parallel: opt.TensorParallel = 1,
     expert_parallel: opt.ExpertParallel = 1,
     expert_loads: opt.ExpertLoads = "random",
+    overlap: opt.Overlap = "none",
     fidelity: opt.Fidelity = None,
     price: opt.Price = None,
     basis: opt.Basis = None,
@@ -229,7 +272,7 @@ def cost(  # noqa: PLR0913, PLR0917 - a command takes as many options as it take
         wanted = opt.estimate_options(
             given, chip=chip, compare=compare, batch=batch, prefill_batch=prefill_batch,
             context=context, fidelity=fidelity, tensor_parallel=tensor_parallel,
-            expert_parallel=expert_parallel, expert_loads=expert_loads,
+            expert_parallel=expert_parallel, expert_loads=expert_loads, overlap=overlap,
         )  # fmt: skip
         found = api.estimate(_shapes(model, fmt, activations, rule, kv), wanted, progress=progress)
     if as_json:

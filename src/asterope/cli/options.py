@@ -47,6 +47,7 @@ __all__ = [
     "MaxTextTokens",
     "MixedFormats",
     "OverheadPower",
+    "Overlap",
     "PrefillBatch",
     "Price",
     "Pue",
@@ -69,7 +70,8 @@ _CALIBRATE, _MIXED = "Calibration", "Mixed precision"
 _FIELDS = (
     "activations", "basis", "batch", "budget", "context", "cross_entropy", "dtype", "fidelity",
     "format", "formats",
-    "idle_power_fraction", "max_new_tokens", "max_text_tokens", "overhead_power_ratio", "phase",
+    "idle_power_fraction", "max_new_tokens", "max_text_tokens", "overhead_power_ratio", "page_size",
+    "phase",
     "prefill_batch", "pue", "relative_rate", "rule", "seed", "steps", "temperature",
     "top_k", "top_p", "usd_per_kwh", "utilisation", "windows_per_step",
 )  # fmt: skip
@@ -250,6 +252,14 @@ ExpertLoads = Annotated[
         " or `even`.",
     ),
 ]  # fmt: skip
+Overlap = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", rich_help_panel=_CHIP,
+        help="What runs while chips exchange: `none`, or the kernels of the other of two `halves` "
+        "of the step.",
+    ),
+]  # fmt: skip
 KvCache = Annotated[
     str,
     typer.Option(
@@ -365,7 +375,7 @@ def _price(text: str, chip: str) -> tuple[str, float]:
 def estimate_options(  # noqa: PLR0913 - it passes on what commands take
     cost: CostOptions, *, chip: str, compare: str, batch: int, prefill_batch: int,
     context: int | None, fidelity: str | None, phase: str = "both", tensor_parallel: int = 1,
-    expert_parallel: int = 1, expert_loads: str = "random",
+    expert_parallel: int = 1, expert_loads: str = "random", overlap: str = "none",
 ) -> EstimateOptions:  # fmt: skip
     """Return what to time and how to price it.
 
@@ -373,6 +383,7 @@ def estimate_options(  # noqa: PLR0913 - it passes on what commands take
     """
     from asterope.api import EstimateOptions
     from asterope.llm import EXPERT_LOADS
+    from asterope.twin import OVERLAPS
 
     phases: dict[str, tuple[Phase, ...]] = {
         "both": ("decode", "prefill"),
@@ -387,6 +398,7 @@ def estimate_options(  # noqa: PLR0913 - it passes on what commands take
         tensor_parallel=tensor_parallel,
         expert_parallel=expert_parallel,
         expert_loads=one_of(expert_loads, EXPERT_LOADS, "--expert-loads"),
+        overlap=one_of(overlap, OVERLAPS, "--overlap"),
         pricing=cost.pricing(chip),
     )  # fmt: skip
 

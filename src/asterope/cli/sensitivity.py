@@ -12,6 +12,7 @@ import typer
 from asterope.cli import options as opt
 from asterope.cli.errors import need_torch
 from asterope.cli.output import progress_bars, say, show, write_json
+from asterope.native import cache_dir
 from asterope.report import MixRow, check_file, mix_page, mix_tables, notes_text, plain, write_page
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def sensitivity(  # noqa: PLR0913, PLR0917 - a command takes as many options as 
 
     Then measure mixes along the Pareto fronts of loss against the time of a decode step, at one
     fidelity, the finest by default, and against bytes: perplexity, KL, tokens a second, dollars.
+    A command that was killed goes on behind the places that it measured.
 
     Example: `asterope sensitivity stdlib-llama --formats mxfp4,fp8 --report mixes.html`
     """
@@ -77,7 +79,7 @@ def sensitivity(  # noqa: PLR0913, PLR0917 - a command takes as many options as 
             original, mixed_schemes(formats, activations),
             api.text_of(original, text, max_tokens=max_text_tokens),
             api.Workload.of(options, original), calibration=calibration, assumptions=pricing,
-            progress=progress,
+            kept_in=_kept_in(), progress=progress,
         )  # fmt: skip
         mixes = api.compare_mixes(places, num_points=num_points, progress=progress)
         found = api.mix_report(places, mixes)
@@ -91,6 +93,7 @@ def sensitivity(  # noqa: PLR0913, PLR0917 - a command takes as many options as 
     if report is not None:
         write_page(mix_page(found, opt.command_line()), report)
         say(f"report: {report.absolute()}")
+    places.forget()
 
 
 def within_budget(
@@ -105,9 +108,16 @@ def within_budget(
 
     places = api.measure_places(
         original, schemes, text, api.Workload.of(options, original), calibration=calibration,
-        progress=progress,
+        kept_in=_kept_in(), progress=progress,
     )  # fmt: skip
-    return api.fit_budget(places, budget, progress)
+    found = api.fit_budget(places, budget, progress)
+    places.forget()
+    return found
+
+
+def _kept_in() -> Path:
+    """Return where losses are until the command ends, so that it goes on if it is killed."""
+    return cache_dir() / "places"
 
 
 def mixed_schemes(formats: str | None, activations: str) -> list[Scheme]:

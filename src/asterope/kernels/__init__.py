@@ -8,20 +8,33 @@ from asterope.kernels.attention_cycles import AttentionShape, KeyBlocks
 from asterope.kernels.block_linear import block_linear, block_linear_reference
 from asterope.kernels.choices import watched_choices
 from asterope.kernels.experts import ExpertRows
+from asterope.kernels.head_linear import head_linear, head_linear_reference
 from asterope.kernels.key_blocks import ConsideredKeys, choose_key_blocks, considered_keys
+from asterope.kernels.latent_attention import (
+    absorbed_attention,
+    absorbed_attention_reference,
+    expanded_attention,
+    expanded_attention_reference,
+    latent_attention,
+)
+from asterope.kernels.latent_cache import turn_and_cache_latents
+from asterope.kernels.latent_way import LatentStep, expands
 from asterope.kernels.linear import linear, linear_reference
 from asterope.kernels.norm import rms_norm, rms_norm_reference
+from asterope.kernels.paged_attention import (
+    Pages,
+    paged_attention,
+    paged_attention_reference,
+)
 from asterope.kernels.quantize import ACTIVATION_FORMATS, quantize_groups, quantize_rows
 from asterope.kernels.rotary import rotate_and_cache
+from asterope.kernels.route import Routes, Routing, Scoring, route, route_reference
 from asterope.kernels.routing import (
     Grouping,
-    Routes,
     combine_rows,
     combine_rows_reference,
     group_by_expert,
     group_by_expert_reference,
-    route,
-    route_reference,
     take_rows,
 )
 from asterope.kernels.scaled_linear import ScaledOperand, scaled_linear
@@ -43,8 +56,14 @@ __all__ = [
     "ExpertRows",
     "Grouping",
     "KeyBlocks",
+    "LatentStep",
+    "Pages",
     "Routes",
+    "Routing",
     "ScaledOperand",
+    "Scoring",
+    "absorbed_attention",
+    "absorbed_attention_reference",
     "attention",
     "attention_reference",
     "block_linear",
@@ -55,10 +74,18 @@ __all__ = [
     "combine_rows_reference",
     "considered",
     "considered_keys",
+    "expanded_attention",
+    "expanded_attention_reference",
+    "expands",
     "group_by_expert",
     "group_by_expert_reference",
+    "head_linear",
+    "head_linear_reference",
+    "latent_attention",
     "linear",
     "linear_reference",
+    "paged_attention",
+    "paged_attention_reference",
     "quantize_groups",
     "quantize_rows",
     "rms_norm",
@@ -70,5 +97,6 @@ __all__ = [
     "silu_mul",
     "silu_mul_reference",
     "take_rows",
+    "turn_and_cache_latents",
     "watched_choices",
 ]

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from asterope.chips import Chip, Inside
+from asterope.sim import num_joins
 
 __all__ = ["AttentionCycles", "AttentionShape", "KeyBlocks"]
 
@@ -23,7 +24,9 @@ class AttentionShape:
     """Attention that blocks are chosen for: `tokens` new ones of each sequence, after `past`.
 
     `share` query heads read one key head; queries have so many `bits`, what is cached may have
-    fewer.
+    fewer. With `page`, the cache lies in pages of so many tokens. Queries may have `rope` more
+    elements than `dim`, which meet keys that all heads share, and values another size; latent
+    keys are the values as well.
     """
 
     batch: int
@@ -35,6 +38,20 @@ class AttentionShape:
     window: int | None = None
     bits: int = 16
     cache_bits: int = 16
+    page: int = 0
+    rope: int = 0
+    value: int = 0
+    is_latent: bool = False
+
+    @property
+    def value_dim(self) -> int:
+        """The size of a head's values."""
+        return self.value or self.dim
+
+    @property
+    def elements_of_key(self) -> int:
+        """Elements that are read of a key and its value."""
+        return self.dim + self.rope + (0 if self.is_latent else self.value_dim)
 
     @property
     def keys(self) -> int:
@@ -100,13 +117,14 @@ class AttentionCycles:
         steps = self._steps(blocks)
         step, load = self._step_cycles(blocks), self._load_cycles
         computing = steps * step + self._end_cycles(blocks)
-        programs = np.maximum(computing, (1 + 2 * steps) * load)
+        programs = np.maximum(computing, (1 + self._loads * steps) * load)
         tiles = self.inside.num_tiles
         padded = np.zeros(math.ceil(len(programs) / tiles) * tiles)
         padded[: len(programs)] = programs
         busiest = float(padded.reshape(-1, tiles).sum(0).max())
-        first = 2 * self.inside.hbm_latency_cycles + self._block_bytes(blocks) / self._ingest
-        rows_bytes = blocks.rows * self.shape.dim * self.shape.bits / 8
+        ahead = 3 if self.shape.page else 2  # a table's entry, keys, and the first step's values
+        first = ahead * self.inside.hbm_latency_cycles + self._block_bytes(blocks) / self._ingest
+        rows_bytes = blocks.rows * self.shape.value_dim * self.shape.bits / 8
         last = step + rows_bytes / self.inside.tile.dma.egress_bytes_per_cycle
         time = max(busiest, self._hbm_bytes(blocks) / self.hbm_bytes_per_cycle)
         time += first + rows_bytes / self._ingest + last
@@ -119,7 +137,9 @@ class AttentionCycles:
 
     def share_of_scratchpad(self, blocks: KeyBlocks) -> float:
         """Return what a program takes of TSRAM: queries, sums, scores, and keys and values."""
-        per_row = self.shape.dim * (4 + self.shape.bits / 8) + blocks.keys * (4 + 2)
+        shape = self.shape
+        query = (shape.dim + shape.rope) * shape.bits / 8
+        per_row = query + 4 * shape.value_dim + blocks.keys * (4 + 2)
         buffers = blocks.stages * self._block_bytes(blocks)
         return (blocks.rows * per_row + buffers) / self.inside.tile.tsram.capacity_bytes
 
@@ -131,7 +151,7 @@ class AttentionCycles:
         return math.ceil(self.shape.tokens * self.shape.share / blocks.rows)
 
     def _block_bytes(self, blocks: KeyBlocks) -> float:
-        return 2 * blocks.keys * self.shape.dim * self.shape.cache_bits / 8
+        return blocks.keys * self.shape.elements_of_key * self.shape.cache_bits / 8
 
     def _seen(self, blocks: KeyBlocks) -> npt.NDArray[np.int64]:
         """Return how many keys each block of rows sees, from the first block of keys it needs."""
@@ -157,9 +177,16 @@ class AttentionCycles:
         """Return the longest of computing a step, taking it in, and waiting for a buffer."""
         serial = self._serial_cycles(blocks)
         loaded = self._load_cycles * self.inside.tile.dma.channels
-        issue = 5 * self.inside.tile.control.issue_cycles
+        control = self.inside.tile.control  # 2 products and a softmax that wait for 3
+        issue = (3 + self._loads + 3 * num_joins(3, control)) * control.issue_cycles
         buffer = (loaded + serial) / blocks.stages
         return max(serial, self._block_bytes(blocks) / self._ingest, buffer, issue)
+
+    @property
+    def _loads(self) -> int:
+        """How many loads a step has: keys, values, turned keys, entries of a table."""
+        shape = self.shape
+        return 1 + (not shape.is_latent) + bool(shape.rope) + bool(shape.page)
 
     @property
     def _load_cycles(self) -> float:
@@ -173,38 +200,45 @@ class AttentionCycles:
         depths = tensor.depth_per_cycle
         depth = depths.get({8: "fp8"}.get(self.shape.bits, "bf16")) or min(depths.values())
         rows = math.ceil(blocks.rows / tensor.rows)
-        scores = rows * math.ceil(blocks.keys / tensor.cols) * math.ceil(self.shape.dim / depth)
-        sums = rows * math.ceil(self.shape.dim / tensor.cols) * math.ceil(blocks.keys / depth)
+        deep = math.ceil(self.shape.dim / depth) + math.ceil(self.shape.rope / depth)
+        scores = rows * math.ceil(blocks.keys / tensor.cols) * deep
+        sums = rows * math.ceil(self.shape.value_dim / tensor.cols) * math.ceil(blocks.keys / depth)
         ops = _OPS_OF_SCORE + (_OPS_OF_WINDOW if self.shape.window is not None else 0)
         rate = vector.lanes_32bit * vector.ops_per_lane_cycle
         exponentials = vector.lanes_32bit * vector.transcendental_ops_per_lane_cycle
         softmax = blocks.rows * (
-            blocks.keys * (ops / rate + 1 / exponentials) + self.shape.dim / rate
+            blocks.keys * (ops / rate + 1 / exponentials) + self.shape.value_dim / rate
         )
+        if self.shape.is_latent:  # scores are transposed
+            softmax += blocks.rows * blocks.keys / self.inside.tile.reshaper.lanes_fp32
         return scores + sums + softmax + 2 * tensor.startup_cycles + vector.startup_cycles
 
     def _end_cycles(self, blocks: KeyBlocks) -> float:
         """Return what a program does once: dividing its sums, and storing them."""
         vector = self.inside.tile.vector
-        elements = blocks.rows * self.shape.dim
+        elements = blocks.rows * self.shape.value_dim
         return elements / (vector.lanes_32bit * vector.ops_per_lane_cycle) + vector.startup_cycles
 
     def _hbm_bytes(self, blocks: KeyBlocks) -> float:
         """Return what is read and written: keys and values, queries, results or parts.
 
-        Programs share whole blocks of keys, but not the last ones, each up to its own row.
+        Programs share whole blocks of keys, but not the last ones, each up to its own row. What is
+        gathered from several pages is shared by none.
         """
         shape, parts = self.shape, blocks.parts(self.shape)
         seen = shape.keys
         if shape.window is not None:
             seen = min(shape.keys, shape.window + shape.tokens - 1)
         rows = shape.tokens * shape.share
-        stored = 4 * parts * (shape.dim + 2) if parts > 1 else shape.dim * shape.bits / 8
+        value, asked = shape.value_dim, (shape.dim + shape.rope) * shape.bits / 8
+        stored = 4 * parts * (value + 2) if parts > 1 else value * shape.bits / 8
         heads = shape.batch * shape.kv_heads
-        if self._row_blocks(blocks) > 1:
+        if 0 < shape.page < blocks.keys:
+            seen = int(self._seen(blocks).sum())
+        elif self._row_blocks(blocks) > 1:
             seen += int((self._seen(blocks) % blocks.keys).sum())
-        cached = 2 * seen * shape.dim * shape.cache_bits / 8
-        return heads * (cached + rows * (shape.dim * shape.bits / 8 + stored))
+        cached = seen * shape.elements_of_key * shape.cache_bits / 8
+        return heads * (cached + rows * (asked + stored))
 
     def _merging_cycles(self, blocks: KeyBlocks) -> float:
         """Return what a split costs: parts are read again by a kernel of its own."""
@@ -212,7 +246,7 @@ class AttentionCycles:
         if parts == 1:
             return 0.0
         rows = shape.batch * shape.kv_heads * shape.share * shape.tokens
-        moved = rows * (4 * parts * (shape.dim + 2) + shape.dim * shape.bits / 8)
+        moved = rows * (4 * parts * (shape.value_dim + 2) + shape.value_dim * shape.bits / 8)
         turns = math.ceil(4 * parts / self.inside.tile.dma.channels)
         waits = turns * (self.inside.hbm_latency_cycles + self.inside.tile.dma.latency_cycles)
         return self.launch_cycles + waits + moved / self.hbm_bytes_per_cycle

@@ -6,7 +6,7 @@ import torch
 
 from asterope.errors import KernelError, ShapeError
 
-__all__ = ["check_cache", "check_product_types", "check_rows", "check_vectors"]
+__all__ = ["check_cache", "check_product_types", "check_rows", "check_rows_fit", "check_vectors"]
 
 _FP8 = {torch.float8_e4m3fn, torch.float8_e5m2}
 _TYPES = {torch.float32, torch.bfloat16, torch.float16} | _FP8
@@ -26,6 +26,14 @@ def check_cache(
         )
     if tuple(k_cache.stride()[2:]) != (dim, 1):
         raise ShapeError("tokens of a head are not contiguous in the cache", where=kernel)
+    return check_rows_fit(kernel, rows=rows, batch=batch, past=past, capacity=capacity)
+
+
+def check_rows_fit(kernel: str, *, rows: int, batch: int, past: int, capacity: int) -> int:
+    """Check that a cache has room for the rows of all sequences; return how many each has.
+
+    Raises: ShapeError.
+    """
     if batch == 0 or rows % batch:
         raise ShapeError(f"{rows} rows are not those of {batch} sequences", where=kernel)
     tokens = rows // batch

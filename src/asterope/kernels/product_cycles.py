@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from asterope.chips import Chip, Inside
 from asterope.kernels.expected_blocks import expected_blocks
+from asterope.sim import num_joins
 
 __all__ = ["Blocks", "Choice", "ProductCycles"]
 
@@ -231,15 +232,19 @@ class ProductCycles:
         waits = steps * max(buffer_cycles, loaded * self._loads(blocks) / inside.tile.dma.channels)
         return waits + (loaded / beside if self.experts else 0.0)
 
-    def _step_cycles(self, blocks: Blocks) -> int:
-        """Return how long the tensor unit is at one block of K."""
-        unit = self.inside.tile.tensor
+    def _step_cycles(self, blocks: Blocks) -> float:
+        """Return how long the tensor unit is at one block of K, or reads operands and sums."""
+        unit, tsram = self.inside.tile.tensor, self.inside.tile.tsram
         squares = math.ceil(blocks.m / unit.rows) * math.ceil(blocks.n / unit.cols)
-        return squares * math.ceil(blocks.k / self.depth_per_cycle)
+        deep = math.ceil(blocks.k / self.depth_per_cycle)
+        feed = unit.rows * self.depth_per_cycle * (self.a_bytes + self.b_bytes)
+        read = deep * feed + 4 * unit.rows * unit.cols
+        return squares * max(float(deep), read / tsram.read_bytes_per_cycle)
 
     def _issue_cycles(self, blocks: Blocks) -> int:
-        """Return how long it takes to start a step: its loads and a product."""
-        return (self._loads(blocks) + 1) * self.inside.tile.control.issue_cycles
+        """Return how long it takes to start a step: its loads, and a product with its joins."""
+        control, issued = self.inside.tile.control, self._loads(blocks) + 1
+        return (issued + num_joins(issued, control)) * control.issue_cycles
 
     def _loads(self, blocks: Blocks) -> int:
         """Return how many loads a step has: operands, and scales of those of at most a byte."""

@@ -1,4 +1,4 @@
-"""Which experts a token goes to, the sorting of rows by expert, and the way back.
+"""The sorting of rows by the experts they go to, and the way back.
 
 Shapes: T tokens, E experts, k of them for each token; A = T x k assignments, token by token.
 """
@@ -17,31 +17,16 @@ from asterope.kernels.operands import check_rows
 
 __all__ = [
     "Grouping",
-    "Routes",
     "combine_rows",
     "combine_rows_reference",
     "group_by_expert",
     "group_by_expert_reference",
-    "route",
-    "route_reference",
     "take_rows",
 ]
 
-_TOKENS = 8
 _ASSIGNMENTS = 1024
 _ROWS = 8
 _COLUMNS = 1024
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Routes:
-    """The experts of each token, the likeliest first, and their shares in its result.
-
-    Shapes: experts [T, k] int32; shares [T, k] float32.
-    """
-
-    experts: torch.Tensor
-    shares: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,70 +40,6 @@ class Grouping:
     rows: ExpertRows
     tokens: torch.Tensor
     places: torch.Tensor
-
-
-@triton.jit
-def _route_kernel(
-    logits, experts, shares, T, stride, EXPERTS: tl.constexpr, WIDTH: tl.constexpr,
-    TOP_K: tl.constexpr, SLOTS: tl.constexpr, NORMALIZED: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    each, slots = tl.arange(0, WIDTH), tl.arange(0, SLOTS)
-    at = logits + offs[:, None].to(tl.int64) * stride + each[None, :]
-    on = (offs[:, None] < T) & (each[None, :] < EXPERTS)
-    x = tl.load(at, mask=on, other=-float("inf")).to(tl.float32)
-    x = tl.exp(x - tl.max(x, 1)[:, None])
-    whole = tl.sum(x, 1)
-    left = tl.where(each[None, :] < EXPERTS, x / whole[:, None], -1.0)
-    chosen = tl.zeros((BLOCK, SLOTS), dtype=tl.int32)
-    share = tl.zeros((BLOCK, SLOTS), dtype=tl.float32)
-    for slot in tl.static_range(TOP_K):
-        most = tl.max(left, 1)
-        first = tl.min(tl.where(left == most[:, None], each[None, :], EXPERTS - 1), 1)
-        chosen = tl.where(slots[None, :] == slot, first[:, None], chosen)
-        share = tl.where(slots[None, :] == slot, most[:, None], share)
-        left = tl.where(each[None, :] == first[:, None], -1.0, left)
-    share += (whole - whole)[:, None]  # a logit that is not finite shows in all shares
-    if NORMALIZED:
-        share = share / tl.sum(share, 1)[:, None]
-    to = offs[:, None] * TOP_K + slots[None, :]
-    there = (offs[:, None] < T) & (slots[None, :] < TOP_K)
-    tl.store(experts + to, chosen, mask=there)
-    tl.store(shares + to, share, mask=there)
-
-
-def route(logits: torch.Tensor, top_k: int, *, normalized: bool) -> Routes:
-    """Choose the experts of each token: softmax in fp32, then the `top_k` likeliest.
-
-    Of equal ones the first is taken. With `normalized` the shares of a token add up to 1. A logit
-    that is not finite makes all shares of its token NaN.
-
-    Shapes: logits [T, E].
-    Raises: ShapeError if there are fewer experts.
-    """
-    check_rows("route", logits=logits)
-    count, num_experts = logits.shape
-    if not 1 <= top_k <= num_experts:
-        raise ShapeError(f"{top_k} of {num_experts} experts cannot be chosen", where="route")
-    experts = torch.empty((count, top_k), dtype=torch.int32, device=logits.device)
-    shares = torch.empty((count, top_k), dtype=torch.float32, device=logits.device)
-    block = min(_TOKENS, triton.next_power_of_2(count))
-    if count:
-        _route_kernel[(triton.cdiv(count, block),)](
-            logits, experts, shares, count, logits.stride(0), EXPERTS=num_experts,
-            WIDTH=triton.next_power_of_2(num_experts), TOP_K=top_k,
-            SLOTS=triton.next_power_of_2(top_k), NORMALIZED=normalized, BLOCK=block,
-        )  # fmt: skip
-    return Routes(experts, shares)
-
-
-def route_reference(logits: torch.Tensor, top_k: int, *, normalized: bool) -> Routes:
-    """Return what `route` computes, in float64."""
-    order = logits.double().argsort(dim=-1, descending=True, stable=True)[:, :top_k]
-    shares = logits.double().softmax(-1).gather(1, order)
-    if normalized:
-        shares = shares / shares.sum(-1, keepdim=True)
-    return Routes(order.int(), shares)
 
 
 @triton.jit
@@ -211,8 +132,8 @@ def take_rows(x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
 @triton.jit
 def _combine_kernel(
-    rows, places, shares, y, width, stride_rows, stride_y,
-    TOP_K: tl.constexpr, SLOTS: tl.constexpr, COLUMNS: tl.constexpr,
+    rows, places, shares, added, y, width, stride_rows, stride_added, stride_y,
+    TOP_K: tl.constexpr, SLOTS: tl.constexpr, COLUMNS: tl.constexpr, ADDED: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0)
     offs = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -223,21 +144,30 @@ def _combine_kernel(
     at = rows + place[:, None].to(tl.int64) * stride_rows + offs[None, :]
     given = tl.load(at, mask=on[:, None] & (offs[None, :] < width), other=0.0).to(tl.float32)
     total = tl.sum(given * share[:, None], 0)
+    if ADDED:
+        more = tl.load(added + token.to(tl.int64) * stride_added + offs, mask=offs < width)
+        total += more.to(tl.float32)
     to = y + token.to(tl.int64) * stride_y + offs
     tl.store(to, total.to(y.dtype.element_ty), mask=offs < width)
 
 
-def combine_rows(rows: torch.Tensor, places: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
-    """Return what a token's experts gave, times their shares, added up.
+def combine_rows(
+    rows: torch.Tensor, places: torch.Tensor, shares: torch.Tensor,
+    added: torch.Tensor | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """Return what a token's experts gave, times their shares, added up, and last what is `added`.
 
     Products and sums are fp32; sums are those of the tile IR's `reduce` along a token's experts,
     the likeliest first, which halves them: (p0 + p2) + (p1 + p3) for four.
 
-    Shapes: rows [A, H]; places [T, k] int32; shares [T, k] float32; result [T, H].
+    Shapes: rows [A, H]; places [T, k] int32; shares [T, k] float32; added and result [T, H].
     Raises: ShapeError if they do not fit.
     """
-    check_rows("combine_rows", rows=rows, places=places, shares=shares)
+    more = rows if added is None else added
+    check_rows("combine_rows", rows=rows, places=places, shares=shares, added=more)
     count, top_k = places.shape
+    if added is not None and added.shape != (count, rows.shape[1]):
+        raise ShapeError(f"what is added is {list(added.shape)}", where="combine_rows")
     if shares.shape != places.shape or len(rows) != count * top_k:
         raise ShapeError(
             f"rows {list(rows.shape)}, places {list(places.shape)} and shares "
@@ -249,8 +179,9 @@ def combine_rows(rows: torch.Tensor, places: torch.Tensor, shares: torch.Tensor)
     columns = min(_COLUMNS, triton.next_power_of_2(max(width, 1)))
     if count and width:
         _combine_kernel[count, triton.cdiv(width, columns)](
-            rows, places, shares, y, width, rows.stride(0), y.stride(0), TOP_K=top_k,
-            SLOTS=triton.next_power_of_2(top_k), COLUMNS=columns,
+            rows, places, shares, added, y, width, rows.stride(0), more.stride(0), y.stride(0),
+            TOP_K=top_k, SLOTS=triton.next_power_of_2(top_k), COLUMNS=columns,
+            ADDED=added is not None,
         )  # fmt: skip
     return y
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from asterope.llm.config import FAMILIES, ExpertsConfig, ModelConfig, Rope, read_config
+from asterope.llm.config import FAMILIES, ExpertsConfig, LatentConfig, ModelConfig, read_config
 from asterope.llm.parameters import ParameterCount, count_parameters
 from asterope.llm.published import (
     PublishedModel,
@@ -16,16 +16,18 @@ from asterope.llm.published import (
     published_model,
     published_names,
 )
+from asterope.llm.rope import Rope
 from asterope.llm.sharing import Sharing
 
 if TYPE_CHECKING:
     from asterope.llm.cache import CACHE_FORMATS, CACHE_SCALES, with_cache, with_scales
     from asterope.llm.distillation import Trained, TrainingPlan, distill, distillation_loss
     from asterope.llm.kept_layers import KeptLayers
+    from asterope.llm.kept_losses import KeptLosses
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
     from asterope.llm.load import load_model, model_from_config, read_checkpoint_config
     from asterope.llm.model import Model
-    from asterope.llm.pieces import fused_pieces, module_names, projections, router_name
+    from asterope.llm.pieces import KV_UP, fused_pieces, module_names, projections, router_name
     from asterope.llm.ptq import quantize_layers
     from asterope.llm.quality import Quality, Reference, evaluate
     from asterope.llm.router import EXPERT_LOADS, ExpertLoads, ExpertShare, Router
@@ -43,11 +45,14 @@ __all__ = [
     "CACHE_SCALES",
     "EXPERT_LOADS",
     "FAMILIES",
+    "KV_UP",
     "ExpertLoads",
     "ExpertShare",
     "ExpertsConfig",
     "KVCache",
     "KeptLayers",
+    "KeptLosses",
+    "LatentConfig",
     "Layer",
     "Linear",
     "Model",
@@ -102,10 +107,11 @@ _MODULE_OF = {
         "cache": ("CACHE_FORMATS", "CACHE_SCALES", "with_cache", "with_scales"),
         "distillation": ("Trained", "TrainingPlan", "distill", "distillation_loss"),
         "kept_layers": ("KeptLayers",),
+        "kept_losses": ("KeptLosses",),
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),
         "load": ("load_model", "model_from_config", "read_checkpoint_config"),
         "model": ("Model",),
-        "pieces": ("fused_pieces", "module_names", "projections", "router_name"),
+        "pieces": ("KV_UP", "fused_pieces", "module_names", "projections", "router_name"),
         "ptq": ("quantize_layers",),
         "quality": ("Quality", "Reference", "evaluate"),
         "router": ("EXPERT_LOADS", "ExpertLoads", "ExpertShare", "Router"),

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import torch
 
-from asterope.errors import CheckpointError, ConfigError
+from asterope.errors import CheckpointError, ConfigError, UnsupportedError
 from asterope.llm.layers import KVCache, Layer
 from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.model import Model
@@ -43,7 +43,8 @@ def with_cache(
     the largest number of the format; without, they are 1, and what is larger than 448 becomes that.
 
     Shapes: windows [S, T].
-    Raises: ConfigError for a format that does not exist, or tokens that the model does not have;
+    Raises: UnsupportedError for attention over latents in another format than `auto`; ConfigError
+    for a format that does not exist, or tokens that the model does not have;
     CheckpointError for keys or values that are not finite, naming the layer.
     """
     if name not in CACHE_FORMATS:
@@ -51,6 +52,11 @@ def with_cache(
             f"there is no {name!r}", where="KV cache", hint=f"use {' or '.join(CACHE_FORMATS)}"
         )
     dtype = CACHE_FORMATS[name]
+    if dtype is not None and model.config.latent is not None:
+        raise UnsupportedError(
+            "latent vectors are cached in the type of activations only",
+            where=model.name or "KV cache",
+        )
     scales = [(1.0, 1.0)] * len(model.layers)
     if dtype is not None and windows is not None:
         most = torch.finfo(dtype).max

@@ -1,68 +1,84 @@
-"""What a model is, from its Hugging Face config.json: Llama, Qwen, Mistral and Mixtral."""
+"""What a model is, from its Hugging Face config.json."""
 
 from __future__ import annotations
 
 import json
-import math
 import reprlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from asterope.errors import CheckpointError
+from asterope.llm.fields import (
+    CONTEXT,
+    EXPERTS,
+    FLAG,
+    HEADS,
+    LAYERS,
+    NAME,
+    POSITIVE,
+    SIZE,
+    TABLE,
+    TOKEN,
+    Fields,
+    list_of,
+    one_of,
+    whole,
+)
+from asterope.llm.rope import ROPES, Rope
 
-__all__ = ["FAMILIES", "ExpertsConfig", "ModelConfig", "Rope", "read_config"]
+__all__ = ["FAMILIES", "ExpertsConfig", "LatentConfig", "ModelConfig", "Rope", "read_config"]
 
-FAMILIES = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
-ROPES = ("default", "linear", "llama3")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rope:
-    """Rotary embedding: base, and the scaling of long-context variants."""
-
-    theta: float
-    kind: str = "default"
-    factor: float = 1.0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    original_context: int = 0
-
-    def inverse_frequencies(self, head_dim: int) -> list[float]:
-        """Return the angle per position of each pair of dimensions, head_dim / 2 of them."""
-        plain = [self.theta ** (-2 * i / head_dim) for i in range(head_dim // 2)]
-        if self.kind == "linear":
-            return [f / self.factor for f in plain]
-        if self.kind == "llama3":
-            return [self._llama3(f) for f in plain]
-        return plain
-
-    def _llama3(self, frequency: float) -> float:
-        """Stretch long waves by the factor, keep short ones, and blend in between.
-
-        Source: Llama 3.1's published inference code, as in transformers' `rope_utils`.
-        """
-        wavelength = 2 * math.pi / frequency
-        if wavelength < self.original_context / self.high_freq_factor:
-            return frequency
-        if wavelength > self.original_context / self.low_freq_factor:
-            return frequency / self.factor
-        span = self.high_freq_factor - self.low_freq_factor
-        smooth = (self.original_context / wavelength - self.low_freq_factor) / span
-        return (1 - smooth) * frequency / self.factor + smooth * frequency
+FAMILIES = (
+    "deepseek_v2", "deepseek_v3", "kimi_k2", "llama", "mistral", "mixtral", "qwen2", "qwen3",
+    "qwen3_moe",
+)  # fmt: skip
+_LATENT = ("deepseek_v2", "deepseek_v3", "kimi_k2")
+_WITH_EXPERTS = ("mixtral", "qwen3_moe", *_LATENT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExpertsConfig:
-    """How many experts each layer has, how many see a token, and whether their shares add up to 1.
+    """How many experts each layer has, and which of them see a token (`kernels.Routing`).
 
-    All experts are alike; none is shared by all tokens.
+    All experts are alike. The first `dense_layers` have a plain feed-forward part of `dense_size`
+    in their place. An MLP of `shared_size`, where it is not 0, sees every token besides. With
+    `is_corrected` a checkpoint has numbers that are added to the scores experts are chosen by.
     """
 
     count: int
     top_k: int
     normalized: bool
+    scoring: Literal["softmax", "sigmoid"] = "softmax"
+    groups: int = 1
+    top_groups: int = 1
+    scale: float = 1.0
+    is_corrected: bool = False
+    shared_size: int = 0
+    dense_layers: int = 0
+    dense_size: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LatentConfig:
+    """Attention over latent vectors of `rank` (MLA), and the parts of a head.
+
+    Queries are made of a latent of `query_rank`, or without one where that is 0. Of a head's query
+    and key `nope` elements know no position and `rope` do, `pairs` of neighbours turned together.
+    """
+
+    rank: int
+    query_rank: int
+    nope: int
+    rope: int
+    value: int
+    pairs: bool
+
+    @property
+    def head_size(self) -> int:
+        """Elements of a head's key and value that are made of a latent."""
+        return self.nope + self.value
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,20 +106,39 @@ class ModelConfig:
     eos_ids: tuple[int, ...]
     bos_id: int | None
     experts: ExpertsConfig | None = None
+    latent: LatentConfig | None = None
 
     @property
     def q_size(self) -> int:
-        """Width of the query projection."""
-        return self.num_heads * self.head_dim
+        """Width of the query projection; over latents, of what attention gives."""
+        return self.num_heads * (self.latent.value if self.latent else self.head_dim)
 
     @property
     def kv_size(self) -> int:
         """Width of the key projection, and of the value projection."""
         return self.num_kv_heads * self.head_dim
 
+    @property
+    def cache_size(self) -> int:
+        """Elements that a token adds to the KV cache of one layer."""
+        return self.latent.rank + self.latent.rope if self.latent else 2 * self.kv_size
+
+    @property
+    def score_scale(self) -> float:
+        """What products of queries and keys are multiplied by."""
+        if self.latent is None:
+            return float(self.head_dim**-0.5)
+        return float((self.latent.nope + self.latent.rope) ** -0.5 * self.rope.score_factor)
+
     def kv_bytes_per_token(self, element_bytes: int) -> int:
         """Bytes that one token adds to the KV cache."""
-        return 2 * self.num_layers * self.kv_size * element_bytes
+        return self.num_layers * self.cache_size * element_bytes
+
+    def at(self, layer: int) -> ModelConfig:
+        """Return the configuration as that of a model whose layers are all like one of these."""
+        if self.experts is None or layer >= self.experts.dense_layers:
+            return self
+        return replace(self, experts=None, intermediate_size=self.experts.dense_size)
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any], *, where: str) -> ModelConfig:
@@ -114,78 +149,16 @@ class ModelConfig:
         return _Reader(raw=raw, where=f"{where}: ").config()
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """What a field may hold, and what is said of a value that it may not."""
-
-    accepts: Callable[[Any], bool]
-    complaint: str
-
-
-def _whole(low: int, high: int) -> _Kind:
-    return _Kind(
-        lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high,
-        f"is not a whole number from {low} to {high}",
-    )
-
-
-def _list_of(item: _Kind, what: str) -> _Kind:
-    return _Kind(
-        lambda v: isinstance(v, list) and all(item.accepts(each) for each in v),
-        f"is not a list of {what}",
-    )
-
-
-def _one_of(*values: str) -> _Kind:
-    return _Kind(lambda v: isinstance(v, str) and v in values, "is not supported")
-
-
-_LAYERS = _whole(1, 10_000)
-_HEADS = _whole(1, 2**16)
-_EXPERTS = _whole(1, 2**12)
-_SIZE = _whole(1, 2**24)
-_CONTEXT = _whole(1, 2**31 - 1)
-_TOKEN = _whole(0, 2**24)
-_POSITIVE = _Kind(
-    # Beyond these float32, in which models compute, has zero and infinity.
-    lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and 1e-30 < v < 1e30,
-    "is not a number above 0",
-)
-_FLAG = _Kind(lambda v: isinstance(v, bool), "is neither true nor false")
-_NAME = _Kind(lambda v: isinstance(v, str), "is not a name")
-_TABLE = _Kind(lambda v: isinstance(v, Mapping), "is not a table")
 _LAYER_KINDS = ("full_attention", "sliding_attention")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Reader:
-    """Reads fields of a table, each by the kind of value that it may hold."""
-
-    raw: Mapping[str, Any]
-    where: str
-
-    def fail(self, what: str, field: str, hint: str = "") -> CheckpointError:
-        return CheckpointError(what, where=f"{self.where}{field}", hint=hint)
-
-    def get(self, field: str, kind: _Kind, default: Any = None, *, hint: str = "") -> Any:
-        """Return a field, or the default where it is absent or null.
-
-        Raises: CheckpointError for a value of another kind; if there is no default, for none.
-        """
-        value = self.raw.get(field)
-        value = default if value is None else value
-        if value is None:
-            raise self.fail("is missing", field)
-        if not kind.accepts(value):
-            raise self.fail(f"{reprlib.repr(value)} {kind.complaint}", field, hint)
-        return value
-
-    def has(self, field: str) -> bool:
-        return self.raw.get(field) is not None
+class _Reader(Fields):
+    """Reads the fields of a config.json."""
 
     def family(self) -> str:
         hint = f"supported are causal models of type {', '.join(FAMILIES)}"
-        names = self.get("architectures", _list_of(_NAME, "names"), [])
+        names = self.get("architectures", list_of(NAME, "names"), [])
         named = f" ({reprlib.repr(names[0])})" if names else ""
         family = self.raw.get("model_type")
         if family not in FAMILIES:
@@ -198,38 +171,54 @@ class _Reader:
     def rope(self) -> Rope:
         """Read the rotary embedding, in the spelling of transformers 5 or the older one."""
         field = "rope_parameters" if self.has("rope_parameters") else "rope_scaling"
-        given = self.get(field, _TABLE, {})
+        given = self.get(field, TABLE, {})
         inner = _Reader(raw=given, where=f"{self.where}{field}.")
         key = "rope_type" if inner.has("rope_type") else "type"
-        kind = inner.get(key, _one_of(*ROPES), "default", hint=f"supported are {', '.join(ROPES)}")
+        kind = inner.get(key, one_of(*ROPES), "default", hint=f"supported are {', '.join(ROPES)}")
         for reader in (self, inner):
-            if reader.get("partial_rotary_factor", _POSITIVE, 1.0) != 1:
+            if reader.get("partial_rotary_factor", POSITIVE, 1.0) != 1:
                 what = f"{reader.raw['partial_rotary_factor']} is not supported"
                 raise reader.fail(what, "partial_rotary_factor", "only whole heads are rotated")
-        theta = (inner if inner.has("rope_theta") else self).get("rope_theta", _POSITIVE, 1e4)
+        theta = (inner if inner.has("rope_theta") else self).get("rope_theta", POSITIVE, 1e4)
         if kind == "default":
             return Rope(theta=float(theta))
         if kind == "linear":
-            return Rope(theta=float(theta), kind=kind, factor=float(inner.get("factor", _POSITIVE)))
-        context = inner.get("original_max_position_embeddings", _CONTEXT)
-        low, high = (inner.get(f"{end}_freq_factor", _POSITIVE) for end in ("low", "high"))
+            return Rope(theta=float(theta), kind=kind, factor=float(inner.get("factor", POSITIVE)))
+        context = inner.get("original_max_position_embeddings", CONTEXT)
+        if kind == "yarn":
+            return inner.yarn(float(theta), context)
+        low, high = (inner.get(f"{end}_freq_factor", POSITIVE) for end in ("low", "high"))
         if low >= high:
             raise inner.fail(f"{low} is not below high_freq_factor {high}", "low_freq_factor")
         return Rope(
-            theta=float(theta), kind=kind, factor=float(inner.get("factor", _POSITIVE)),
+            theta=float(theta), kind=kind, factor=float(inner.get("factor", POSITIVE)),
             low_freq_factor=float(low), high_freq_factor=float(high), original_context=context,
         )  # fmt: skip
 
+    def yarn(self, theta: float, context: int) -> Rope:
+        """Read the rest of a table of YaRN."""
+        given: dict[str, float] = {
+            name: float(self.get(name, POSITIVE))
+            for name in ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim")
+            if self.raw.get(name)  # 0 is none
+        }
+        if theta <= 1:
+            raise self.fail(f"{theta} is not above 1", "rope_theta")
+        if not self.get("truncate", FLAG, True):
+            raise self.fail("false is not supported", "truncate")
+        factor = float(self.get("factor", POSITIVE))
+        return Rope(theta=theta, kind="yarn", factor=factor, original_context=context, **given)
+
     def windows(self, family: str, layers: int) -> tuple[int | None, ...]:
         """Return each layer's sliding window, None for full attention."""
-        kinds = self.get("layer_types", _list_of(_one_of(*_LAYER_KINDS), " or ".join(_LAYER_KINDS)),
+        kinds = self.get("layer_types", list_of(one_of(*_LAYER_KINDS), " or ".join(_LAYER_KINDS)),
                          [])  # fmt: skip
         if self.has("layer_types") and len(kinds) != layers:
             raise self.fail(f"has {len(kinds)} entries for {layers} layers", "layer_types")
-        chosen = self.get("use_sliding_window", _FLAG, bool(kinds))
-        if family == "llama" or not self.has("sliding_window"):
+        chosen = self.get("use_sliding_window", FLAG, bool(kinds))
+        if family in ("llama", *_LATENT) or not self.has("sliding_window"):
             return (None,) * layers
-        window = self.get("sliding_window", _CONTEXT)
+        window = self.get("sliding_window", CONTEXT)
         if family in ("mistral", "mixtral"):
             return (window,) * layers
         if not chosen:
@@ -238,77 +227,132 @@ class _Reader:
             return (window,) * layers
         if kinds:
             return tuple(window if k == "sliding_attention" else None for k in kinds)
-        first = self.get("max_window_layers", _whole(0, 2**31 - 1), 28)
+        first = self.get("max_window_layers", whole(0, 2**31 - 1), 28)
         return tuple(window if i >= first else None for i in range(layers))
 
     def eos_ids(self) -> tuple[int, ...]:
         if isinstance(self.raw.get("eos_token_id"), list):
-            return tuple(self.get("eos_token_id", _list_of(_TOKEN, "token ids")))
-        return (self.get("eos_token_id", _TOKEN),) if self.has("eos_token_id") else ()
+            return tuple(self.get("eos_token_id", list_of(TOKEN, "token ids")))
+        return (self.get("eos_token_id", TOKEN),) if self.has("eos_token_id") else ()
 
     def heads(self, hidden: int) -> tuple[int, int, int]:
         """Return the heads of queries, those of keys, and the width of each."""
-        heads = self.get("num_attention_heads", _HEADS)
-        kv_heads = self.get("num_key_value_heads", _HEADS, heads)
+        heads = self.get("num_attention_heads", HEADS)
+        if "kv_lora_rank" in self.raw:
+            return heads, 1, self.get("qk_rope_head_dim", HEADS)
+        kv_heads = self.get("num_key_value_heads", HEADS, heads)
         if heads % kv_heads:
             raise self.fail(f"{kv_heads} does not divide {heads} heads", "num_key_value_heads")
         if not self.has("head_dim") and hidden % heads:
             raise self.fail(f"{heads} heads do not divide {hidden}", "num_attention_heads")
-        head_dim = self.get("head_dim", _HEADS, hidden // heads)
+        head_dim = self.get("head_dim", HEADS, hidden // heads)
         if head_dim % 2:
             raise self.fail(f"{head_dim} is odd", "head_dim")
         return heads, kv_heads, head_dim
 
-    def experts(self, family: str, layers: int) -> ExpertsConfig | None:
-        """Read the mixture of experts, None for a dense model; all layers must have one."""
-        if family not in ("mixtral", "qwen3_moe"):
+    def latent(self, family: str) -> LatentConfig | None:
+        """Read the sizes of attention over latents, None where a family has none."""
+        if family not in _LATENT:
             return None
-        field = "num_experts" if self.has("num_experts") else "num_local_experts"
-        count, top_k = self.get(field, _EXPERTS), self.get("num_experts_per_tok", _EXPERTS)
+        rope, query = self.get("qk_rope_head_dim", HEADS), 0
+        if rope % 2:
+            raise self.fail(f"{rope} is odd", "qk_rope_head_dim")
+        if self.has("q_lora_rank"):
+            query = self.get("q_lora_rank", SIZE)
+        pairs = self.get("rope_interleave", FLAG, True)
+        if family == "deepseek_v2" and not pairs:
+            raise self.fail("false is not supported", "rope_interleave")
+        return LatentConfig(
+            rank=self.get("kv_lora_rank", SIZE), query_rank=query, rope=rope, pairs=pairs,
+            nope=self.get("qk_nope_head_dim", HEADS), value=self.get("v_head_dim", HEADS),
+        )  # fmt: skip
+
+    def experts(self, family: str, layers: int) -> ExpertsConfig | None:
+        """Read the mixture of experts, None for a dense model."""
+        if family not in _WITH_EXPERTS or (family in _LATENT and not self.has("n_routed_experts")):
+            return None
+        names = ("n_routed_experts", "num_experts", "num_local_experts")
+        field = next((name for name in names if self.has(name)), names[-1])
+        count, top_k = self.get(field, EXPERTS), self.get("num_experts_per_tok", EXPERTS)
         if top_k > count:
             raise self.fail(f"{top_k} is above {field} {count}", "num_experts_per_tok")
-        dense = self.get("mlp_only_layers", _list_of(_whole(0, 10_000), "layers"), [])
-        if (
-            any(layer < layers for layer in dense)
-            or self.get("decoder_sparse_step", _LAYERS, 1) > 1
-        ):
+        if family in _LATENT:
+            return self.deepseek_experts(family, layers, count, top_k)
+        dense = self.get("mlp_only_layers", list_of(whole(0, 10_000), "layers"), [])
+        if any(layer < layers for layer in dense) or self.get("decoder_sparse_step", LAYERS, 1) > 1:
             name = "mlp_only_layers" if dense else "decoder_sparse_step"
             what = f"{reprlib.repr(self.raw[name])} is not supported"
             raise self.fail(what, name, "all layers have experts, or none has")
-        normalized = family == "mixtral" or self.get("norm_topk_prob", _FLAG, False)
+        normalized = family == "mixtral" or self.get("norm_topk_prob", FLAG, False)
         return ExpertsConfig(count=count, top_k=top_k, normalized=normalized)
+
+    def deepseek_experts(self, family: str, layers: int, count: int, top_k: int) -> ExpertsConfig:
+        """Read groups and scores of experts, the MLP beside them, and the layers without."""
+        is_second = family == "deepseek_v2"
+        scoring = self.get(
+            "scoring_func", one_of("softmax", "sigmoid"), "softmax" if is_second else "sigmoid"
+        )
+        if is_second != (scoring == "softmax"):
+            raise self.fail(f"{scoring} is not supported for {family}", "scoring_func")
+        methods = ("greedy", "group_limited_greedy") if is_second else ("noaux_tc",)
+        method = self.get("topk_method", one_of(*methods), methods[0])
+        normalized = self.get("norm_topk_prob", FLAG, not is_second)
+        if is_second and normalized:
+            raise self.fail("true is not supported for deepseek_v2", "norm_topk_prob")
+        if self.get("moe_layer_freq", LAYERS, 1) != 1:
+            raise self.fail(f"{self.raw['moe_layer_freq']} is not supported", "moe_layer_freq",
+                            "all layers behind the first ones have experts")  # fmt: skip
+        dense = self.get("first_k_dense_replace", whole(0, 10_000), 0 if is_second else 3)
+        groups, best = 1, 1
+        if method != "greedy":
+            groups, best = (self.get(name, EXPERTS, 1) for name in ("n_group", "topk_group"))
+        if count % groups or best > groups or top_k > count // groups * best:
+            raise self.fail(
+                f"{best} of {groups} groups of {count} experts have no {top_k}", "topk_group"
+            )
+        size = self.get("moe_intermediate_size", SIZE)
+        return ExpertsConfig(
+            count=count, top_k=top_k, normalized=normalized, scoring=scoring, groups=groups,
+            top_groups=best, scale=float(self.get("routed_scaling_factor", POSITIVE, 1.0)),
+            is_corrected=not is_second, dense_layers=min(dense, layers),
+            shared_size=size * self.get("n_shared_experts", whole(0, 64), 0),
+            dense_size=self.get("intermediate_size", SIZE),
+        )  # fmt: skip
 
     def config(self) -> ModelConfig:
         family = self.family()
-        hidden, layers = self.get("hidden_size", _SIZE), self.get("num_hidden_layers", _LAYERS)
+        hidden, layers = self.get("hidden_size", SIZE), self.get("num_hidden_layers", LAYERS)
         heads, kv_heads, head_dim = self.heads(hidden)
-        self.get("hidden_act", _one_of("silu", "swish"), "silu", hint="supported is silu")
-        bias = self.get("attention_bias", _FLAG, False)
+        self.get("hidden_act", one_of("silu", "swish"), "silu", hint="supported is silu")
+        bias = self.get("attention_bias", FLAG, False)
         dtype = "dtype" if self.has("dtype") else "torch_dtype"
+        experts, latent = self.experts(family, layers), self.latent(family)
+        own_size = experts is not None and family != "mixtral"
         return ModelConfig(
             family=family,
-            vocab_size=self.get("vocab_size", _SIZE),
+            vocab_size=self.get("vocab_size", SIZE),
             hidden_size=hidden,
             intermediate_size=self.get(
-                "moe_intermediate_size" if family == "qwen3_moe" else "intermediate_size", _SIZE
+                "moe_intermediate_size" if own_size else "intermediate_size", SIZE
             ),
             num_layers=layers,
             num_heads=heads,
             num_kv_heads=kv_heads,
             head_dim=head_dim,
-            max_context=self.get("max_position_embeddings", _CONTEXT, 2048),
-            norm_eps=float(self.get("rms_norm_eps", _POSITIVE, 1e-6)),
+            max_context=self.get("max_position_embeddings", CONTEXT, 2048),
+            norm_eps=float(self.get("rms_norm_eps", POSITIVE, 1e-6)),
             rope=self.rope(),
-            tied_embeddings=self.get("tie_word_embeddings", _FLAG, False),
+            tied_embeddings=self.get("tie_word_embeddings", FLAG, False),
             qkv_bias=bias or family == "qwen2",
             output_bias=bias and family != "qwen2",
-            mlp_bias=self.get("mlp_bias", _FLAG, False),
+            mlp_bias=self.get("mlp_bias", FLAG, False),
             head_norms=family in ("qwen3", "qwen3_moe"),
             windows=self.windows(family, layers),
-            dtype=self.get(dtype, _NAME, "float32"),
+            dtype=self.get(dtype, NAME, "float32"),
             eos_ids=self.eos_ids(),
-            bos_id=self.get("bos_token_id", _TOKEN) if self.has("bos_token_id") else None,
-            experts=self.experts(family, layers),
+            bos_id=self.get("bos_token_id", TOKEN) if self.has("bos_token_id") else None,
+            experts=experts,
+            latent=latent,
         )
 
 

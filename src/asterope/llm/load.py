@@ -11,13 +11,22 @@ from typing import Any
 import torch
 
 from asterope.errors import CheckpointError, ConfigError, UnsupportedError
+from asterope.kernels import Routing
 from asterope.llm.branches import check_branches
 from asterope.llm.cache import CACHE_SCALES, check_scale, with_scales
 from asterope.llm.config import ExpertsConfig, ModelConfig, read_config
-from asterope.llm.layers import Layer, Linear, PlainLinear
+from asterope.llm.layers import Layer, Linear, PlainLinear, made_layer
 from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.model import Model
-from asterope.llm.pieces import Piece, fused_pieces, module_names, projections, router_name
+from asterope.llm.pieces import (
+    KV_UP,
+    Piece,
+    fused_pieces,
+    module_names,
+    projections,
+    router_name,
+    scheme_place,
+)
 from asterope.llm.router import Router
 from asterope.llm.tensors import TensorFiles, open_tensors
 from asterope.quant import (
@@ -162,27 +171,51 @@ class _Checkpoint:
             for name in norms:
                 shape = (self.config.head_dim,)
                 norms[name] = self.files.get(f"{prefix}.self_attn.{name}.weight", shape, self.dtype)
-        schemes = self.mix.of(index)
+        config, schemes = self.config.at(index), self.mix.of(index)
         parts: dict[str, Any] = {
-            place: self._projection(prefix, units, schemes[place])
-            for place, units in fused_pieces(self.config).items()
+            place: self._projection(prefix, units, schemes[scheme_place(place)])
+            for place, units in fused_pieces(config).items()
         }
-        return Layer(
-            router=self._router(prefix),
+        return made_layer(
+            parts,
+            router=self._router(prefix, config),
             attention_norm=self.files.get(f"{prefix}.input_layernorm.weight", width, self.dtype),
             mlp_norm=self.files.get(f"{prefix}.post_attention_layernorm.weight", width, self.dtype),
             q_norm=norms["q_norm"],
             k_norm=norms["k_norm"],
-            **parts,
+            **self._latent_norms(prefix),
         )
 
-    def _router(self, prefix: str) -> Router | None:
-        experts = self.config.experts
+    def _latent_norms(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Return the norms of latents, and the weight that makes keys and values of them."""
+        latent, found = self.config.latent, dict[str, torch.Tensor]()
+        if latent is None:
+            return found
+        norms = {"kv_norm": ("kv_a_layernorm", latent.rank)}
+        if latent.query_rank:
+            norms["query_norm"] = ("q_a_layernorm", latent.query_rank)
+        for key, (name, size) in norms.items():
+            found[key] = self.files.get(f"{prefix}.self_attn.{name}.weight", (size,), self.dtype)
+        name, rows = f"{prefix}.{KV_UP}", self.config.num_heads * latent.head_size
+        linear = self._linear(name, rows, latent.rank, False, None, None)
+        if isinstance(linear, QuantizedLinear):
+            found["kv_up"] = linear.dequantize().to(self.dtype)
+        else:
+            assert isinstance(linear, PlainLinear)
+            found["kv_up"] = linear.weight
+        return found
+
+    def _router(self, prefix: str, config: ModelConfig) -> Router | None:
+        experts = config.experts
         if experts is None:
             return None
-        name = f"{prefix}.{router_name(self.config)}.weight"
-        weight = self.files.get(name, (experts.count, self.config.hidden_size), self.dtype)
-        return _router(experts, PlainLinear(weight))
+        name = f"{prefix}.{router_name(config)}"
+        weight = self.files.get(f"{name}.weight", (experts.count, config.hidden_size), self.dtype)
+        bias = None
+        if experts.is_corrected:
+            stored = f"{name}.e_score_correction_bias"
+            bias = self.files.get(stored, (experts.count,), torch.float32)
+        return _router(experts, PlainLinear(weight), bias)
 
     def _projection(
         self, prefix: str, units: tuple[tuple[Piece, ...], ...], scheme: Scheme | None
@@ -248,11 +281,12 @@ class _Checkpoint:
         return layer
 
 
-def _router(experts: ExpertsConfig, linear: Linear) -> Router:
-    return Router(
-        linear=linear, num_experts=experts.count, top_k=experts.top_k,
-        normalized=experts.normalized,
+def _router(experts: ExpertsConfig, linear: Linear, bias: torch.Tensor | None) -> Router:
+    routing = Routing(
+        top_k=experts.top_k, normalized=experts.normalized, scoring=experts.scoring,
+        groups=experts.groups, top_groups=experts.top_groups, scale=experts.scale,
     )  # fmt: skip
+    return Router(linear=linear, num_experts=experts.count, routing=routing, bias=bias)
 
 
 def model_from_config(
@@ -282,27 +316,43 @@ def model_from_config(
             )
         return PlainLinear(meta(rows, k), meta(rows) if pieces[0][3] else None)
 
-    pieces_of, experts = projections(config), config.experts
-    router = None
-    if experts is not None:
-        router = _router(experts, PlainLinear(meta(experts.count, config.hidden_size)))
-
-    def layer(schemes: Mapping[str, Scheme | None]) -> Layer:
+    def layer(schemes: Mapping[str, Scheme | None], config: ModelConfig) -> Layer:
         head = meta(config.head_dim) if config.head_norms else None
-        parts: dict[str, Any] = {
-            place: projection(p, schemes[place]) for place, p in pieces_of.items()
-        }
-        return Layer(
+        experts, router = config.experts, None
+        if experts is not None:
+            bias = None
+            if experts.is_corrected:
+                bias = torch.empty(experts.count, dtype=torch.float32, device="meta")
+            router = _router(experts, PlainLinear(meta(experts.count, config.hidden_size)), bias)
+        return made_layer(
+            {
+                place: projection(pieces, schemes[scheme_place(place)])
+                for place, pieces in projections(config).items()
+            },
             attention_norm=meta(config.hidden_size), mlp_norm=meta(config.hidden_size),
-            q_norm=head, k_norm=head, router=router, **parts,
+            q_norm=head, k_norm=head, router=router, **latent_weights(config),
         )  # fmt: skip
+
+    def latent_weights(config: ModelConfig) -> dict[str, torch.Tensor]:
+        latent = config.latent
+        if latent is None:
+            return {}
+        found = {
+            "kv_norm": meta(latent.rank),
+            "kv_up": meta(config.num_heads * latent.head_size, latent.rank),
+        }
+        return {**found, "query_norm": meta(latent.query_rank)} if latent.query_rank else found
 
     embedding = meta(config.vocab_size, config.hidden_size)
     tied = config.tied_embeddings
     head = PlainLinear(embedding if tied else meta(config.vocab_size, config.hidden_size))
     mix = mix_of(scheme, config.num_layers)
     check_branches(config, mix)
-    made = {row: layer(mix.of(mix.layers.index(row))) for row in set(mix.layers)}
-    layers = [made[row] for row in mix.layers]
+    kinds = [(row, config.at(i)) for i, row in enumerate(mix.layers)]
+    made = {
+        (row, kind): layer(mix.of(mix.layers.index(row)), kind)
+        for row, kind in dict.fromkeys(kinds)
+    }
+    layers = [made[each] for each in kinds]
     described = scheme.describe() if scheme else ""
     return Model(config, embedding, layers, meta(config.hidden_size), head, kind, name, described)

@@ -152,20 +152,28 @@ class Model:
 
         Shapes: M = B x T; keys and values [B, Hkv, capacity, D]; result [M, H].
         """
-        config = self.config
-        cos, sin = self._rope(keys.shape[2])
         normal = self._norm(branch_MH, residual_MH, layer.attention_norm)
+        mixed = self._attend(index, layer, normal, keys, values, past)
+        normal = self._norm(layer.output.apply(mixed), residual_MH, layer.mlp_norm)
+        return layer.feed_forward(normal)
+
+    def _attend(
+        self, index: int, layer: Layer, normal: torch.Tensor, keys: torch.Tensor,
+        values: torch.Tensor, past: int,
+    ) -> torch.Tensor:  # fmt: skip
+        config, tables = self.config, self._rope(keys.shape[2])
+        made = layer.qkv.apply(normal)
+        if layer.latent is not None:
+            return layer.latent.attend(config, normal, made, keys[:, 0], tables, past=past)
         q = rotate_and_cache(
-            layer.qkv.apply(normal), keys, values, cos, sin, q_heads=config.num_heads, past=past,
+            made, keys, values, *tables, q_heads=config.num_heads, past=past,
             q_norm=layer.q_norm, k_norm=layer.k_norm, eps=config.norm_eps,
             key_scale=layer.key_scale, value_scale=layer.value_scale,
         )  # fmt: skip
-        mixed = attention(
-            q, keys, values, past=past, scale=config.head_dim**-0.5, window=config.windows[index],
+        return attention(
+            q, keys, values, past=past, scale=config.score_scale, window=config.windows[index],
             key_scale=layer.key_scale, value_scale=layer.value_scale,
         )  # fmt: skip
-        normal = self._norm(layer.output.apply(mixed), residual_MH, layer.mlp_norm)
-        return layer.feed_forward(normal)
 
     def _norm(
         self, branch: torch.Tensor | None, residual: torch.Tensor, weight: torch.Tensor
@@ -215,20 +223,11 @@ class Model:
     def weight_bytes(self) -> int:
         """Bytes of all weights in memory, a tied embedding once."""
         total = self.embedding.numel() * self.embedding.element_size()
-        total += sum(
-            linear.num_bytes
-            for layer in self.layers
-            for linear in (layer.qkv, layer.output, layer.gate_up, layer.down)
-        )
+        total += sum(linear.num_bytes for layer in self.layers for linear in layer.linears.values())
         routers = (layer.router for layer in self.layers if layer.router is not None)
         total += sum(router.linear.num_bytes for router in routers)
-        norms = [
-            norm
-            for layer in self.layers
-            for norm in (layer.attention_norm, layer.q_norm, layer.k_norm, layer.mlp_norm)
-            if norm is not None
-        ]
-        total += sum(norm.numel() * norm.element_size() for norm in (self.norm, *norms))
+        rest = [self.norm, *(each for layer in self.layers for each in layer.vectors)]
+        total += sum(each.numel() * each.element_size() for each in rest)
         return total if self.config.tied_embeddings else total + self.head.num_bytes
 
     def on_meta(self) -> Model:

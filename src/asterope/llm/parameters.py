@@ -12,8 +12,8 @@ from asterope.errors import ConfigError, UnsupportedError
 __all__ = ["COUNTED_MODEL_TYPES", "ParameterCount", "count_parameters"]
 
 COUNTED_MODEL_TYPES = frozenset({
-    "deepseek_v3", "deepseek_v32", "glm4_moe", "glm_moe_dsa", "gpt_oss", "kimi_k2", "llama",
-    "minimax_m2", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe",
+    "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe", "glm_moe_dsa", "gpt_oss", "kimi_k2",
+    "llama", "minimax_m2", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe",
 })  # fmt: skip
 """Architectures whose layers are attention and a gated MLP or experts, as counted here."""
 
@@ -91,10 +91,10 @@ def _mla(config: Mapping[str, Any], hidden: int) -> int:
     Source: DeepSeek-V3 technical report, section 2.1.1; DeepSeek-V3.2, lightning indexer.
     """
     heads = _whole(config, "num_attention_heads")
-    q_rank, kv_rank = _whole(config, "q_lora_rank"), _whole(config, "kv_lora_rank")
+    q_rank, kv_rank = _whole(config, "q_lora_rank", 0), _whole(config, "kv_lora_rank")
     nope, rope = _whole(config, "qk_nope_head_dim"), _whole(config, "qk_rope_head_dim")
     value = _whole(config, "v_head_dim")
-    queries = hidden * q_rank + q_rank * heads * (nope + rope)
+    queries = hidden * q_rank + (q_rank or hidden) * heads * (nope + rope)
     keys_values = hidden * (kv_rank + rope) + kv_rank * heads * (nope + value)
     output = heads * value * hidden
     index_heads = _whole(config, "index_n_heads", 0)

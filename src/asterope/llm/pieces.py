@@ -5,17 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from asterope.llm.config import ModelConfig
+from asterope.llm.config import LatentConfig, ModelConfig
 
-__all__ = ["Piece", "fused_pieces", "module_names", "projections", "router_name"]
+__all__ = [
+    "KV_UP",
+    "Piece",
+    "fused_pieces",
+    "module_names",
+    "projections",
+    "router_name",
+    "scheme_place",
+]
 
 Piece = tuple[str, int, int, bool]
 """Checkpoint name, outputs, inputs, bias."""
+KV_UP = "self_attn.kv_b_proj"
+"""The module that makes keys and values of latents, which no format rounds."""
 _Units = tuple[tuple[Piece, ...], ...]
 
 _EXPERTS: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
     "mixtral": ("block_sparse_moe", "w1", "w3", "w2"),
-    "qwen3_moe": ("mlp", "gate_proj", "up_proj", "down_proj"),
+    **dict.fromkeys(
+        ("qwen3_moe", "deepseek_v2", "deepseek_v3", "kimi_k2"),
+        ("mlp", "gate_proj", "up_proj", "down_proj"),
+    ),
 })  # fmt: skip
 """The module that has experts, and what an expert calls its gate, up and down projections."""
 
@@ -32,9 +45,18 @@ def projections(config: ModelConfig) -> dict[str, tuple[Piece, ...]]:
 
 
 def fused_pieces(config: ModelConfig) -> dict[str, _Units]:
-    """Return the same, in the units that engines fuse: those that read one input, of one expert."""
+    """Return the same, in the units that engines fuse: those that read one input, of one expert.
+
+    All layers are taken to be alike; `config.at(layer)` says what those of one are.
+    """
     hidden, q, kv, bias = config.hidden_size, config.q_size, config.kv_size, config.qkv_bias
     gate_up, down = _feed_forward(config)
+    if config.latent is not None:
+        return {
+            **_over_latents(config, config.latent),
+            "output": ((("self_attn.o_proj", hidden, q, config.output_bias),),),
+            "gate_up": gate_up, "down": down, **_shared(config),
+        }  # fmt: skip
     return {
         "qkv": ((
             ("self_attn.q_proj", q, hidden, bias),
@@ -45,6 +67,37 @@ def fused_pieces(config: ModelConfig) -> dict[str, _Units]:
         "gate_up": gate_up,
         "down": down,
     }  # fmt: skip
+
+
+def _over_latents(config: ModelConfig, latent: LatentConfig) -> dict[str, _Units]:
+    """List what makes latents and queries; `kv_up`, which makes keys and values, is read alone."""
+    hidden, width = config.hidden_size, config.num_heads * (latent.nope + latent.rope)
+    stored = latent.rank + latent.rope
+    made: tuple[Piece, ...] = (("self_attn.kv_a_proj_with_mqa", stored, hidden, config.qkv_bias),)
+    query: Piece = ("self_attn.q_proj", width, hidden, False)
+    if latent.query_rank:
+        made = (("self_attn.q_a_proj", latent.query_rank, hidden, config.qkv_bias), *made)
+        query = ("self_attn.q_b_proj", width, latent.query_rank, False)
+    return {"qkv": (made,), "q_up": ((query,),)}
+
+
+def _shared(config: ModelConfig) -> dict[str, _Units]:
+    """List what the MLP beside the experts is made of."""
+    if config.experts is None or not config.experts.shared_size:
+        return {}
+    hidden, inner, bias = config.hidden_size, config.experts.shared_size, config.mlp_bias
+    name = "mlp.shared_experts"
+    return {
+        "shared_gate_up": ((
+            (f"{name}.gate_proj", inner, hidden, bias), (f"{name}.up_proj", inner, hidden, bias),
+        ),),
+        "shared_down": (((f"{name}.down_proj", hidden, inner, bias),),),
+    }  # fmt: skip
+
+
+def scheme_place(place: str) -> str:
+    """Return the place whose format a place has: of what a mix does not name by itself."""
+    return {"q_up": "qkv"}.get(place, place.removeprefix("shared_"))
 
 
 def _feed_forward(config: ModelConfig) -> tuple[_Units, _Units]:

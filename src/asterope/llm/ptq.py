@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from asterope.errors import ConfigError
+from asterope.errors import ConfigError, UnsupportedError
 from asterope.llm.branches import check_branches
 from asterope.llm.equalized import equalized
 from asterope.llm.kept_layers import KeptLayers
@@ -21,6 +21,7 @@ from asterope.llm.model import Model
 from asterope.llm.rounded_units import round_units, units_of
 from asterope.llm.states import MAX_BATCH_TOKENS, States
 from asterope.llm.tuning import check_tunable, tune_layer
+from asterope.native import release_freed
 from asterope.quant import PLACES, Algorithm, InputSums, Plan, Scheme, mix_of
 
 __all__ = ["check_plain", "quantize_layer", "quantize_layers"]
@@ -69,7 +70,9 @@ def quantize_layers(
         if quantized is not None and kept:
             few_tokens |= kept.few_tokens(index)
         else:
+            release_freed()
             inputs = layer_inputs(model, index, layer, batches)
+            release_freed()
             plain, quantized = quantize_layer(model, index, layer, schemes, algorithm, inputs.sums)
             if algorithm.tunes:
                 quantized = tune_layer(model, index, plain, quantized, batches, originals)
@@ -78,6 +81,7 @@ def quantize_layers(
                 kept.keep(index, quantized, inputs.few_tokens)
         is_left_on_disk = kept is not None and model.is_lazy
         layers.append(quantized.with_linears(_nothing) if is_left_on_disk else quantized)
+        release_freed()
         if len(layers) < len(model.layers):  # nothing asks what the last one gives
             for batch in batches:
                 batch.advance(model, index, quantized)
@@ -114,6 +118,11 @@ def check_plain(model: Model) -> None:
 
 
 def _check_plain_layer(model: Model, layer: Layer) -> None:
+    if layer.latent is not None:
+        raise UnsupportedError(
+            "attention over latents is rounded to nearest only", where=model.name or "model",
+            hint="use --algorithm rtn",
+        )  # fmt: skip
     if not all(isinstance(getattr(layer, place), PlainLinear) for place in PLACES):
         raise ConfigError(
             "is quantized already", where=model.name or "model",

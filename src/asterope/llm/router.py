@@ -17,6 +17,7 @@ from asterope.kernels import (
     ExpertRows,
     Grouping,
     Routes,
+    Routing,
     combine_rows,
     group_by_expert,
     group_by_expert_reference,
@@ -53,37 +54,48 @@ class ExpertShare:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Router:
-    """Sends each token to `top_k` experts and adds up what they give, by their shares.
+    """Sends each token to some experts and adds up what they give, by their shares.
 
-    With `normalized` the shares of a token add up to 1. On shapes without values tokens are spread
-    as `loads` says, and experts may be on several chips: `sends` is told the name of a collective,
-    the bytes, and how many chips take part, 0 for those that share the rest of the layer.
+    Which ones `routing` says, with `bias` added to the scores that they are chosen by. On shapes
+    without values tokens are spread as `loads` says, and experts may be on several chips: `sends`
+    is told the name of a collective, the bytes, and how many chips take part, 0 for those that
+    share the rest of the layer.
     """
 
     linear: Linear
     num_experts: int
-    top_k: int
-    normalized: bool
+    routing: Routing
+    bias: torch.Tensor | None = None
     loads: ExpertLoads = "random"
     share: ExpertShare | None = None
     sends: Callable[[str, int, int], object] = lambda _name, _bytes, _chips: None
 
+    @property
+    def top_k(self) -> int:
+        """How many experts see a token."""
+        return self.routing.top_k
+
     def run(
-        self, x_MH: torch.Tensor, experts: Callable[[torch.Tensor, ExpertRows], torch.Tensor]
-    ) -> torch.Tensor:
+        self, x_MH: torch.Tensor, experts: Callable[[torch.Tensor, ExpertRows], torch.Tensor],
+        shared: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> torch.Tensor:  # fmt: skip
         """Return what experts make of each token, who get rows that are sorted by expert.
+
+        What `shared` makes of each is added. Where experts are on several chips, each chip does
+        that for its part of the tokens.
 
         Shapes: rows [M x k, H], and so is what experts return; result [M, H].
         """
         mine = x_MH if self.share is None else x_MH[: -(-len(x_MH) // self.share.group)]
-        routes = route(self.linear.apply(mine), self.top_k, normalized=self.normalized)
+        routes = route(self.linear.apply(mine), self.routing, self.bias)
         grouping = self._grouping(routes)
         rows = take_rows(mine, grouping.tokens)
         if self.share is None:
             made = experts(rows, grouping.rows)
         else:
             made = self._elsewhere(rows, experts, self.share)
-        result = combine_rows(made, grouping.places, routes.shares)
+        added = None if shared is None else shared(mine)
+        result = combine_rows(made, grouping.places, routes.shares, added)
         if self.share is None:
             self.sends("all_reduce", _num_bytes(result), 0)
             return result

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from asterope.errors import ConfigError
+from asterope.llm.kept_losses import KeptLosses
 from asterope.llm.layer_inputs import layer_inputs
 from asterope.llm.layers import Layer
 from asterope.llm.model import Model
@@ -37,13 +38,15 @@ def place_losses(
     algorithm: Algorithm,
     *,
     windows: torch.Tensor | None = None,
+    kept: KeptLosses | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[PlaceLoss, ...]:
     """Quantize each place alone to each of its candidates, and score it against the original.
 
     `candidates` are those of each place. `windows` are what an algorithm that looks at text is
-    calibrated on: a place sees the inputs that the original gives it. `progress(done, total)`
-    counts layers that are run.
+    calibrated on: a place sees the inputs that the original gives it. With `kept` each loss is
+    written there when it is measured, and those that are there are not measured again.
+    `progress(done, total)` counts layers that are run.
 
     Shapes: windows [S, T].
     Cost: each of a place's candidates runs the layers from its own on; the states of all windows
@@ -67,16 +70,21 @@ def place_losses(
         seen = [States.start(model, part) for part in parts]
     losses = []
     for index, layer in enumerate(model.layers):
-        sums = layer_inputs(model, index, layer, seen).sums if algorithm.needs_text else None
-        for place, schemes in candidates.items():
-            for scheme in schemes:
+        sums = None
+        for place, scheme in ((p, scheme) for p, row in candidates.items() for scheme in row):
+            quality = kept.get(index, place, scheme) if kept else None
+            if quality is None:
+                if algorithm.needs_text and sums is None:
+                    sums = layer_inputs(model, index, layer, seen).sums
                 alone = dict.fromkeys(PLACES) | {place: scheme}
                 _, changed = quantize_layer(model, index, layer, alone, algorithm, sums)
                 quality = reference.score(_finished(model, index, changed, reference, states))
-                losses.append(PlaceLoss(layer=index, place=place, scheme=scheme, quality=quality))
-                done += num_layers - index
-                if progress:
-                    progress(done, total)
+                if kept:
+                    kept.keep(index, place, scheme, quality)
+            losses.append(PlaceLoss(layer=index, place=place, scheme=scheme, quality=quality))
+            done += num_layers - index
+            if progress:
+                progress(done, total)
         for state in (*states, *seen):
             state.advance(model, index, layer)
     return tuple(losses)

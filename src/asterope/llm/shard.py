@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 
 import torch
 
 from asterope.errors import ConfigError, ShapeError
 from asterope.llm.config import ExpertsConfig, ModelConfig
+from asterope.llm.latent import LatentParts
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
-from asterope.llm.pieces import projections
+from asterope.llm.pieces import Piece, projections
 from asterope.llm.router import ExpertShare
 from asterope.quant import QuantizedLinear
 
@@ -42,21 +45,18 @@ def shard(model: Model, chips: int, experts: int = 1) -> Model:
             f"{whole.num_kv_heads} key heads cannot be shared by {chips} chips",
             where="tensor_parallel",
         )
+    mixture = _experts(whole, chips, experts)
     config = dataclasses.replace(
         whole, num_heads=whole.num_heads // chips,
         num_kv_heads=max(1, whole.num_kv_heads // chips),
         intermediate_size=columns // chips or whole.intermediate_size,
-        vocab_size=-(-whole.vocab_size // chips), experts=_experts(whole, experts),
+        vocab_size=-(-whole.vocab_size // chips), experts=mixture,
     )  # fmt: skip
     share = ExpertShare(chips=experts, group=chips) if experts > 1 else None
-    sizes = {
-        place: (sum(rows for _, rows, _, _ in pieces), pieces[0][2])
-        for place, pieces in projections(config).items()
-    }
 
-    def part(place: str, linear: Linear) -> Linear:
+    def part(pieces: tuple[Piece, ...], place: str, linear: Linear) -> Linear:
         try:
-            return _part(linear, *sizes[place])
+            return _part(linear, sum(rows for _, rows, _, _ in pieces), pieces[0][2])
         except ShapeError as error:
             raise ShapeError(
                 error.what, where=f"{place} on one of {chips} chips",
@@ -65,24 +65,65 @@ def shard(model: Model, chips: int, experts: int = 1) -> Model:
 
     on_meta = model.on_meta()
     parts: dict[int, Layer] = {}  # layers of a model without weights are one and the same
-    for layer in on_meta.layers:
-        if id(layer) not in parts:
-            router = layer.router and dataclasses.replace(layer.router, share=share)
-            parts[id(layer)] = dataclasses.replace(layer.with_linears(part), router=router)
+    for i, layer in enumerate(on_meta.layers):
+        if id(layer) in parts:
+            continue
+        pieces = projections(config.at(i))
+        router = layer.router and dataclasses.replace(layer.router, share=share)
+        changed = layer.with_linears(functools.partial(_at_place, part, pieces))
+        parts[id(layer)] = dataclasses.replace(
+            changed, router=router, latent=_latent(changed.latent, config)
+        )
     return dataclasses.replace(
         on_meta, config=config, layers=[parts[id(layer)] for layer in on_meta.layers],
         head=_part(on_meta.head, config.vocab_size, config.hidden_size),
     )  # fmt: skip
 
 
-def _experts(config: ModelConfig, chips: int) -> ExpertsConfig | None:
-    """Return the experts on one of so many chips."""
-    if chips == 1:
-        return config.experts
-    if config.experts is None or config.experts.count % chips:
-        count = f"{config.experts.count} experts" if config.experts else "a model without experts"
-        raise ConfigError(f"{count} cannot be shared by {chips} chips", where="expert_parallel")
-    return dataclasses.replace(config.experts, count=config.experts.count // chips)
+def _at_place(
+    part: Callable[[tuple[Piece, ...], str, Linear], Linear],
+    pieces: Mapping[str, tuple[Piece, ...]], place: str, linear: Linear,
+) -> Linear:  # fmt: skip
+    return part(pieces[place], place, linear)
+
+
+def _experts(config: ModelConfig, chips: int, sharing: int) -> ExpertsConfig | None:
+    """Return the experts on one of `sharing` chips, `chips` of which share the other layers.
+
+    An MLP beside the experts is shared as a plain one, or whole on each chip if these are.
+
+    Raises: ConfigError if they cannot be shared evenly.
+    """
+    experts = config.experts
+    if experts is None:
+        if sharing > 1:
+            raise ConfigError(
+                f"a model without experts cannot be shared by {sharing} chips",
+                where="expert_parallel",
+            )
+        return None
+    if experts.count % sharing:
+        raise ConfigError(
+            f"{experts.count} experts cannot be shared by {sharing} chips", where="expert_parallel"
+        )
+    beside = chips if sharing == 1 else 1
+    for size, by in ((experts.dense_size, chips), (experts.shared_size, beside)):
+        if size % by:
+            raise ConfigError(
+                f"{size:,} MLP columns cannot be shared by {by} chips", where="tensor_parallel"
+            )
+    return dataclasses.replace(
+        experts, count=experts.count // sharing, dense_size=experts.dense_size // chips,
+        shared_size=experts.shared_size // beside,
+    )  # fmt: skip
+
+
+def _latent(latent: LatentParts | None, config: ModelConfig) -> LatentParts | None:
+    """Return the part of one chip that has so many heads."""
+    if latent is None or config.latent is None:
+        return None
+    rows = config.num_heads * config.latent.head_size
+    return dataclasses.replace(latent, kv_up=latent.kv_up.new_empty((rows, config.latent.rank)))
 
 
 def _part(linear: Linear, rows: int, columns: int) -> Linear:

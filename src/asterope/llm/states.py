@@ -12,7 +12,7 @@ from asterope.llm.model import Model
 
 __all__ = ["MAX_BATCH_TOKENS", "States"]
 
-MAX_BATCH_TOKENS = 2048
+MAX_BATCH_TOKENS = 1024
 """Tokens of windows that go through a layer at once."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from asterope.llm.config import ModelConfig
-from asterope.llm.pieces import fused_pieces, projections
+from asterope.llm.pieces import fused_pieces, projections, scheme_place
 from asterope.llm.states import MAX_BATCH_TOKENS
 from asterope.quant import Algorithm, Mix, QuantizedLinear, Scheme
 
@@ -28,11 +28,11 @@ def working_set_bytes(
     They are the layer as it was, fused, and as it becomes; the largest of its projections in
     float32, and scaled; for an algorithm that looks at text also the states, keys and values of all
     windows, the activations of those that run at once and one input in float32, the sum of products
-    of each place's inputs in float64; for one that feeds errors back the curvature of the widest,
-    put in order, and the factor of its inverse; where there are branches the factor of the
-    curvature, and the weight that they make up for, what they leave and what it is rounded to; and
-    for one that tunes what a step of training holds, and the states of the original. Not among them
-    are temporary copies.
+    of each place's inputs in float64; for one that feeds errors back the curvature of the widest
+    and the factor of its inverse; where there are branches the factor of the curvature, and the
+    weight that they make up for, what they leave and what it is rounded to; and for one that tunes
+    what a step of training holds, and the states of the original. Not among them are temporary
+    copies.
 
     Shapes: windows S of T tokens.
     """
@@ -41,9 +41,11 @@ def working_set_bytes(
     largest = max(n * k for row in parts.values() for _, n, k, _ in row)
     plain = dtype.itemsize * sum(n * k for n, k in shapes.values())
     quantized = max(
-        sum(_quantized_bytes(shapes[place], scheme, dtype) for place, scheme in row.items())
+        sum(_quantized_bytes(x, row[scheme_place(place)], dtype) for place, x in shapes.items())
         for row in (mix.of(index) for index in range(config.num_layers))
     )
+    if config.latent is not None:
+        plain += dtype.itemsize * config.num_heads * config.latent.head_size * config.latent.rank
     total = plain + quantized + 2 * _FLOAT32 * largest
     if algorithm.needs_text:
         total += _text_bytes(config, shapes, dtype, windows)
@@ -51,7 +53,7 @@ def working_set_bytes(
         total += _tuning_bytes(config, shapes, dtype, windows)
     widest = max(k for _, k in shapes.values())
     if algorithm.feeds_back:
-        total += (2 * _FLOAT64 + _FLOAT32) * widest**2
+        total += (_FLOAT64 + _FLOAT32) * widest**2
     if any(scheme is not None and scheme.rank is not None for scheme in mix.counts):
         total += _FLOAT32 * (widest**2 + 3 * max(n * k for n, k in shapes.values()))
     return total
@@ -69,7 +71,7 @@ def _text_bytes(
     """Count what is held of the windows, and of the inputs they give a layer."""
     tokens = windows[0] * windows[1]
     at_once = min(tokens, max(MAX_BATCH_TOKENS, windows[1]))
-    held = 2 * config.hidden_size + 2 * config.kv_size
+    held = 2 * config.hidden_size + config.cache_size
     flowing = sum(n + k for n, k in shapes.values())
     widest = max(k for _, k in shapes.values())
     units = {place: len(rows) for place, rows in fused_pieces(config).items()}

@@ -7,6 +7,7 @@ from asterope.native.cpu import ISAS, Isa, available_isas, best_isa, isa_named, 
 from asterope.native.crew import run_shared, scratch_area
 from asterope.native.directed import apply_directed
 from asterope.native.files import cache_dir, sources_digest, write_atomically
+from asterope.native.freed import release_freed
 from asterope.native.jit import Library, compile_object, disassemble, load_library
 from asterope.native.maths import BINARY_FUNCTIONS, FUNCTIONS, apply_function
 from asterope.native.pool import Counter, run_on_all_cores
@@ -34,6 +35,7 @@ __all__ = [
     "isa_named",
     "load_library",
     "num_cores",
+    "release_freed",
     "run_on_all_cores",
     "run_shared",
     "scratch_area",

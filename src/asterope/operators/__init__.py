@@ -12,6 +12,7 @@ from asterope.operators.attention import Heads, LatentHeads, attention_decode, a
 from asterope.operators.collectives import COLLECTIVES, collective
 from asterope.operators.elementwise import elementwise
 from asterope.operators.experts import expert_loads, expert_product, experts
+from asterope.operators.latent import latent_attention
 from asterope.operators.products import gemm
 from asterope.operators.steps import Chunk, decode_step, mixed_step, prefill_step
 from asterope.operators.timing import OperatorTime, achieved, check_sizes, rate_on
@@ -45,6 +46,7 @@ __all__ = [
     "expert_product",
     "experts",
     "gemm",
+    "latent_attention",
     "mixed_step",
     "prefill_step",
     "rate_on",

@@ -7,16 +7,19 @@ import numpy.typing as npt
 import torch
 
 from asterope.errors import CheckpointError
-from asterope.formats import decode, encode
+from asterope.formats import ElementFormat
+from asterope.quant.column_loop import round_columns
 from asterope.quant.inputs import InputSums
 from asterope.quant.scales import Scales
 
 __all__ = ["DAMPING", "Feedback", "gptq_codes"]
 
+_Floats = npt.NDArray[np.float32]
+
 DAMPING = 0.01
 """The share of the mean curvature that is added to each input's."""
 
-_COLUMNS = 128
+_COLUMNS, _ROWS = 128, 1024
 _MOST_TRIES = 8
 
 
@@ -42,26 +45,31 @@ class Feedback:
             raise CheckpointError("all its inputs are zero", where=inputs.name)
         diagonal[diagonal == 0] = mean
         self.order = torch.argsort(diagonal, descending=True, stable=True)
-        curvature = inputs.products[self.order[:, None], self.order]
-        curvature.diagonal().copy_(diagonal[self.order])
-        self.upper = _inverse_factor(curvature, damping * mean, inputs.name)
+        diagonal = diagonal[self.order]
+        for tries in range(_MOST_TRIES):
+            curvature = inputs.products[self.order[:, None], self.order]
+            curvature.diagonal().copy_(diagonal + damping * mean * 10**tries)
+            if _invert(curvature):
+                self.upper = curvature.float()
+                return
+        raise CheckpointError(
+            "the products of its inputs cannot be inverted", where=inputs.name,
+            hint="calibrate on more text",
+        )  # fmt: skip
 
 
-def _inverse_factor(curvature: torch.Tensor, damping: float, name: str) -> torch.Tensor:
-    for _ in range(_MOST_TRIES):
-        curvature.diagonal().add_(damping)
-        factor, failed = torch.linalg.cholesky_ex(curvature)
-        if not int(failed):
-            torch.cholesky_inverse(factor, out=factor)
-            upper, failed = torch.linalg.cholesky_ex(factor, upper=True)
-            if not int(failed):
-                found: torch.Tensor = upper.float()
-                return found
-        damping *= 10
-    raise CheckpointError(
-        "the products of its inputs cannot be inverted", where=name,
-        hint="calibrate on more text",
-    )  # fmt: skip
+def _invert(curvature: torch.Tensor) -> bool:
+    """Make of a matrix the upper Cholesky factor of its inverse, in place; return if it has one."""
+    _, failed = torch.linalg.cholesky_ex(
+        curvature, out=(curvature, torch.empty(0, dtype=torch.int32))
+    )
+    if int(failed):
+        return False
+    torch.cholesky_inverse(curvature, out=curvature)
+    _, failed = torch.linalg.cholesky_ex(
+        curvature, upper=True, out=(curvature, torch.empty(0, dtype=torch.int32))
+    )
+    return not int(failed)
 
 
 def gptq_codes(weight: torch.Tensor, scales: Scales, feedback: Feedback) -> npt.NDArray[np.uint8]:
@@ -72,23 +80,32 @@ def gptq_codes(weight: torch.Tensor, scales: Scales, feedback: Feedback) -> npt.
     arXiv:2509.23202.
     Cost: N x K^2 multiplications.
     """
-    element = scales.format.element
-    order, upper = feedback.order, feedback.upper
-    left = weight.T[order].contiguous()
-    per_column = torch.from_numpy(scales.per_column(weight.shape[1])).expand_as(weight)
-    scale_of = per_column.T[order].contiguous()
-    codes = np.empty(tuple(left.shape), np.uint8)
+    order, upper = feedback.order, feedback.upper.numpy()
+    per_column = np.broadcast_to(scales.per_column(weight.shape[1]), weight.shape)
+    codes = np.empty(weight.shape, np.uint8)
+    for first in range(0, len(weight), _ROWS):
+        rows = slice(first, first + _ROWS)
+        left = weight[rows].T[order].contiguous().numpy()
+        scale_of = np.ascontiguousarray(per_column[rows].T[order.numpy()])
+        codes[rows, order.numpy()] = _rounded(left, scale_of, upper, scales.format.element).T
+    return codes
+
+
+def _rounded(
+    left: _Floats, scale_of: _Floats, upper: _Floats, element: ElementFormat
+) -> npt.NDArray[np.uint8]:
+    """Round columns, in their order; `left` is overwritten.
+
+    Shapes: left, scale_of and result [K, N].
+    """
+    codes = np.empty(left.shape, np.uint8)
     for start in range(0, len(left), _COLUMNS):
-        stop = min(start + _COLUMNS, len(left))
-        errors = torch.empty(stop - start, left.shape[1])
-        factor = upper[start:stop, start:stop]
-        for j in range(stop - start):
-            scale = scale_of[start + j]
-            column = left[start + j] - factor[:j, j] @ errors[:j]
-            codes[start + j] = encode((column / scale).numpy(), element)
-            found = torch.from_numpy(decode(codes[start + j], element))
-            torch.div(column - found * scale, factor[j, j], out=errors[j])
-        left[stop:].addmm_(upper[start:stop, stop:].T, errors, alpha=-1)
-    unordered = np.empty_like(codes)
-    unordered[order.numpy()] = codes
-    return np.ascontiguousarray(unordered.T)
+        block = slice(start, start + _COLUMNS)
+        codes[block], errors = round_columns(
+            left[block], scale_of[block], upper[block, block], element
+        )
+        after = torch.from_numpy(left[block.stop :])
+        after.addmm_(
+            torch.from_numpy(upper[block, block.stop :]).T, torch.from_numpy(errors), alpha=-1
+        )
+    return codes

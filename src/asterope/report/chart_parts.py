@@ -29,8 +29,8 @@ Figure = dict[str, Any]
 ACCENT, MUTED = "#3b7dd8", "#98a4b3"
 BOUND_COLOURS = {
     "tensor": "#3b7dd8", "vector": "#8a63d2", "hbm": "#e07b39", "csram": "#e3b341",
-    "noc": "#c2902f", "tile port": "#a8623a", "latency": "#98a4b3", "issue": "#c9d1d9",
-    "launch": "#5d6b7a", "network": "#4b9c8e",
+    "noc": "#c2902f", "tile port": "#a8623a", "tsram": "#7a9e4b", "latency": "#98a4b3",
+    "issue": "#c9d1d9", "launch": "#5d6b7a", "network": "#4b9c8e",
 }  # fmt: skip
 ENERGY_COLOURS = {
     "tensor": "#3b7dd8", "vector": "#8a63d2", "reshaper": "#b79ae8", "hbm": "#e07b39",

@@ -178,7 +178,8 @@ class Step:
     """One step of a batch on `num_chips` that share it; `energy_j` is theirs, without host or site.
 
     `energy_parts_j` splits it by what it is spent on; the power limit made the step `throttled_s`
-    longer. Operations, bytes, shares and groups are those of one chip.
+    longer. Of what chips exchange, `hidden_s` passed beside kernels and is in no other time.
+    Operations, bytes, shares and groups are those of one chip.
     """
 
     phase: str
@@ -201,6 +202,7 @@ class Step:
     groups: tuple[LaunchGroup, ...]
     energy_parts_j: Mapping[str, float] = field(default_factory=dict)
     throttled_s: float = 0.0
+    hidden_s: float = 0.0
     num_chips: int = 1
     activity: Activity | None = field(default=None, metadata=_DRAWN)
 

@@ -86,7 +86,10 @@ def heat_figures(report: MixReport) -> dict[str, Figure]:
         }  # fmt: skip
         shape = layout(
             70 + _ROW_PX * report.num_layers, xaxis={"showgrid": False},
-            yaxis={"title": "layer", "autorange": "reversed", "dtick": 1, "showgrid": False},
+            yaxis={
+                "title": "layer", "automargin": True, "autorange": "reversed", "dtick": 1,
+                "showgrid": False,
+            },
         )  # fmt: skip
         found[name] = {"data": [heat], "layout": shape}
     return found

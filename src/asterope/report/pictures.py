@@ -16,7 +16,7 @@ __all__ = ["bound_words", "under_the_roofs", "where_it_goes"]
 
 _BOUNDS = (
     ("tensor, vector", "the engine was computing"),
-    ("hbm, csram, noc, tile port", "bytes were on their way at that resource's rate"),
+    ("hbm, csram, tsram, noc, tile port", "bytes were on their way at that resource's rate"),
     ("latency", "the first byte of a transfer, or an engine's start, was awaited"),
     ("issue", "control processors were queueing instructions"),
     ("launch", "the fixed time from one kernel's end to the next one's start"),

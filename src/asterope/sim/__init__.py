@@ -5,6 +5,7 @@ from __future__ import annotations
 from asterope.sim.lines import LineTime
 from asterope.sim.macro import TimeProgram, to_macro_instructions
 from asterope.sim.result import Event, Result
+from asterope.sim.semaphores import num_joins
 from asterope.sim.simulate import FIDELITIES, Fidelity, simulate_launch
 from asterope.sim.snapshot import Region
 from asterope.sim.stream import own_memory_error
@@ -17,6 +18,7 @@ __all__ = [
     "Region",
     "Result",
     "TimeProgram",
+    "num_joins",
     "own_memory_error",
     "simulate_launch",
     "to_macro_instructions",

@@ -8,8 +8,11 @@ when its engine is free, it has been issued, and the instructions it waits for h
 engines' signals are in order, so a wait is on one count an engine. As many programs as fit share
 the scratchpad of a tile, so that one loads while another computes; a result slot may be written
 again when its readers are done. Shared resources (HBM, each cluster's NoC port and CSRAM port,
-each tile's ingest and egress) serve requests first come, first served, at their rate; a transfer
-occupies all resources on its way at once and arrives when the slowest is through, plus latency.
+each tile's ingest and egress, and the ports and banks of its scratchpad) serve requests first come,
+first served, at their rate (at a cluster's NoC port what moves between SRAMs has a share while what
+moves from and to HBM waits); a transfer occupies all resources on its way at once and arrives when
+the slowest is through, plus latency. What an engine computes takes longer where its operands, sums
+and results are not through TSRAM's ports and banks by then.
 
 The latest instructions of a tile are kept in a window, which lets go of one only when nobody can
 have to wait for it any more. Behind a very long instruction the control processor waits for that;
@@ -27,13 +30,13 @@ from __future__ import annotations
 import numpy as np
 
 from asterope.sim.state import KEY, LAST, NEVER, SIZE, compiled, inlined
-from asterope.sim.transfers import find, holder, load, store
+from asterope.sim.transfers import find, holder, load, store, through_tsram
 
 __all__ = ["FINISHED", "grow", "play"]
 
 FINISHED = -1
 _LOAD, _STORE, _TENSOR = 0, 1, 2
-_ISSUE, _C_TENSOR, _C_VECTOR = 0, 1, 2
+_ISSUE, _C_TENSOR, _C_VECTOR, _C_NOC, _C_TSRAM = 0, 1, 2, 5, 8
 _COUNT = 6
 _B_TENSOR, _B_VECTOR = 5, 6
 _BY_WINDOW = 5
@@ -109,8 +112,8 @@ def _fetch(s, m, p, words, fill, ended, tile, now):  # type: ignore[no-untyped-d
         if number >= m.window and w.end_ps > t.fetch_ps:
             t.fetch_ps = w.end_ps
             _copy(t.control_path, w.path)
-        t.fetch_ps += m.issue_ps
-        t.control_path[_ISSUE] += m.issue_ps
+        t.fetch_ps += p.issue_ps[index]
+        t.control_path[_ISSUE] += p.issue_ps[index]
         numbers, waits = (header >> 32) & 0xFF, header >> 40
         w.instruction, w.end_ps, w.issued_ps = index, -1, t.fetch_ps
         _copy(w.path, t.control_path)
@@ -267,8 +270,12 @@ def _start(s, m, p, table, tile, engine, ready, trace):  # type: ignore[no-untyp
     else:
         length = p.duration_ps[index]
         end = ready + length
+        through = through_tsram(s, p, tile, ready, index, 1)
         path[_C_TENSOR if engine == _TENSOR else _C_VECTOR] += length
         s.busy_ps[_B_TENSOR if engine == _TENSOR else _B_VECTOR] += length
+        if through > end:
+            path[_C_TSRAM] += through - end
+            end = through
         e.free_ps = end
     # Signals of an engine come in order.
     before = _entry(s, m, tile, e.last)
@@ -286,6 +293,18 @@ def _start(s, m, p, table, tile, engine, ready, trace):  # type: ignore[no-untyp
         row[6] = cause
         for i in range(4):
             row[7 + i] = w.waits[i]
+
+
+@inlined
+def _drain(s):  # type: ignore[no-untyped-def]
+    """Wait for what traffic between SRAMs has displaced at the clusters' ports."""
+    chip = s.chip[0]
+    for cluster in range(len(s.noc_free)):
+        for way in range(2):
+            late = s.noc_free[cluster, way, 0] - chip.finish
+            if late > 0:
+                chip.finish += late
+                chip.finish_path[_C_NOC] += late
 
 
 @compiled
@@ -313,6 +332,7 @@ def play(s, m, p, table, words, fill, ended, trace):  # type: ignore[no-untyped-
         if may_fetch and _fetch(s, m, p, words, fill, ended, tile, ready):
             return tile
         _enter(s, tile)
+    _drain(s)
     return FINISHED
 
 

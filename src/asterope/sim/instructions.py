@@ -71,7 +71,9 @@ class Instruction:
 
     `depth` is how many results one program has at once: its next execution may start while that
     many earlier results are still being read. `bytes` is the TSRAM that one result takes. `lines`
-    says of vector work which source line asked for how much by which ops.
+    says of vector work which source line asked for how much by which ops. It waits for so many
+    `semaphores`, and signals as many. `bytes_read` and `bytes_written` are what an engine moves
+    through TSRAM's ports, but for the operands of products, which the chip decides.
     """
 
     engine: Engine
@@ -81,3 +83,6 @@ class Instruction:
     depth: int
     bytes: int
     lines: tuple[LineWork, ...] = ()
+    semaphores: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0

@@ -40,12 +40,14 @@ from asterope.ir import (
 )
 from asterope.sim import flow
 from asterope.sim.access import TileAccess, address_numbers, block_numbers, piece_numbers
-from asterope.sim.instructions import Instruction, LineWork, Product, Transfer, VectorWork, Work
+from asterope.sim.instructions import Instruction, Product, Transfer, Work
 from asterope.sim.origins import TILES, Origins
+from asterope.sim.ports import blocks_behind, moved_by
 from asterope.sim.runs import run_elements
+from asterope.sim.semaphores import with_semaphores
 from asterope.sim.slices import control_slice, pattern_values
 from asterope.sim.tsram import Need, tsram_need
-from asterope.sim.vector_counts import vector_counts
+from asterope.sim.vector_counts import vector_work
 
 __all__ = ["ELSEWHERE", "TimeProgram", "to_macro_instructions"]
 
@@ -90,11 +92,8 @@ class TimeProgram:
 class _Group:
     """Vector ops that will become one instruction."""
 
-    counts: dict[str, int] = field(default_factory=dict)
     waits: list[Value] = field(default_factory=list)
-    lines: list[LineWork] = field(default_factory=list)
-    produced: list[Value] = field(default_factory=list)
-    token: Value | None = None
+    ops: list[Op] = field(default_factory=list)
 
 
 _Ready = Value | _Group | None
@@ -132,7 +131,8 @@ class MacroLowering:
         verify(kernel)
         need = tsram_need(self.source, self.control)
         return TimeProgram(
-            kernel=kernel, instructions=tuple(self.instructions), deciding=self.deciding,
+            kernel=kernel, instructions=with_semaphores(kernel, self.instructions),
+            deciding=self.deciding,
             written=self._indices(self.origins.stored),
             written_back=self._indices(self.origins.written_by(self.writes)),
             queue=self.queue, need=need, num_stages=self.stages,
@@ -230,11 +230,7 @@ class MacroLowering:
             state = self._ready_of(value)
             if isinstance(state, Value) and state not in group.waits:
                 group.waits.append(state)
-        counts = vector_counts(op)
-        for key, number in counts.items():
-            group.counts[key] = group.counts.get(key, 0) + number
-        group.lines.append(LineWork(loc=op.loc, name=op.name, work=VectorWork(counts=counts)))
-        group.produced += op.results
+        group.ops.append(op)
         for result in op.results:
             self.ready[result] = group
 
@@ -259,12 +255,15 @@ class MacroLowering:
         group, self.group = self.group, None
         if group is None:
             return
-        work = VectorWork(counts=dict(group.counts))
-        num_bytes = max((v.type.num_bytes for v in group.produced), default=0)
-        label = " ".join(dict.fromkeys(line.name for line in group.lines))
-        loc = next((line.loc for line in group.lines if line.loc), "")
+        work, lines = vector_work(group.ops)
+        num_bytes = max((r.type.num_bytes for op in group.ops for r in op.results), default=0)
+        label = " ".join(dict.fromkeys(line.name for line in lines))
+        loc = next((line.loc for line in lines if line.loc), "")
         token = self._issue(b, Engine.VECTOR, work, label, loc, num_bytes, [], group.waits)
-        self.instructions[-1] = replace(self.instructions[-1], lines=tuple(group.lines))
+        read, written = moved_by(group.ops, self.uses, self.control | self.patterns)
+        self.instructions[-1] = replace(
+            self.instructions[-1], lines=lines, bytes_read=read, bytes_written=written
+        )
         for value, state in self.ready.items():
             if state is group:
                 self.ready[value] = token
@@ -287,6 +286,11 @@ class MacroLowering:
         waits = self._waits(op.operands, b)
         num_bytes = op.result.type.num_bytes
         self.ready[op.result] = self._issue(b, engine, work, op.name, op.loc, num_bytes, [], waits)
+        read = blocks_behind(op.operands if wide else [op.operands[2]], self.control)
+        self.instructions[-1] = replace(
+            self.instructions[-1], bytes_read=sum(v.type.num_bytes for v in read),
+            bytes_written=num_bytes,
+        )  # fmt: skip
 
     # -- transfers ------------------------------------------------------------------------------
     def _transfer(self, op: Op, b: Builder) -> None:

@@ -22,9 +22,11 @@ from asterope.sim.hbm import block_ps, memory_of, read_ps
 from asterope.sim.instructions import Transfer
 from asterope.sim.lines import MAX_TRACED, line_times
 from asterope.sim.macro import TimeProgram
+from asterope.sim.ports import tsram_ps
 from asterope.sim.power_cap import within_tdp
 from asterope.sim.result import Event, Result
 from asterope.sim.roofline import flop_of, roofline_ps, vector_ops_of
+from asterope.sim.semaphores import num_joins
 from asterope.sim.stream import Argument, Streams, streams_of
 from asterope.sim.totals import Totals, count_totals
 from asterope.sim.tsram import require_fit
@@ -149,10 +151,10 @@ def machine_of(chip: Chip) -> states.Machine:
         num_clusters=inside.clusters,
         queue_depth=tile.control.queue_depth,
         channels=tile.dma.channels,
-        issue_ps=cycles(tile.control.issue_cycles),
         **memory_of(chip),
         csram=cluster.csram_bytes_per_cycle * per_ps,
         noc=noc.global_bytes_per_cycle * per_ps,
+        sram_pace=1 / noc.sram_share,
         multicast=noc.multicast,
         ingest=tile.dma.ingest_bytes_per_cycle * per_ps,
         egress=tile.dma.egress_bytes_per_cycle * per_ps,
@@ -171,14 +173,20 @@ def machine_of(chip: Chip) -> states.Machine:
 
 def _engine_program(program: TimeProgram, costs: Sequence[Cost], chip: Chip) -> states.Program:
     inside = chip.inside()
-    table = program.instructions
+    table, control = program.instructions, inside.tile.control
+    issues = [1 + num_joins(i.semaphores, control) for i in table]
+    issue_s = control.issue_cycles / inside.clock_hz
     transfers = [i.work if isinstance(i.work, Transfer) else None for i in table]
     return states.Program(
         engine=np.array([states.ENGINES.index(i.engine.value) for i in table], np.int64),
+        issue_ps=np.array([ceil_ps(n * issue_s) for n in issues], np.int64),
         duration_ps=np.array([c.duration_ps for c in costs], np.int64),
         fill_ps=np.array([c.fill_ps for c in costs], np.int64),
         hbm_ps=np.array([block_ps(t, chip) for t in transfers], np.float64),
         read_ps=np.array([read_ps(t, chip) for t in transfers], np.float64),
+        tsram_ps=np.array(
+            [tsram_ps(i, c, inside) for i, c in zip(table, costs, strict=True)], np.float64
+        ).reshape(len(table), -1),
         depth=np.array([i.depth for i in table], np.int64),
         gather=np.array([bool(t and t.gather) for t in transfers], np.bool_),
         shared=np.array([bool(t and t.shared) for t in transfers], np.bool_),
@@ -317,12 +325,9 @@ def _moved(state: states.State, totals: Totals, costs: Sequence[Cost]) -> dict[s
 
 def _occupancy(state: states.State, machine: states.Machine, time_ps: int) -> dict[str, float]:
     clusters = len(state.cluster)
-    instances = {
-        "hbm": 1, "csram": clusters, "noc": 2 * clusters, "ingest": machine.num_tiles,
-        "egress": machine.num_tiles, "tensor": machine.num_tiles, "vector": machine.num_tiles,
-    }  # fmt: skip
+    shared = {"hbm": 1, "csram": clusters, "noc": 2 * clusters}
     return {
-        name: int(busy) / (instances[name] * time_ps) if time_ps else 0.0
+        name: int(busy) / (shared.get(name, machine.num_tiles) * time_ps) if time_ps else 0.0
         for name, busy in zip(states.BUSY, state.busy_ps, strict=True)
     }
 

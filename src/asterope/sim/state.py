@@ -48,7 +48,7 @@ take four fifths of the time that is left.
 
 ENGINES = ("load", "store", "tensor", "vector")
 SPACES = ("hbm", "csram", "tsram")
-CATEGORIES = ("issue", "tensor", "vector", "hbm", "csram", "noc", "tile port", "latency")
+CATEGORIES = ("issue", "tensor", "vector", "hbm", "csram", "noc", "tile port", "latency", "tsram")
 COUNTERS = (
     "hbm_read",
     "hbm_written",
@@ -58,7 +58,10 @@ COUNTERS = (
     "tsram_read",
     "instructions",
 )
-BUSY = ("hbm", "csram", "noc", "ingest", "egress", "tensor", "vector")
+BUSY = (
+    "hbm", "csram", "noc", "ingest", "egress", "tensor", "vector",
+    "tsram_read", "tsram_write", "tsram_banks",
+)  # fmt: skip
 
 _FIRST_TABLE = 1 << 12
 RING = 1 << 14
@@ -74,7 +77,6 @@ class Machine(NamedTuple):
     num_clusters: int
     queue_depth: int
     channels: int
-    issue_ps: int
     hbm: float  # data of all channels, no row opened
     row_ps: float  # for each opened row, over all channels
     interleave: int
@@ -84,6 +86,7 @@ class Machine(NamedTuple):
     turn_bytes: int  # what is moved before it is the other direction's turn
     csram: float
     noc: float
+    sram_pace: float  # how much longer a transfer between SRAMs takes while traffic with HBM waits
     multicast: bool
     ingest: float
     egress: float
@@ -103,10 +106,12 @@ class Program(NamedTuple):
     """The instructions of a kernel, one row each."""
 
     engine: Any  # [I] int64
+    issue_ps: Any  # [I] int64: of the control processor, with the joins of semaphores
     duration_ps: Any  # [I] int64
     fill_ps: Any  # [I] int64: from operands to first result, while the one before still computes
     hbm_ps: Any  # [I] float64: of HBM's channels for each byte of a block
     read_ps: Any  # [I] float64: for each byte read, what the reads under way allow
+    tsram_ps: Any  # [I, 3] float64: of ports and banks, for each byte of a transfer, or in all
     depth: Any  # [I] int64: results that one program has at once
     gather: Any  # [I] bool: key and size are the bytes of a piece and the number of pieces
     shared: Any  # [I] bool
@@ -147,7 +152,7 @@ _ENTRY = np.dtype(
 _SLOT = np.dtype([("program", _I), ("next", _I)])
 _CLUSTER = np.dtype(
     [(name, _I) for name in (
-        "csram_free", "noc_in_free", "noc_out_free",
+        "csram_free",
         "ring_first", "ring_next",  # oldest serial number still staged, and the next one
         "ring_used",  # bytes staged
     )]
@@ -169,12 +174,16 @@ class State(NamedTuple):
     engine: Any  # [T, E]
     window: Any  # [T, W] the latest instructions
     queue: Any  # [T, E, Q] instruction numbers
+    tsram_free: Any  # [T, 3] when the read ports, the write ports and the banks are free
     channel: Any  # [T, channels] numbers of the loads in flight
     slot: Any  # [T, I] the program that wrote last, and which of its result slots is next
     readers: Any  # [T, I, at_once * depth, E] latest reader of each result slot
     ready_ps: Any  # [T, E] when each queue's head may start, NEVER while that is not known
     knockout: Any  # [2 L] of each tile its earliest head, from L on; from 1 on the earlier of two
     cluster: Any  # [C]
+    noc_free: (
+        Any  # [C, 2, 2] when a cluster's port, in and out, is free of all, and of SRAM traffic
+    )
     ring_bytes: Any  # [C, R] bytes of staged tiles by serial number
     chip: Any  # [1]
     counters: Any  # [counters]
@@ -213,12 +222,14 @@ def new_state(machine: Machine, program: Program) -> State:
         engine=np.zeros((tiles, engines), _ENGINE),
         window=np.zeros((tiles, machine.window), _ENTRY),
         queue=np.zeros((tiles, engines, machine.queue_mask + 1), np.int64),
+        tsram_free=np.zeros((tiles, 3), np.int64),
         channel=np.full((tiles, machine.channels), -1, np.int64),
         slot=np.zeros((tiles, count), _SLOT),
         readers=np.full((tiles, count, slots, engines), -1, np.int64),
         ready_ps=np.full((tiles, engines), NEVER, np.int64),
         knockout=np.zeros(2 << (tiles - 1).bit_length(), _WINNER),
         cluster=np.zeros(clusters, _CLUSTER),
+        noc_free=np.zeros((clusters, 2, 2), np.int64),
         ring_bytes=np.zeros((clusters, RING), np.int64),
         chip=np.zeros(1, _CHIP),
         counters=np.zeros(len(COUNTERS), np.int64),

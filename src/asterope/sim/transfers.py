@@ -6,12 +6,13 @@ import numpy as np
 
 from asterope.sim.state import KEY, READY, RING, SENT, SERIAL, SIZE, inlined
 
-__all__ = ["find", "holder", "load", "store"]
+__all__ = ["find", "holder", "load", "store", "through_tsram"]
 
-_C_HBM, _C_CSRAM, _C_NOC, _C_PORT, _C_LATENCY = 3, 4, 5, 6, 7
+_C_HBM, _C_CSRAM, _C_NOC, _C_PORT, _C_LATENCY, _C_TSRAM = 3, 4, 5, 6, 7, 8
 _HBM_READ, _HBM_WRITTEN, _NOC, _CSRAM, _TSRAM_WRITTEN, _TSRAM_READ = range(6)
-_B_HBM, _B_CSRAM, _B_NOC, _B_INGEST, _B_EGRESS = range(5)
+_B_HBM, _B_CSRAM, _B_NOC, _B_INGEST, _B_EGRESS, _, _, _B_TSRAM = range(8)
 _CSRAM_SPACE, _TSRAM_SPACE = 1, 2
+_IN, _OUT, _ALL, _SRAM = 0, 1, 0, 1
 
 
 @inlined
@@ -75,6 +76,37 @@ def _through_csram(s, m, cluster, now, size):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def _through_noc(s, m, cluster, way, now, size, between_srams):  # type: ignore[no-untyped-def]
+    """Move bytes through a cluster's port, in or out; return when they are through.
+
+    Traffic between SRAMs need not wait for all of the traffic with HBM that came before: while
+    both wait it has its share of the port. What it displaces was promised for sooner; who comes
+    after that waits for both.
+    """
+    free, length = s.noc_free[cluster, way], _duration(size, m.noc)
+    free[_ALL] = max(now, free[_ALL]) + length
+    s.busy_ps[_B_NOC] += length
+    if not between_srams:
+        return free[_ALL]
+    alone = max(now, free[_SRAM]) + np.int64(np.ceil(length * m.sram_pace))
+    free[_SRAM] = min(free[_ALL], alone)
+    return free[_SRAM]
+
+
+@inlined
+def through_tsram(s, p, tile, now, index, amount):  # type: ignore[no-untyped-def]
+    """Move what an instruction moves through ports and banks; return when all is through."""
+    end = now
+    for i in range(3):
+        length = np.int64(np.ceil(amount * p.tsram_ps[index, i]))
+        if length:
+            s.tsram_free[tile, i] = max(now, s.tsram_free[tile, i]) + length
+            s.busy_ps[_B_TSRAM + i] += length
+            end = max(end, s.tsram_free[tile, i])
+    return end
+
+
+@inlined
 def _joins(m, now, size, sent):  # type: ignore[no-untyped-def]
     """Whether a tile of memory has not begun to arrive, so that others may receive it as well."""
     return m.multicast and now <= sent - max(_duration(size, m.csram), m.dma_ps)
@@ -94,12 +126,9 @@ def _from_sram(s, m, table, at, source, cluster, now, size):  # type: ignore[no-
     if end > slowest:
         slowest, category = end, _C_CSRAM
     if source != cluster:
-        there = s.cluster[source]
-        length = _duration(size, m.noc)
-        there.noc_out_free = max(now, there.noc_out_free) + length
-        s.busy_ps[_B_NOC] += length
-        if there.noc_out_free > slowest:
-            slowest, category = there.noc_out_free, _C_NOC
+        end = _through_noc(s, m, source, _OUT, now, size, True)
+        if end > slowest:
+            slowest, category = end, _C_NOC
     way += m.csram_latency_ps
     row[SENT + 3 * source] = slowest + way + m.dma_ps
     return slowest, category, way
@@ -153,19 +182,28 @@ def _to_hbm(s, m, p, now, entry):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _into_cluster(s, m, cluster, now, size, shared):  # type: ignore[no-untyped-def]
+def _into_cluster(s, m, cluster, now, size, shared, between_srams):  # type: ignore[no-untyped-def]
     """Take bytes in through a cluster's NoC port, and write what is shared to its CSRAM."""
-    here = s.cluster[cluster]
-    length = _duration(size, m.noc)
-    here.noc_in_free = max(now, here.noc_in_free) + length
-    s.busy_ps[_B_NOC] += length
+    through = _through_noc(s, m, cluster, _IN, now, size, between_srams)
     s.counters[_NOC] += size
     if not shared:
-        return here.noc_in_free, _C_NOC
+        return through, _C_NOC
     end = _through_csram(s, m, cluster, now, size)
-    if end > here.noc_in_free:
+    if end > through:
         return end, _C_CSRAM
-    return here.noc_in_free, _C_NOC
+    return through, _C_NOC
+
+
+@inlined
+def _into_tile(s, m, p, tile, now, entry):  # type: ignore[no-untyped-def]
+    """Take bytes in through a tile's port, and write them to its TSRAM."""
+    length, t = _duration(entry.size, m.ingest), s.tile[tile]
+    t.ingest_free = max(now, t.ingest_free) + length
+    s.busy_ps[_B_INGEST] += length
+    end = through_tsram(s, p, tile, now, entry.instruction, entry.size)
+    if end > t.ingest_free:
+        return end, _C_TSRAM
+    return t.ingest_free, _C_PORT
 
 
 @inlined
@@ -198,17 +236,14 @@ def load(s, m, p, table, tile, now, entry):  # type: ignore[no-untyped-def]
         slowest, category = _from_hbm(s, m, p, now, entry), _C_HBM
         latency += m.hbm_latency_ps
     if source != cluster:
-        end, other = _into_cluster(s, m, cluster, now, size, shared)
+        end, other = _into_cluster(s, m, cluster, now, size, shared, source >= 0)
         if end > slowest:
             slowest, category = end, other
         if shared:
             _stage(s, m, table, at, key, size, cluster, slowest + latency)
-    length = _duration(size, m.ingest)
-    t = s.tile[tile]
-    t.ingest_free = max(now, t.ingest_free) + length
-    s.busy_ps[_B_INGEST] += length
-    if t.ingest_free > slowest:
-        slowest, category = t.ingest_free, _C_PORT
+    end, other = _into_tile(s, m, p, tile, now, entry)
+    if end > slowest:
+        slowest, category = end, other
     path[category] += slowest - now
     path[_C_LATENCY] += latency
     return slowest + latency
@@ -227,18 +262,19 @@ def store(s, m, p, tile, now, entry):  # type: ignore[no-untyped-def]
     t.egress_free = max(now, t.egress_free) + egress
     s.busy_ps[_B_EGRESS] += egress
     slowest, category = t.egress_free, _C_PORT
+    end = through_tsram(s, p, tile, now, entry.instruction, size)
+    if end > slowest:
+        slowest, category = end, _C_TSRAM
     if space == _CSRAM_SPACE:
         end = _through_csram(s, m, cluster, now, size)
         if end > slowest:
             slowest, category = end, _C_CSRAM
     else:
-        here = s.cluster[cluster]
-        noc, hbm = _duration(size, m.noc), _to_hbm(s, m, p, now, entry)
-        here.noc_out_free = max(now, here.noc_out_free) + noc
-        s.busy_ps[_B_NOC] += noc
+        noc = _through_noc(s, m, cluster, _OUT, now, size, False)
+        hbm = _to_hbm(s, m, p, now, entry)
         s.counters[_NOC] += size
-        if here.noc_out_free > slowest:
-            slowest, category = here.noc_out_free, _C_NOC
+        if noc > slowest:
+            slowest, category = noc, _C_NOC
         if hbm > slowest:
             slowest, category = hbm, _C_HBM
     path[category] += slowest - now

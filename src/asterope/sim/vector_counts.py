@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from asterope.ir import OPS, Engine, Op
+from collections import Counter
+from collections.abc import Sequence
 
-__all__ = ["vector_counts"]
+from asterope.ir import OPS, Engine, Op
+from asterope.sim.instructions import LineWork, VectorWork
+
+__all__ = ["vector_counts", "vector_work"]
+
+
+def vector_work(ops: Sequence[Op]) -> tuple[VectorWork, tuple[LineWork, ...]]:
+    """Add up the work of ops that are one instruction, and say what each of them asks for."""
+    lines = tuple(
+        LineWork(loc=op.loc, name=op.name, work=VectorWork(counts=vector_counts(op))) for op in ops
+    )
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update(line.work.counts)
+    return VectorWork(counts=dict(counts)), lines
 
 
 def vector_counts(op: Op) -> dict[str, int]:

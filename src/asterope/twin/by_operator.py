@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from asterope import operators
 from asterope.chips import Chip
-from asterope.llm import Layer, Linear, Model, PlainLinear, Router
+from asterope.llm import Layer, Linear, Model, ModelConfig, PlainLinear, Router
 from asterope.operators import OperatorTime
 from asterope.quant import QuantizedLinear
 from asterope.runtime import TimedLaunch
 from asterope.sim import Result
 from asterope.units import PS_PER_S
 
-__all__ = ["StepShape", "product_time", "timed_by_operators"]
+__all__ = ["StepShape", "experts_by_operators", "product_time", "timed_by_operators"]
 
 _ATTENTION = "_attention_kernel"
+"""What the names of kernels that attend end with."""
+_OF_HEADS = "_head_linear_kernel"
+_BEFORE_ATTENTION = ("qkv", "q_up")
 _OF_EXPERTS = ("gate_up", "down")
 _PLAIN_BITS = 16.0  # of what rotates inputs, and of a branch
 
@@ -40,53 +43,112 @@ def timed_by_operators(
 
     Raises: ChipError if the chip has no calibrated operators.
     """
-    start_ps, attended, timed = 0, 0, []  # `attended` counts the layers whose attention is done
-    place, beside = "", list[_Product]()
+    attended = 0  # the layers whose attention is done
+    of_heads = 0  # the products of heads before and after attention over latents
+    place, left = "", list[_Product]()  # what a linear layer launches after what it has
+
+    def found(launch: TimedLaunch) -> OperatorTime | None:
+        nonlocal attended, of_heads, place, left
+        if launch.tag != place:
+            place, left = launch.tag, []
+        if launch.name.endswith(_ATTENTION):
+            attended += 1
+            return _attention(model, chip, shape, launch, model.config.windows[attended - 1])
+        if launch.result.flop and not launch.tag:
+            of_heads += launch.name == _OF_HEADS
+            return _around_latents(model.config, chip, shape, launch, is_first=of_heads % 2 == 1)
+        if not (launch.tag and launch.result.flop):
+            return None
+        rows = shape.batch * (1 if launch.tag == "head" else shape.new_tokens)
+        (rate,) = launch.result.flop
+        layer = model.layers[attended if launch.tag in _BEFORE_ATTENTION else attended - 1]
+        share = None if layer.router is None else layer.router.share
+        if layer.router is not None and launch.tag in _OF_EXPERTS:
+            linear = getattr(layer, launch.tag)
+            tokens = rows if share is None else share.tokens
+            return _experts_time(linear, layer.router, chip, tokens=tokens, rate=rate)
+        if share is not None and launch.tag == "router":
+            rows = -(-rows // share.group)
+        left = left or _products(_linear(model, layer, launch.tag), rows)
+        return _time(left.pop(0), chip, rate=rate)
+
+    return _retimed(launches, chip, found)
+
+
+def experts_by_operators(
+    launches: Iterable[TimedLaunch], router: Router, places: Mapping[str, Linear], chip: Chip,
+    tokens: int,
+) -> tuple[TimedLaunch, ...]:  # fmt: skip
+    """Return the launches of one layer of experts with the times of operators; as for a step.
+
+    `places` are its linear layers by their tags; those of experts are the ones that `router` feeds.
+    """
+
+    def found(launch: TimedLaunch) -> OperatorTime | None:
+        if not (launch.tag and launch.result.flop):
+            return None
+        (rate,) = launch.result.flop
+        if launch.tag in _OF_EXPERTS:
+            return _experts_time(places[launch.tag], router, chip, tokens=tokens, rate=rate)
+        return product_time(places[launch.tag], chip, rows=tokens, rate=rate)
+
+    return _retimed(launches, chip, found)
+
+
+def _retimed(
+    launches: Iterable[TimedLaunch], chip: Chip, found: Callable[[TimedLaunch], OperatorTime | None]
+) -> tuple[TimedLaunch, ...]:
+    """Return launches one after the other: what is `found` for each, else the time of its bytes."""
+    start_ps, timed = 0, []
     for launch in launches:
         result = launch.result
-        if launch.tag != place:
-            place, beside = launch.tag, []
-        if launch.name in operators.COLLECTIVES:
-            timed.append(dataclasses.replace(launch, start_ps=start_ps))
-            start_ps += result.time_ps
-            continue
-        if launch.name == _ATTENTION:
-            found = _attention(model, chip, shape, model.config.windows[attended])
-            attended += 1
-        elif launch.tag and result.flop:
-            rows = shape.batch * (1 if launch.tag == "head" else shape.new_tokens)
-            (rate,) = result.flop
-            layer = model.layers[attended if launch.tag == "qkv" else attended - 1]
-            share = None if layer.router is None else layer.router.share
-            if layer.router is not None and launch.tag in _OF_EXPERTS:
-                linear = getattr(layer, launch.tag)
-                tokens = rows if share is None else share.tokens
-                found = _experts_time(linear, layer.router, chip, tokens=tokens, rate=rate)
-            else:
-                if share is not None and launch.tag == "router":
-                    rows = -(-rows // share.group)
-                beside = beside or _products(_linear(model, layer, launch.tag), rows)
-                found = _time(beside.pop(0), chip, rate=rate)
-        else:
-            found = operators.elementwise(chip, result.hbm_bytes)
-        again = _result(result, found, chip)
-        timed.append(dataclasses.replace(launch, start_ps=start_ps, result=again))
-        start_ps += again.time_ps
+        if launch.name not in operators.COLLECTIVES:
+            operator = found(launch) or operators.elementwise(chip, result.hbm_bytes)
+            result = _result(result, operator, chip)
+        timed.append(dataclasses.replace(launch, start_ps=start_ps, result=result))
+        start_ps += result.time_ps
     return tuple(timed)
 
 
-def _attention(model: Model, chip: Chip, shape: StepShape, window: int | None) -> OperatorTime:
+def _attention(
+    model: Model, chip: Chip, shape: StepShape, launch: TimedLaunch, window: int | None
+) -> OperatorTime:
     config = model.config
-    heads = operators.Heads(
+    heads: operators.Heads | operators.LatentHeads = operators.Heads(
         query=config.num_heads, key_value=config.num_kv_heads, dim=config.head_dim,
         cache_bits=8 * model.kv_dtype.itemsize,
     )  # fmt: skip
+    if config.latent is not None:
+        heads = operators.LatentHeads(
+            query=config.num_heads, latent=config.latent.rank, rope=config.latent.rope,
+            nope=config.latent.nope, value=config.latent.value,
+            absorbed=launch.name.startswith("_absorbed"),
+        )  # fmt: skip
     if shape.new_tokens == 1:
         keys = min(shape.context, window or shape.context)
         return operators.attention_decode(chip, heads, batch=shape.batch, keys=keys)
     return operators.attention_prefill(
-        chip, heads, batch=shape.batch, queries=shape.new_tokens, window=window
+        chip,
+        heads,
+        batch=shape.batch,
+        queries=shape.new_tokens,
+        window=window,
+        context=shape.context - shape.new_tokens,
     )
+
+
+def _around_latents(
+    config: ModelConfig, chip: Chip, shape: StepShape, launch: TimedLaunch, *, is_first: bool
+) -> OperatorTime:
+    """Time what makes keys and values of latents, or brings queries to them and results back."""
+    latent, heads = config.latent, config.num_heads
+    assert latent is not None
+    m, n, k = shape.batch * shape.context, heads * latent.head_size, latent.rank
+    if launch.name == _OF_HEADS:
+        m = shape.batch * shape.new_tokens
+        n, k = (heads * latent.rank, latent.nope) if is_first else (heads * latent.value, k)
+    (rate,) = launch.result.flop
+    return operators.gemm(chip, m, n, k, rate=operators.rate_on(chip, rate), bits=(16, 16))
 
 
 def product_time(
@@ -146,8 +208,7 @@ def _linear(model: Model, layer: Layer, place: str) -> Linear:
     if place == "router":
         assert layer.router is not None
         return layer.router.linear
-    linear: Linear = getattr(layer, place)
-    return linear
+    return layer.linears[place]
 
 
 def _experts_time(

@@ -33,7 +33,8 @@ _NAME = "network"
 class Exchange:
     """Collectives among `chips` chips, at the fidelity that kernels are timed at.
 
-    None of them runs beside a kernel. The roofline is what each chip sends at the links' full rate.
+    Times are those of a collective alone. The roofline is what each chip sends at the full rate of
+    its links.
     """
 
     chip: Chip

@@ -12,13 +12,13 @@ import torch
 from asterope import sim
 from asterope.chips import FIDELITIES, Chip, Fidelity
 from asterope.errors import ConfigError
-from asterope.kernels import ExpertRows
 from asterope.llm import ExpertLoads, Layer, Linear, Model, Sharing, shard, with_scales
 from asterope.runtime import TimedLaunch, Timeline, listeners, simulate
-from asterope.twin.active import with_active_flop
 from asterope.twin.by_operator import StepShape, timed_by_operators
 from asterope.twin.exchange import Exchange
 from asterope.twin.fold import Unfolding, fold
+from asterope.twin.overlap import Overlap, Part, check_overlap, halves, take_turns
+from asterope.twin.placed import Placed
 
 __all__ = [
     "Memory",
@@ -63,7 +63,8 @@ class StepTime:
     A decode step makes one token for each sequence; a prefill reads `new_tokens` of each.
     `breakdown_ps` splits the time by what bound it and adds up to it; `energy_parts_j` splits the
     energy, that of all chips, by what it is spent on. The power limit made the step `throttled_ps`
-    longer. Operations, bytes, shares, launches and memory are those of one chip.
+    longer. Collectives ran for `hidden_ps` beside kernels, which is in no other time. Operations,
+    bytes, shares, launches and memory are those of one chip.
     """
 
     phase: Phase
@@ -86,6 +87,7 @@ class StepTime:
     bandwidth_share: float
     launches: tuple[TimedLaunch, ...]
     memory: Memory
+    hidden_ps: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -138,6 +140,7 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
     tensor_parallel: int = 1,
     expert_parallel: int = 1,
     expert_loads: ExpertLoads = "random",
+    overlap: Overlap = "none",
     max_events: int = 0,
     on_launch: Callable[[TimedLaunch], None] | None = None,
 ) -> StepTime:
@@ -146,7 +149,8 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
     With `tensor_parallel` so many chips share each layer (`llm.shard`) and exchange what
     `twin.exchange` says. With `expert_parallel` so many share the experts; groups of
     `tensor_parallel` of them attend to their own sequences of the batch, and the time is that of a
-    chip that has most of everything.
+    chip that has most of everything. With an `overlap` of `halves` two halves of the step take
+    turns, so that one computes while the other exchanges (`twin.overlap`).
 
     A decode step appends one token to sequences of `context` - 1; a prefill reads `context` tokens
     at once. The launches are those of the model's own forward pass; those of a linear layer have
@@ -154,8 +158,8 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
     see a token is not computed but assumed: `expert_loads` (`llm.ExpertLoads`), alike in all
     layers.
 
-    Raises: ConfigError if there is no such phase or spread, batch or context are outside their
-    limits, or chips cannot share the model; ChipError if the chip is not described for the
+    Raises: ConfigError if there is no such phase, spread or overlap, batch or context are outside
+    their limits, or chips cannot share the model; ChipError if the chip is not described for the
     fidelity.
     """
     if phase not in get_args(Phase):
@@ -177,20 +181,17 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
             f"{context} is outside 2..{model.config.max_context}", where="context",
             hint="the limit is the model's max_position_embeddings",
         )  # fmt: skip
-    new_tokens = 1 if phase == "decode" else context
     sharing = Sharing(tensor=tensor_parallel, expert=expert_parallel)
-    shape = StepShape(batch=sharing.sequences(batch), context=context, new_tokens=new_tokens)
-    shape_only = shard(_alike(model.on_meta()), tensor_parallel, expert_parallel)
-    if model.config.experts is not None:
-        shape_only = shape_only.with_expert_loads(expert_loads, batch * new_tokens)
-    exchange = Exchange(chip, tensor_parallel, fidelity)
-    played: sim.Fidelity = "tile" if fidelity == "tile" else "roofline"
-    is_heard = bool(listeners())  # whoever else listens is told of every launch
-    with simulate(chip, values=False, fidelity=played, max_events=max_events) as timeline:
-        timeline.on_progress = on_launch
-        _run(shape_only, shape, timeline, exchange, folds=not is_heard)
-    if fidelity == "operator":
-        timeline.launches[:] = timed_by_operators(timeline.launches, shape_only, chip, shape)
+    check_overlap(overlap, sharing.chips)
+    whole = Part(batch=batch, context=context, new_tokens=1 if phase == "decode" else context)
+    part_of_model = shard(_alike(model.on_meta()), tensor_parallel, expert_parallel)
+    on = _Place(part_of_model, chip, sharing, fidelity, expert_loads, max_events, on_launch)
+    hidden_ps, timeline = 0, Timeline(chip)
+    if overlap == "none":
+        timeline.launches[:] = on.launches(whole)
+    else:
+        launches, hidden_ps = take_turns(*(on.launches(part) for part in halves(whole)))
+        timeline.launches[:] = launches
     flop = sum(t.result.total_flop for t in timeline.launches)
     peak_s = sum(
         amount / chip.peak_flop_per_s[name]
@@ -202,15 +203,47 @@ def time_step(  # noqa: PLR0913 - a step is a phase, a batch, a context and wher
     return StepTime(
         phase=phase, chip=f"{chip.name}:{chip.profile}", fidelity=fidelity, model=model.name,
         scheme=model.described, chips=sharing.chips,
-        batch=batch, context=context, new_tokens=new_tokens,
+        batch=batch, context=context, new_tokens=whole.new_tokens, hidden_ps=hidden_ps,
         time_s=time_s, energy_j=None if energy_j is None else sharing.chips * energy_j,
         energy_parts_j={k: sharing.chips * v for k, v in timeline.energy_parts_j().items()},
         breakdown_ps=timeline.breakdown_ps(), throttled_ps=timeline.throttled_ps,
         flop=flop, hbm_bytes=moved, peak_share=peak_s / time_s,
         bandwidth_share=moved / chip.hbm.bandwidth_bytes_per_s / time_s,
         launches=tuple(timeline.launches),
-        memory=memory_of(shape_only, chip, batch=shape.batch, context=context),
+        memory=memory_of(part_of_model, chip, batch=sharing.sequences(batch), context=context),
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """Where and how parts of a step are timed: one chip's share of the model, and the rest."""
+
+    model: Model
+    chip: Chip
+    sharing: Sharing
+    fidelity: Fidelity
+    expert_loads: ExpertLoads
+    max_events: int
+    on_launch: Callable[[TimedLaunch], None] | None
+
+    def launches(self, part: Part) -> list[TimedLaunch]:
+        """Time what a chip runs of a part of a step."""
+        model, batch = self.model, self.sharing.sequences(part.batch)
+        shape = StepShape(batch=batch, context=part.context, new_tokens=part.new_tokens)
+        if model.config.experts is not None:
+            model = model.with_expert_loads(self.expert_loads, part.batch * part.new_tokens)
+        exchange = Exchange(self.chip, self.sharing.tensor, self.fidelity)
+        played: sim.Fidelity = "tile" if self.fidelity == "tile" else "roofline"
+        is_heard = bool(listeners())  # whoever else listens is told of every launch
+        with simulate(
+            self.chip, values=False, fidelity=played, max_events=self.max_events
+        ) as timeline:
+            timeline.on_progress = self.on_launch
+            _run(model, shape, timeline, exchange, folds=not is_heard)
+        found = timeline.launches
+        if self.fidelity == "operator":
+            found = list(timed_by_operators(found, model, self.chip, shape))
+        return [t for t in found if part.is_last or t.tag != "head"]
 
 
 def _alike(model: Model) -> Model:
@@ -234,39 +267,11 @@ def _run(
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Placed:
-    """A linear layer whose launches the timeline files under its place in the model."""
-
-    inner: Linear
-    place: str
-    timeline: Timeline
-    exchange: Exchange
-
-    @property
-    def num_bytes(self) -> int:
-        return self.inner.num_bytes
-
-    def apply(self, x: torch.Tensor, *, experts: ExpertRows | None = None) -> torch.Tensor:
-        launches = self.timeline.launches
-        self.timeline.tag, first = self.place, len(launches)
-        try:
-            made = self.inner.apply(x, experts=experts)
-        finally:
-            self.timeline.tag = ""
-        if experts is None:
-            self.exchange.after(self.place, made, self.timeline)
-        else:
-            flop = 2 * x.shape[0] * x.shape[1] * made.shape[1]
-            launches[first:] = with_active_flop(launches[first:], flop)
-        return made
-
-
 def _placed(model: Model, timeline: Timeline, exchange: Exchange) -> Model:
     """Return the model with the same layers, each of which says where it is."""
 
-    def place(name: str, inner: Linear) -> _Placed:
-        return _Placed(inner, name, timeline, exchange)
+    def place(name: str, inner: Linear) -> Placed:
+        return Placed(inner, name, timeline, exchange)
 
     def placed(layer: Layer) -> Layer:
         router = layer.router

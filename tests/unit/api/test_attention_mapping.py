@@ -11,19 +11,30 @@ from asterope.kernels import KeyBlocks
 MAIA = chips.maia200()
 
 
-def shape(heads=32, kv_heads=8, size=128, batch=1, context=4096, phase="decode"):
+def shape(heads=32, kv_heads=8, size=128, batch=1, context=4096, phase="decode", page=0):
     return api.HeadShape(
-        heads=heads, kv_heads=kv_heads, size=size, batch=batch, context=context, phase=phase
-    )
+        heads=heads, kv_heads=kv_heads, size=size, batch=batch, context=context, phase=phase,
+        page=page,
+    )  # fmt: skip
 
 
-OFTEN = ("decode", "one key head", "prefill")
+def latent(batch=1, context=4096, phase="decode", page=0, heads=128):
+    return api.LatentHeadShape(
+        heads=heads, latent=512, rope=64, nope=128, value=128, batch=batch, context=context,
+        phase=phase, page=page,
+    )  # fmt: skip
+
+
+OFTEN = ("decode", "prefill", "decode in pages")
 SHAPES = {
     "decode": shape(),
     "decode of many": shape(batch=8, context=1024),
     "one key head": shape(heads=8, kv_heads=1, context=32768),
     "two key heads": shape(heads=8, kv_heads=2, size=64, context=16384),
     "prefill": shape(context=512, phase="prefill"),
+    "decode in pages": shape(batch=2, context=2048, page=16),
+    "one key head in pages": shape(heads=8, kv_heads=1, context=32768, page=64),
+    "prefill in pages": shape(context=512, phase="prefill", page=16),
     "prefill of small heads": shape(12, 12, 64, context=384, phase="prefill"),
 }
 
@@ -39,6 +50,40 @@ def test_the_closed_form_chooses_nearly_the_best_of_what_it_considers(name):
     assert chosen.time_s == api.time_attention(MAIA, SHAPES[name]).time_s
     launched = MAIA.launch_overhead_s
     assert chosen.estimated_s == pytest.approx(chosen.time_s - launched, rel=0.25)
+
+
+LATENT_SHAPES = {
+    "decode": latent(batch=8),
+    "one sequence": latent(),
+    "few heads": latent(batch=4, heads=16, context=1024),
+    "in pages": latent(batch=4, page=64, context=2048),
+    "prefill": latent(phase="prefill", context=256),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n == "decode" else pytest.param(n, marks=pytest.mark.slow) for n in LATENT_SHAPES]
+)
+def test_so_it_does_over_latents(name):
+    found = api.attention_mappings(MAIA, LATENT_SHAPES[name], most=6)
+    (chosen,) = [each for each in found if each.is_chosen]
+    assert chosen.time_s <= 1.05 * found[0].time_s
+    assert chosen.time_s == api.time_attention(MAIA, LATENT_SHAPES[name]).time_s
+
+
+@pytest.mark.parametrize("name", ["maia200", "h100"])
+def test_latents_are_absorbed_in_decode_and_expanded_in_prefill(name):
+    chip = chips.get(name)
+    decode, prefill = latent(context=256), latent(context=256, phase="prefill")
+    assert decode.mapped(chip).is_latent
+    assert not prefill.mapped(chip).is_latent
+    assert decode.flop(chip) == 2 * 128 * (256 * 1088 + 512 * 256)
+    assert prefill.flop(chip) == 2 * 128 * (256 * 257 // 2 * 320 + 256 * 512 * 256)
+    for asked in (decode, prefill):
+        time = api.time_attention(chip, asked)
+        assert sum(time.parts.values()) == pytest.approx(time.time_s)
+        assert time.timed_by == chip.fidelities[-1]
+        assert 0 < time.peak_share < 1
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -78,7 +123,11 @@ def test_there_are_no_mappings_where_nothing_is_known_of_the_inside():
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
-    [({"kv_heads": 5}, "do not share 5 key heads"), ({"batch": 0}, "0 is not a size")],
+    [
+        ({"kv_heads": 5}, "do not share 5 key heads"),
+        ({"batch": 0}, "0 is not a size"),
+        ({"page": 12}, "12 is not a power of two"),
+    ],
 )
 def test_wrong_heads_and_sizes_are_named(wrong, words):
     with pytest.raises(ConfigError, match=words):

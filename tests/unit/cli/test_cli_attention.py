@@ -31,6 +31,21 @@ def test_explain_shows_the_blocks_that_were_considered(asterope):
         assert word in out
 
 
+def test_a_cache_in_pages_is_read_through_its_table(asterope):
+    (row,) = asterope(*HEADS, "--phase", "decode", "--page-size", "16", "--explain", "--json").json
+    assert row["mapping"].startswith("_paged_attention_kernel")
+    assert row["time_s"] in [each["time_s"] for each in row["mappings"]]
+
+
+def test_latents_have_five_sizes(asterope):
+    sizes = ("simulate", "attention", "8", "64", "16", "32", "32", "--latent", "--context", "256")
+    rows = asterope(*sizes, "--explain", "--json").json
+    assert "_absorbed_attention_kernel" in rows[0]["mapping"]
+    assert all(row["time_s"] in [each["time_s"] for each in row["mappings"]] for row in rows)
+    out = asterope(*sizes, "--phase", "decode").out
+    assert "8 heads over latents of 64 + 16" in out
+
+
 def test_a_report_and_a_trace_of_the_first_phase_are_written(asterope, tmp_path):
     page, trace = tmp_path / "page.html", tmp_path / "trace.json"
     ended = asterope(*HEADS, "--phase", "prefill", "--report", str(page), "--trace", str(trace))
@@ -42,11 +57,13 @@ def test_a_report_and_a_trace_of_the_first_phase_are_written(asterope, tmp_path)
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (("8", "2"), "2 sizes given, attention has three"),
+        (("8", "2"), "2 sizes given, attention has 3"),
+        (("8", "2", "64", "--latent"), "3 sizes given, attention has 5"),
         (("8", "3", "64"), "8 query heads do not share 3 key heads evenly"),
         (("8", "2", "64", "--format", "mxfp4"), "attention is computed in bf16"),
         (("8", "2", "64", "--phase", "both?"), "there is no phase 'both?'"),
         (("8", "2", "64", "--context", "0"), "0 is not a size"),
+        (("8", "2", "64", "--page-size", "24"), "--page-size: 24 is not a power of two"),
     ],
 )
 def test_wrong_input_is_named(asterope, given, words):

@@ -192,6 +192,10 @@ def test_chips_share_experts_whose_loads_are_assumed(asterope, tmp_path):
     assert "spread evenly" in found["notes"][0]
     assert "2 chips share the experts" in found["notes"][1]
     assert "random or even" in asterope(*words, "--expert-loads", "skewed").error
+    turns = asterope(*words, "--overlap", "halves", "--json").json
+    assert all(row["hidden_s"] > 0 for row in turns["steps"])
+    assert any("hidden behind kernels" in note for note in turns["notes"])
+    assert "none or halves" in asterope(*words, "--overlap", "thirds").error
 
 
 def test_chips_that_cannot_share_a_model_are_refused(asterope, checkpoint):

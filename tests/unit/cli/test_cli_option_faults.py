@@ -59,7 +59,7 @@ OTHERS = [
     (["cost", "qwen3-8b", "--context", "99999"], "--context: 99999 is outside 2..40960", ""),
     (["cost", "qwen3-8b", "--format", "fp3"], "--format: there is no format named 'fp3'", ""),
     (["simulate", "no/such/place"], "no/such/place: there is no such", "`asterope models`"),
-    (["simulate", "deepseek-v3"], "architecture 'deepseek_v3'", "llama"),
+    (["simulate", "deepseek-v3.2"], "architecture 'deepseek_v32'", "llama"),
     (["simulate", "qwen3-8b", "--phase", "all"], "--phase: there is no 'all'", "decode"),
     (["chips", "show", "maia20"], "'maia20' is not a built-in chip", "'maia200'?"),
     (["chips", "show", "maia200:fast"], "'fast'", "bench"),

@@ -12,6 +12,7 @@ from asterope.errors import ShapeError
 from asterope.kernels import (
     Blocks,
     ExpertRows,
+    Routing,
     block_linear,
     combine_rows,
     combine_rows_reference,
@@ -112,8 +113,8 @@ def test_experts_that_do_not_fit_are_refused(starts, says):
 def test_routing_sorting_and_combining_are_their_references(tokens, experts, top_k):
     logits = random(tokens, experts)
     for normalized in (False, True):
-        routes = route(logits, top_k, normalized=normalized)
-        expected = route_reference(logits, top_k, normalized=normalized)
+        routes = route(logits, Routing(top_k=top_k, normalized=normalized))
+        expected = route_reference(logits, Routing(top_k=top_k, normalized=normalized))
         assert torch.equal(routes.experts, expected.experts)
         torch.testing.assert_close(routes.shares.double(), expected.shares, rtol=1e-6, atol=1e-9)
     found = group_by_expert(routes.experts, experts)
@@ -130,10 +131,40 @@ def test_routing_sorting_and_combining_are_their_references(tokens, experts, top
     assert float((combined - wanted).abs().max()) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("experts", "groups", "top_groups", "top_k", "scoring"),
+    [(32, 8, 4, 5, "sigmoid"), (20, 4, 2, 3, "softmax"), (12, 1, 1, 4, "sigmoid")],
+)
+def test_groups_sigmoids_and_what_corrects_them_route_as_their_reference(
+    experts, groups, top_groups, top_k, scoring
+):
+    routing = Routing(
+        top_k=top_k, normalized=scoring == "sigmoid", scoring=scoring, groups=groups,
+        top_groups=top_groups, scale=2.5,
+    )  # fmt: skip
+    logits, bias = random(37, experts), random(experts, seed=1) * 0.3
+    for given in (None, bias):
+        routes, expected = route(logits, routing, given), route_reference(logits, routing, given)
+        assert torch.equal(routes.experts, expected.experts)
+        torch.testing.assert_close(routes.shares.double(), expected.shares, rtol=1e-5, atol=1e-9)
+        chosen = routes.experts // (experts // groups)
+        assert max(len(set(row)) for row in chosen.tolist()) <= top_groups
+    assert not torch.equal(route(logits, routing).experts, routes.experts)
+
+
+def test_what_is_added_to_a_tokens_experts_is_added_last():
+    rows, places = random(8, 40), torch.arange(8, dtype=torch.int32).view(4, 2)
+    shares, added = random(4, 2, seed=1), random(4, 40, seed=2)
+    got = combine_rows(rows, places, shares, added)
+    assert torch.equal(got, combine_rows(rows, places, shares) + added)
+    with pytest.raises(ShapeError, match="what is added"):
+        combine_rows(rows, places, shares, added[:3])
+
+
 def test_equal_logits_choose_the_first_and_what_is_not_finite_shows():
     logits = torch.zeros(3, 9)
     logits[1, 3], logits[2, 5] = torch.nan, torch.inf
-    routes = route(logits, 4, normalized=True)
+    routes = route(logits, Routing(top_k=4, normalized=True))
     assert routes.experts[0].tolist() == [0, 1, 2, 3]
     assert routes.shares[0].tolist() == [0.25] * 4
     assert bool(routes.shares[1:].isnan().all())
@@ -144,7 +175,11 @@ def test_experts_that_there_are_not_are_refused():
     with pytest.raises(ShapeError, match="experts 0 to 4 are not among 4"):
         group_by_expert(torch.tensor([[0, 4]], dtype=torch.int32), 4)
     with pytest.raises(ShapeError, match="5 of 4 experts"):
-        route(random(3, 4), 5, normalized=True)
+        route(random(3, 4), Routing(top_k=5, normalized=True))
+    with pytest.raises(ShapeError, match="2 of 3 groups of 4 experts"):
+        route(random(3, 4), Routing(top_k=1, normalized=True, groups=3, top_groups=2))
+    with pytest.raises(ShapeError, match="3 of 2 experts"):
+        route(random(3, 4), Routing(top_k=3, normalized=True, groups=2, top_groups=1))
 
 
 @pytest.mark.parametrize(("rows", "experts", "block"), [(8, 128, 1), (256, 128, 8), (4096, 8, 64)])

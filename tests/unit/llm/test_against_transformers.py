@@ -19,6 +19,16 @@ LLAMA3 = {
     "rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
     "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
 }  # fmt: skip
+YARN = {
+    "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32,
+    "mscale": 0.7, "mscale_all_dim": 1.0, "beta_fast": 32, "beta_slow": 1,
+}  # fmt: skip
+LATENT = {
+    "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 24,
+    "moe_intermediate_size": 40, "n_routed_experts": 8, "num_experts_per_tok": 3,
+    "first_k_dense_replace": 1, "n_shared_experts": 2, "q_lora_rank": 20,
+    "num_key_value_heads": 6, "n_group": 4, "topk_group": 2,
+}  # fmt: skip
 CASES = {
     "llama": ("Llama", {}),
     "llama tied, biases, head_dim": (
@@ -53,12 +63,30 @@ CASES = {
             "norm_topk_prob": True, "tie_word_embeddings": True, "head_dim": 8,
         },
     ),
+    "deepseek v3": ("DeepseekV3", {**LATENT, "routed_scaling_factor": 2.5}),
+    "deepseek v3, yarn, other pairs, one group": (
+        "DeepseekV3",
+        {
+            **LATENT, "rope_parameters": YARN, "rope_interleave": False, "n_group": 1,
+            "topk_group": 1, "norm_topk_prob": False,
+        },
+    ),
+    "deepseek v2": (
+        "DeepseekV2",
+        {**LATENT, "topk_method": "group_limited_greedy", "routed_scaling_factor": 3.0},
+    ),
+    "deepseek v2, yarn, queries without latents": (
+        "DeepseekV2", {**LATENT, "q_lora_rank": None, "rope_parameters": YARN}
+    ),
+    "qwen3, yarn": ("Qwen3", {"head_dim": 16, "rope_parameters": {**YARN, "mscale": 1.0}}),
     "mistral tied": (
         "Mistral", {"sliding_window": None, "rope_theta": 1e6, "tie_word_embeddings": True}
     ),
 }  # fmt: skip
 # As the third of experts, and others that differ in one thing each.
 RARELY = (
+    "deepseek v3, yarn, other pairs, one group", "deepseek v2", "qwen3, yarn",
+    "deepseek v2, yarn, queries without latents",
     "mixtral", "qwen3 experts", "llama", "llama linear rope", "qwen2 tied", "qwen3 tied, bias",
 )  # fmt: skip
 OFTEN = ("llama3 rope", "mistral window")
@@ -94,6 +122,9 @@ def models(transformers, tmp_path_factory):
                 for parameter in reference.parameters():
                     if parameter.dim() == 1:  # norms are ones and biases zeros at first
                         parameter.add_(0.2 * torch.randn_like(parameter))
+                for field, tensor in reference.state_dict().items():
+                    if field.endswith(("mlp.gate.weight", "correction_bias")):  # zeros as well
+                        tensor.copy_(0.3 * torch.randn_like(tensor))
             directory = tmp_path_factory.mktemp("checkpoint")
             reference.save_pretrained(directory)
         return reference, directory

@@ -8,7 +8,15 @@ import math
 import pytest
 
 from asterope.errors import CheckpointError
-from asterope.llm import FAMILIES, ExpertsConfig, ModelConfig, Rope, published_config, read_config
+from asterope.llm import (
+    FAMILIES,
+    ExpertsConfig,
+    LatentConfig,
+    ModelConfig,
+    Rope,
+    published_config,
+    read_config,
+)
 from llm_checkpoints import raw_config
 
 
@@ -139,7 +147,7 @@ def test_published_dense_configurations_are_read(name):
     assert config.num_heads % config.num_kv_heads == 0
 
 
-@pytest.mark.parametrize("name", ["deepseek-v3", "gpt-oss-20b"])
+@pytest.mark.parametrize("name", ["deepseek-v3.2", "gpt-oss-20b"])
 def test_published_configurations_of_other_builds_are_refused(name):
     with pytest.raises(CheckpointError, match="is not supported") as caught:
         ModelConfig.from_dict(published_config(name), where=name)
@@ -156,6 +164,42 @@ def test_published_configurations_of_other_builds_are_refused(name):
 def test_published_mixtures_of_experts_are_read(name, experts, inner):
     config = ModelConfig.from_dict(published_config(name), where=name)
     assert (config.experts, config.intermediate_size) == (experts, inner)
+
+
+def test_published_configurations_over_latents_are_read():
+    config = ModelConfig.from_dict(published_config("deepseek-v3"), where="")
+    assert config.latent == LatentConfig(
+        rank=512, query_rank=1536, nope=128, rope=64, value=128, pairs=True
+    )
+    assert config.experts == ExpertsConfig(
+        count=256, top_k=8, normalized=True, scoring="sigmoid", groups=8, top_groups=4, scale=2.5,
+        is_corrected=True, shared_size=2048, dense_layers=3, dense_size=18432,
+    )  # fmt: skip
+    assert (config.at(2).experts, config.at(2).intermediate_size) == (None, 18432)
+    assert config.at(3) is config
+    assert config.kv_bytes_per_token(2) == 61 * 576 * 2
+    growth = 0.1 * math.log(40) + 1
+    assert config.score_scale == pytest.approx(192**-0.5 * growth**2)
+    assert config.rope.table_factor == 1
+    kimi = ModelConfig.from_dict(published_config("kimi-k2"), where="")
+    assert (kimi.num_heads, kimi.experts.count, kimi.experts.groups) == (64, 384, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"topk_method": "greedy"}, "topk_method"), ({"scoring_func": "softmax"}, "scoring_func"),
+        ({"moe_layer_freq": 2}, "moe_layer_freq"), ({"n_group": 7}, "topk_group"),
+        ({"qk_rope_head_dim": 63}, "qk_rope_head_dim"), ({"topk_group": 9}, "topk_group"),
+        ({"model_type": "deepseek_v2", "topk_method": "greedy", "scoring_func": "softmax"},
+         "norm_topk_prob"),
+    ],
+)  # fmt: skip
+def test_other_ways_to_route_and_to_turn_are_refused_by_field(changes, field):
+    raw = {**published_config("deepseek-v3"), **changes}
+    with pytest.raises(CheckpointError) as caught:
+        ModelConfig.from_dict(raw, where="config")
+    assert caught.value.where == f"config: {field}"
 
 
 @pytest.mark.parametrize(
@@ -213,8 +257,8 @@ def test_a_wrong_field_is_named_with_its_value(field, value, says):
 
 
 def test_an_unsupported_rope_is_named_with_those_there_are():
-    with pytest.raises(CheckpointError, match="'yarn' is not supported") as caught:
-        read(rope_parameters={"rope_type": "yarn", "factor": 4.0})
+    with pytest.raises(CheckpointError, match="'longrope' is not supported") as caught:
+        read(rope_parameters={"rope_type": "longrope", "factor": 4.0})
     assert caught.value.where == "some/config.json: rope_parameters.rope_type"
     assert "llama3" in caught.value.hint
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
 from asterope.errors import ConfigError
-from asterope.llm import Reference, evaluate, load_model, place_losses, quantize_layers
+from asterope.llm import (
+    KeptLosses,
+    Reference,
+    evaluate,
+    load_model,
+    place_losses,
+    quantize_layers,
+)
 from asterope.quant import PLACES, Mix, algorithm, scheme
 from llm_checkpoints import raw_config, write_checkpoint
 
@@ -48,6 +57,36 @@ def test_a_place_alone_loses_what_the_model_with_it_quantized_does(model, window
         assert loss.quality.kl > 0
         assert reference.quality == expected
         assert reference.score_model(alone) == loss.quality
+
+
+def test_a_measurement_that_was_killed_goes_on_to_the_same_losses(model, windows, tmp_path):
+    reference, file = Reference(model, TOKENS, context=32), tmp_path / "places" / "losses.jsonl"
+
+    def measure(progress=None):
+        return place_losses(
+            model, reference, CANDIDATES, algorithm("rtn"), kept=KeptLosses(file),
+            progress=progress,
+        )  # fmt: skip
+
+    def killed(done, total):
+        if done > total / 2:
+            raise KeyboardInterrupt
+
+    def names():
+        return [json.loads(line)["of"] for line in file.read_text().splitlines() if line]
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(killed)
+    first = names()
+    assert 0 < len(first) < 12
+    with file.open("a") as half:
+        half.write('{"of": "2.down: fp8 wei')
+    went_on = measure()
+    file.write_text(file.read_text().replace('{"of": "2.down: fp8 wei\n', ""))
+    assert names()[: len(first)] == first
+    assert len(names()) == len(set(names())) == 12
+    KeptLosses(file).remove()
+    assert went_on == measure()
 
 
 def test_a_quantized_model_has_no_places_to_try(model, windows):

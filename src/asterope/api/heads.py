@@ -1,0 +1,142 @@
+"""Attention of one layer as `simulate attention` has it: its heads, and a step's sequences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+
+from asterope import operators
+from asterope.chips import Chip
+from asterope.errors import ConfigError
+from asterope.kernels import AttentionShape, Pages, attention, paged_attention
+from asterope.operators import OperatorTime, check_sizes
+
+__all__ = ["AttentionAsked", "HeadShape", "check_page", "scattered_pages"]
+
+_SEED = 200
+
+
+class AttentionAsked(Protocol):
+    """What is timed: its size, its launches, and the GPU operator that does the same."""
+
+    @property
+    def batch(self) -> int:
+        """Sequences of the step."""
+
+    @property
+    def context(self) -> int:
+        """Tokens of each sequence, new ones included."""
+
+    @property
+    def phase(self) -> str:
+        """`decode` or `prefill`."""
+
+    def flop(self, chip: Chip) -> int:
+        """Return the floating-point operations that count, of the way that a chip takes."""
+
+    def mapped(self, chip: Chip) -> AttentionShape:
+        """Return what the attention kernel chooses blocks for on a chip."""
+
+    def launch(self) -> None:
+        """Launch the kernels on tensors without values."""
+
+    def operator(self, chip: Chip) -> OperatorTime:
+        """Time the same on a calibrated chip."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadShape:
+    """Attention of one layer in bf16: query heads, key heads, their size, and a step's sequences.
+
+    A decode step appends one token to `batch` sequences of `context` - 1, a prefill reads `context`
+    tokens of each. With `page` the cache lies in pages of so many tokens, anywhere in memory.
+
+    Raises: ConfigError for sizes below one, for query heads that do not share key heads evenly, and
+    for pages that are no power of two.
+    """
+
+    heads: int
+    kv_heads: int
+    size: int
+    batch: int
+    context: int
+    phase: Literal["decode", "prefill"]
+    page: int = 0
+
+    def __post_init__(self) -> None:
+        check_sizes(
+            heads=self.heads, kv_heads=self.kv_heads, size=self.size, batch=self.batch,
+            context=self.context,
+        )  # fmt: skip
+        check_page(self.page)
+        if self.heads % self.kv_heads:
+            raise ConfigError(
+                f"{self.heads} query heads do not share {self.kv_heads} key heads evenly",
+                where="heads",
+            )
+
+    @property
+    def tokens(self) -> int:
+        """New tokens of each sequence."""
+        return 1 if self.phase == "decode" else self.context
+
+    def flop(self, chip: Chip) -> int:
+        """Return the operations: a query and a key that it sees take four for each element."""
+        del chip  # they are the same on each
+        pairs = self.tokens * (2 * self.context - self.tokens + 1) // 2
+        return 4 * self.batch * self.heads * self.size * pairs
+
+    def mapped(self, chip: Chip) -> AttentionShape:
+        """Return what the kernel chooses blocks for."""
+        del chip  # it is the same on each
+        return AttentionShape(
+            batch=self.batch, kv_heads=self.kv_heads, share=self.heads // self.kv_heads,
+            dim=self.size, tokens=self.tokens, past=self.context - self.tokens, page=self.page,
+        )  # fmt: skip
+
+    def launch(self) -> None:
+        """Launch the kernel on tensors without values."""
+        rows, scale = self.batch * self.tokens, self.size**-0.5
+        q = torch.empty((rows, self.heads, self.size), dtype=torch.bfloat16, device="meta")
+        if not self.page:
+            cache = q.new_empty((2, self.batch, self.kv_heads, self.context, self.size))
+            attention(q, cache[0], cache[1], past=self.context - self.tokens, scale=scale)
+            return
+        pages = scattered_pages(self.batch, self.context, self.tokens, self.page)
+        cache = q.new_empty((2, pages.tables.numel(), self.page, self.kv_heads, self.size))
+        paged_attention(q, cache[0], cache[1], pages, scale=scale)
+
+    def operator(self, chip: Chip) -> OperatorTime:
+        """Time the same on a calibrated chip, whose operators know no pages.
+
+        Raises: as `operators.attention_decode`.
+        """
+        heads = operators.Heads(
+            query=self.heads, key_value=self.kv_heads, dim=self.size, cache_bits=16
+        )
+        if self.phase == "decode":
+            return operators.attention_decode(chip, heads, batch=self.batch, keys=self.context)
+        return operators.attention_prefill(chip, heads, batch=self.batch, queries=self.context)
+
+
+def check_page(page: int) -> None:
+    """Refuse a page that is no power of two; 0 is none.
+
+    Raises: ConfigError.
+    """
+    if page < 0 or page & (page - 1):
+        raise ConfigError(f"{page} is not a power of two", where="page_size")
+
+
+def scattered_pages(batch: int, context: int, tokens: int, page: int) -> Pages:
+    """Return tables of sequences of equal length whose pages lie in no order, always the same."""
+    each = -(-context // page)
+    generator = torch.Generator().manual_seed(_SEED)
+    order = torch.randperm(batch * each, generator=generator, dtype=torch.int32)
+    return Pages(
+        tables=order.view(batch, each),
+        lengths=torch.full((batch,), context, dtype=torch.int32),
+        starts=torch.arange(batch + 1, dtype=torch.int32) * tokens,
+    )

@@ -25,7 +25,9 @@ COMMAND = "python -m benchmarks.quality.bench_ptq"
 FORMATS = (
     "fp8,mxfp8,nvfp4,mxfp4,nvfp4/fp8,mxfp4/fp8,nvfp4/same,mxfp4/same,nvfp4/same+h,mxfp4/same+h"
 )
-COMPARED = ",".join(name for name, how in ALGORITHMS.items() if not how.tunes)  # it takes minutes
+COMPARED = ",".join(
+    name for name, how in ALGORITHMS.items() if not (how.tunes or how.rank)
+)  # of the others one takes minutes, and one more bytes and time than its format
 Case = tuple[str, str]
 """A format and an algorithm."""
 _LEAST_LOSS = 0.005

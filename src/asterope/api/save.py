@@ -125,7 +125,8 @@ def _write(
     for name, tensor in _tensors(model, stored, lambda done: progress and progress(done, total)):
         writer.add(name, tensor)
     writer.close()
-    static = any(name.rpartition(".")[2] in _INPUT_SCALES for name in writer.digests)
+    stored_names = (name.rpartition(".") for name in writer.digests)
+    static = {module for module, _, what in stored_names if what in _INPUT_SCALES}
     config = _config(model, source, scheme, static_inputs=static)
     (staging / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     for name in _COPIED:
@@ -135,7 +136,7 @@ def _write(
 
 
 def _config(
-    model: Model, source: Source, scheme: Plan | None, *, static_inputs: bool
+    model: Model, source: Source, scheme: Plan | None, *, static_inputs: set[str]
 ) -> dict[str, Any]:
     config = {k: v for k, v in source.config.items() if k not in ("quantization_config", "dtype")}
     config["torch_dtype"] = str(model.dtype).removeprefix("torch.")

@@ -5,9 +5,9 @@ a format name of its own, `mxfp4-e1m2-pack-quantized`, so that others refuse it 
 its codes as e2m1. Two things it reads have no preset there: block-scaled weights with fp8
 activations by token, and nvfp4 activations whose upper scale is dynamic too. The scale rule has no
 field; it is recorded under `asterope`, which others ignore, and taken to be the format's default
-where that is absent. Weights beside a low-rank branch are stored under a `quant_method` of its own,
-`asterope`, with the rank recorded there: who does not know it refuses the checkpoint instead of
-loading it without the branch.
+where that is absent. Weights beside a low-rank branch are stored under a format name of their own
+as well, that of the weights with `-svdquant` behind it, and the rank is recorded with the rule:
+others refuse the checkpoint instead of loading it without the branch.
 
 Source: compressed-tensors 0.20, `quantization/quant_scheme.py` (presets) and `quant_args.py`.
 """
@@ -25,11 +25,8 @@ from asterope.quant.fields import refuse as _refuse
 from asterope.quant.kv_config import is_fp8_cache
 from asterope.quant.scheme import Scheme
 
-__all__ = ["OWN_METHOD", "has_static_inputs", "parse_quantization_config", "quantization_config"]
+__all__ = ["has_static_inputs", "parse_quantization_config", "quantization_config"]
 
-OWN_METHOD = "asterope"
-"""The `quant_method` of checkpoints with low-rank branches."""
-_METHOD = "compressed-tensors"
 _ROOT = "quantization_config"
 _GROUP = f"{_ROOT}.config_groups"
 
@@ -45,6 +42,8 @@ _STORED_FORMATS: Mapping[str, str] = MappingProxyType(
         "nvfp4": "nvfp4-pack-quantized",
     }
 )
+_BRANCHED = "-svdquant"
+"""What is behind the name of a format with low-rank branches."""
 _FP8_FORMATS = ("float-quantized", "naive-quantized")
 _STORED_STATUS = ("compressed", "frozen")
 """Early versions wrote `frozen` with compressed weights."""
@@ -99,18 +98,16 @@ def quantization_config(
     if scheme.rotation is not None:
         transforms = {"config_groups": {"rotation": transform(scheme, ["Linear"], ignore)}}
     record = {"scale_rule": scheme.rule} | ({} if scheme.rank is None else {"rank": scheme.rank})
-    root = config_root(
-        group["format"], {"group_0": group}, ignore, has_branch=scheme.rank is not None
-    )
-    return root | {"transform_config": transforms, "asterope": record}
+    return config_root(group["format"], {"group_0": group}, ignore) | {
+        "transform_config": transforms,
+        "asterope": record,
+    }
 
 
-def config_root(
-    stored: str, groups: Mapping[str, Any], ignore: Sequence[str], *, has_branch: bool
-) -> dict[str, Any]:
+def config_root(stored: str, groups: Mapping[str, Any], ignore: Sequence[str]) -> dict[str, Any]:
     """Return a `quantization_config` around groups of layers, without transforms and rules."""
     return {
-        "quant_method": OWN_METHOD if has_branch else _METHOD,
+        "quant_method": "compressed-tensors",
         "quantization_status": "compressed",
         "format": stored,
         "config_groups": dict(groups),
@@ -129,7 +126,7 @@ def config_group(scheme: Scheme, targets: Sequence[str], *, static_inputs: bool)
         "weights": _args(_KINDS[scheme.weights], dynamic=False),
         "input_activations": activations,
         "output_activations": None,
-        "format": _STORED_FORMATS[scheme.weights],
+        "format": _STORED_FORMATS[scheme.weights] + (_BRANCHED if scheme.rank is not None else ""),
     }
 
 
@@ -236,6 +233,9 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
     if group.get("output_activations") is not None:
         _refuse(f"{where}.output_activations", "quantized outputs", "null")
     stored = group.get("format") or config.get("format")
+    has_branch = isinstance(stored, str) and stored.endswith(_BRANCHED)
+    if isinstance(stored, str):
+        stored = stored.removesuffix(_BRANCHED)
     weights = _weights(group.get("weights"), stored, f"{where}.weights")
     activations = _activations(
         group.get("input_activations"), weights, f"{where}.input_activations"
@@ -243,9 +243,11 @@ def parse_quantization_config(config: Mapping[str, Any]) -> tuple[Scheme, tuple[
     ignore = names(config.get("ignore"), f"{_ROOT}.ignore")
     rotation = _rotation(config.get("transform_config"), ignore)
     scheme = _scheme(weights, activations, config.get("asterope"), rotation)
-    if scheme.rank is not None and config.get("quant_method") != OWN_METHOD:
+    if has_branch != (scheme.rank is not None):
         raise CheckpointError(
-            f"a rank needs quant_method {OWN_METHOD!r}", where=f"{_ROOT}.quant_method"
+            f"a format {'with' if has_branch else 'without'} {_BRANCHED!r} has "
+            f"{'no rank' if has_branch else f'rank {scheme.rank}'} recorded under asterope",
+            where=f"{_ROOT}.format",
         )
     return scheme, ignore
 
@@ -258,7 +260,7 @@ def has_static_inputs(group: Mapping[str, Any]) -> bool:
 def _check_root(config: Mapping[str, Any]) -> None:
     check_fields(_mapping(config, _ROOT), _ROOT_FIELDS, _ROOT)
     for field, known in (
-        ("quant_method", (_METHOD, OWN_METHOD)),
+        ("quant_method", ("compressed-tensors",)),
         ("quantization_status", _STORED_STATUS),
     ):
         if config.get(field) not in known:

@@ -10,7 +10,7 @@ Source: compressed-tensors 0.20, `utils/match.py` (targets), `compressors/format
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,19 +45,20 @@ class StoredGroup:
 
 
 def plan_config(
-    plan: Plan, ignore: Sequence[str], *, static_inputs: bool = False,
+    plan: Plan, ignore: Sequence[str], *, static_inputs: Set[str] = frozenset(),
     names: Mapping[str, Sequence[str]] = MODULES,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the `quantization_config` of a checkpoint; `ignore` names other modules left plain.
 
-    `names` are those of the modules of each place of a layer.
+    `static_inputs` names the modules that store a scale of their inputs, `names` are those of the
+    modules of each place of a layer.
 
     Raises: FormatError for unquantized weights, which have none.
     """
     simplest = plan.simplest if isinstance(plan, Mix) else plan
     if not isinstance(simplest, Mix):
         one = simplest or Scheme(weights="none")
-        return quantization_config(one, ignore, static_inputs=static_inputs)
+        return quantization_config(one, ignore, static_inputs=bool(static_inputs))
     modules: dict[Scheme, list[str]] = {}
     plain: list[str] = []
     for layer in range(len(simplest.layers)):
@@ -66,10 +67,13 @@ def plan_config(
             listed += [f"model.layers.{layer}.{name}" for name in names[place]]
     ignore = [*plain, *ignore]
     if len(modules) == 1:
-        return quantization_config(next(iter(modules)), ignore, static_inputs=static_inputs)
+        only = next(iter(modules))
+        return quantization_config(only, ignore, static_inputs=bool(static_inputs))
     named = {f"group_{i}": scheme for i, scheme in enumerate(modules)}
     groups = {
-        name: config_group(scheme, modules[scheme], static_inputs=static_inputs)
+        name: config_group(
+            scheme, modules[scheme], static_inputs=not static_inputs.isdisjoint(modules[scheme])
+        )
         for name, scheme in named.items()
     }
     stored = {group["format"] for group in groups.values()}
@@ -79,9 +83,7 @@ def plan_config(
         if scheme.rotation is not None
     }
     ranks = {name: scheme.rank for name, scheme in named.items() if scheme.rank is not None}
-    root = config_root(
-        stored.pop() if len(stored) == 1 else _MIXED, groups, ignore, has_branch=bool(ranks)
-    )
+    root = config_root(stored.pop() if len(stored) == 1 else _MIXED, groups, ignore)
     record = {"scale_rules": {name: scheme.rule for name, scheme in named.items()}}
     return root | {
         "transform_config": {"config_groups": rotations} if rotations else None,

@@ -23,6 +23,7 @@ fp8_block128 means e4m3 with a dynamic float32 scale for each 128 elements of a 
 
 _MOST_ROTATED = 256
 _MOST_RANK = 1024
+_MOST_DIGITS = 9
 _PLAIN_ROTATION = 32  # where a format has no blocks of its own
 _FP8_WEIGHTS = ("fp8_tensor", "fp8_row")
 _ALIASES = {"fp8": "fp8_row", "fp8_block": "fp8_block128", "bf16": UNQUANTIZED}
@@ -209,7 +210,7 @@ def _added(texts: Sequence[str], weights: str) -> dict[str, int]:
         if text == "h":
             own = block(weights).granularity if weights in WEIGHT_FORMATS else None
             size = str(own if isinstance(own, int) else _PLAIN_ROTATION)
-        if field is None or not size.isdecimal():
+        if field is None or not size.isdecimal() or len(size) > _MOST_DIGITS:
             raise FormatError(
                 f"{text!r} is neither a rotation nor a rank", where="rotation",
                 hint="write +h, +h64 for blocks of 64, or +r32 for a branch of rank 32",

@@ -39,6 +39,12 @@ def test_parts_together_weigh_what_the_whole_does_but_for_what_each_has(weights,
     assert part.embedding.shape == whole.embedding.shape
 
 
+def test_the_factors_of_a_branch_go_with_rows_and_columns():
+    layer = shard(model_from_config(LLAMA, scheme=scheme("mxfp4+r32")), 8).layers[0]
+    assert (layer.qkv.lora_a.shape, layer.qkv.lora_b.shape) == ((32, 8192), (1280, 32))
+    assert (layer.down.lora_a.shape, layer.down.lora_b.shape) == ((32, 3584), (8192, 32))
+
+
 def test_biases_of_rows_go_with_their_rows():
     config = published_config("qwen2.5-72b")
     part = shard(model_from_config(config, scheme=scheme("fp8")), 8)

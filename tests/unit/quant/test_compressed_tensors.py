@@ -132,9 +132,12 @@ def test_presets_of_the_library_are_read(preset, text, library):
     assert parse_quantization_config(config.model_dump(mode="json"))[0] == text
 
 
-def test_library_refuses_e1m2_instead_of_reading_it_as_e2m1(library):
+@pytest.mark.parametrize(
+    "plan", [Scheme(weights="mxfp4_e1m2"), Scheme(weights="fp8_row", rank=8)], ids=str
+)
+def test_library_refuses_e1m2_and_branches_instead_of_reading_other_weights(plan, library):
     _, quantization = library
-    config = quantization_config(Scheme(weights="mxfp4_e1m2"), [])
+    config = quantization_config(plan, [])
     with pytest.raises(ValueError, match="format"):
         quantization.QuantizationConfig.model_validate(config)
 

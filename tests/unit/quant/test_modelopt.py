@@ -273,3 +273,43 @@ def test_another_method_is_refused_by_name(method):
     with pytest.raises(UnsupportedError, match="modelopt") as caught:
         read_layout({"quant_method": method})
     assert caught.value.where == "quantization_config.quant_method"
+
+
+def branched(rank=8, prefix="svdquant_lora"):
+    """Tensors of NVFP4_SVD, the weight that they stand for, and a configuration."""
+    stored, weight = nvfp4_tensors()
+    generator = torch.Generator().manual_seed(5)
+    first, second = (
+        torch.randn(*shape, generator=generator).to(torch.bfloat16)
+        for shape in ((rank, K), (N, rank))
+    )
+    stored |= {f"{NAME}.{prefix}_a": first, f"{NAME}.{prefix}_b": second}
+    found = config("NVFP4_SVD")
+    found["config_groups"]["group_0"] |= {"has_zero_point": False, "pre_quant_scale": True}
+    if rank != 32:
+        found["config_groups"]["group_0"]["lora_rank"] = rank
+    return stored, weight + second.float() @ first.float(), found
+
+
+@pytest.mark.parametrize(
+    ("rank", "prefix"), [(8, "svdquant_lora"), (32, "weight_quantizer._svdquant_lora")]
+)
+def test_a_branch_is_added_under_both_names_and_of_the_default_rank(rank, prefix):
+    stored, weight, found = branched(rank, prefix)
+    stored[f"{NAME}.pre_quant_scale"] = torch.ones(K, dtype=torch.bfloat16)
+    layer = read(stored, found)
+    torch.testing.assert_close(layer.dequantize(), weight)
+    assert layer.scheme == Scheme(weights="nvfp4", activations="same", rank=rank)
+    assert layer.input_scale == float(INPUTS)
+
+
+def test_a_branch_of_another_rank_or_scaled_inputs_are_refused():
+    stored, _, found = branched()
+    scaled = stored | {f"{NAME}.pre_quant_scale": torch.full((K,), 0.5)}
+    with pytest.raises(UnsupportedError, match="pre_quant_scale"):
+        read(scaled, found)
+    found["config_groups"]["group_0"]["lora_rank"] = 4
+    with pytest.raises(CheckpointError, match="svdquant_lora_a"):
+        read(stored, found)
+    with pytest.raises(UnsupportedError, match="svdquant_lora_a"):
+        read(stored)

@@ -93,7 +93,13 @@ def test_description_names_both_formats(weights, activations, rule, words):
         ("nvfp4", {"rule": "floor"}, "rule", "does not apply to nvfp4", "two_level or amax"),
         ("none/fp8", {}, "activations", "fp8 needs quantized weights", "mxfp4"),
         ("bf16", {"rule": "floor"}, "rule", "floor needs quantized weights", "mxfp4"),
+        ("bf16+r8", {}, "rank", "8 needs quantized weights", "mxfp4"),
+        ("mxfp4+r0", {}, "rank", "0 is outside 1..1024", ""),
+        ("mxfp4+r8+r4", {}, "rank", "is said twice", ""),
+        ("mxfp4+x8", {}, "rotation", "neither a rotation nor a rank", "+r32"),
+        ("mxfp4+r" + "9" * 5000, {}, "rotation", "neither a rotation nor a rank", "+r32"),
     ],
+    ids=range(16),
 )
 def test_wrong_scheme_names_the_field_and_what_would_do(text, options, where, what, hint):
     with pytest.raises(FormatError) as caught:

@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 from asterope.errors import CheckpointError
-from asterope.quant.config import OWN_METHOD
 from asterope.quant.fields import look_up, mapping, refuse
 from asterope.quant.readers.compressed import read_compressed
 from asterope.quant.readers.fp8 import read_fbgemm_fp8, read_fp8
@@ -24,7 +23,6 @@ __all__ = ["READERS", "Layout", "experts_from_blocks", "quantization_of", "read_
 READERS: Mapping[str, Reader] = MappingProxyType(
     {
         "compressed-tensors": read_compressed,
-        OWN_METHOD: read_compressed,
         "modelopt": read_modelopt,
         "fp8": read_fp8,
         "fbgemm_fp8": read_fbgemm_fp8,

@@ -38,6 +38,8 @@ def dyadic_chips():
         "noc.global_bytes_per_cycle": rates,
         "tile.dma.ingest_bytes_per_cycle": rates,
         "tile.dma.egress_bytes_per_cycle": rates,
+        "tile.tsram.read_bytes_per_cycle": rates,
+        "tile.tsram.write_bytes_per_cycle": rates,
         "tile.dma.channels": st.sampled_from([1, 8]),
         "tile.control.queue_depth": st.sampled_from([2, 32]),
         "tiles_per_cluster": st.sampled_from([1, 9]),

@@ -37,7 +37,7 @@ def svdquant(original, tmp_path_factory):
 @pytest.mark.parametrize(
     ("plan", "method"),
     [
-        ("nvfp4/same+r4", "modelopt"),
+        pytest.param("nvfp4/same+r4", "modelopt", marks=pytest.mark.slow),
         ("mxfp4/same+r4", "compressed-tensors"),
         pytest.param(MIXED, "compressed-tensors", marks=pytest.mark.slow, id="mix"),
     ],

@@ -85,7 +85,7 @@ CASES = {
 }  # fmt: skip
 # As the third of experts, and others that differ in one thing each.
 RARELY = (
-    "deepseek v3, yarn, other pairs, one group", "deepseek v2", "qwen3, yarn",
+    "deepseek v3", "deepseek v3, yarn, other pairs, one group", "qwen3, yarn",
     "deepseek v2, yarn, queries without latents",
     "mixtral", "qwen3 experts", "llama", "llama linear rope", "qwen2 tied", "qwen3 tied, bias",
 )  # fmt: skip

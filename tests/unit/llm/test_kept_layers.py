@@ -79,8 +79,11 @@ MIX = Mix.everywhere(scheme("mxfp4"), 3).replaced(0, "gate_up", None).replaced(2
 @pytest.mark.parametrize(
     "plan",
     [
-        *(pytest.param(plan, marks=pytest.mark.slow) for plan in ("nvfp4+h", "mxfp6")),
-        "nvfp4/same+r4",
+        *(
+            pytest.param(plan, marks=pytest.mark.slow)
+            for plan in ("nvfp4+h", "mxfp6", "nvfp4/same+r4")
+        ),
+        "mxfp4+r4",
         pytest.param(MIX, id="mix", marks=pytest.mark.slow),
     ],
 )

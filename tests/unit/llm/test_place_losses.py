@@ -35,7 +35,7 @@ def windows():
     return torch.randint(3, 101, (4, 24), generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", [pytest.param("rtn", marks=pytest.mark.slow), "awq_gptq"])
+@pytest.mark.parametrize("name", ["rtn", pytest.param("awq_gptq", marks=pytest.mark.slow)])
 def test_a_place_alone_loses_what_the_model_with_it_quantized_does(model, windows, name):
     how, calibrated = algorithm(name), windows if name != "rtn" else None
     reference, seen = Reference(model, TOKENS, context=32), []

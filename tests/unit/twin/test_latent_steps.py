@@ -28,6 +28,7 @@ def launches(step, name):
     return [x.result for x in step.launches if name in (x.name, x.tag)]
 
 
+@pytest.mark.slow
 def test_queries_may_have_no_latents_of_their_own():
     raw = {**published_config("deepseek-v2-lite"), "num_hidden_layers": 3}
     model = model_from_config(raw, dtype="bfloat16")
@@ -79,7 +80,7 @@ def test_chips_share_heads_and_both_kinds_of_layers():
     assert len(launches(spread, "all_to_all")) == 4
 
 
-@pytest.mark.parametrize("phase", ["decode", "prefill"])
+@pytest.mark.parametrize("phase", ["decode", pytest.param("prefill", marks=pytest.mark.slow)])
 def test_on_gpus_each_launch_is_the_operator_of_its_shape(phase):
     chip, context, batch = get("h100"), 1024, 8 if phase == "decode" else 1
     step = time_step(

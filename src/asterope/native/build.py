@@ -430,7 +430,9 @@ class Function:
 
         LLVM 22 makes an unmasked load of its general one where its instruction selection for AVX2
         finds a register's mask to be all off: that reads past the end of arrays. The mask is not a
-        plain sign extension because LLVM would turn that back into the general one.
+        plain sign extension because LLVM would turn that back into the general one. Where a mask is
+        known to have one lane, LLVM compares that lane alone, and takes those of 0 for unequal to
+        all, also where 0 / 0 is compared: it is not to see what is 0.
         """
         lanes, bits = mask.lanes, BITS[kind]
         if lanes * bits > _AVX_BITS:
@@ -446,6 +448,8 @@ class Function:
         signs = mask.zext(f"i{bits}") << bits - 1
         suffix = ".256" if width * bits == _AVX_BITS else ""
         loaded = self.call(f"llvm.x86.{_MASK_MOVES[kind]}{suffix}", (ptr, signs), kind, width)
+        if kind in ("f32", "f64"):
+            loaded = self.intrinsic("arithmetic.fence", loaded)
         return loaded.shuffle(range(lanes)) if width > lanes else loaded
 
     def masked_store(self, value: Val, ptr: Val, mask: Val) -> None:

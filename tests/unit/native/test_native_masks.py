@@ -92,3 +92,22 @@ def test_a_masked_store_of_truncated_numbers_leaves_alone_what_is_off(isa, lanes
     found = np.full((lanes + 1, lanes), 99, dtype)
     compiled(isa, ["ptr", "ptr"], body)(x.astype(f"i{int(wide[1:]) // 8}"), found)
     np.testing.assert_array_equal(found, expected(x.astype(dtype), lanes, 99, 1))
+
+
+@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("kind", ["f32", "f64"])
+def test_what_a_known_mask_leaves_out_counts_as_zero(isa, kind):
+    """LLVM took comparisons of 0 / 0 for false where one lane is on."""
+    dtype, lanes = np.dtype(KINDS[kind]), 16
+
+    def body(fn, source, target):
+        for count in range(lanes + 1):
+            x = fn.masked_load(source, fn.iota("i32", lanes).lt(count), fn.const(kind, 0, lanes))
+            share = x / x
+            least = (share.is_nan() | x.cmp("olt", share)).where(x, share)
+            fn.store(least, target.offset(count * lanes * dtype.itemsize))
+
+    x = np.linspace(-1, 2, lanes).astype(dtype)
+    found = np.full((lanes + 1, lanes), 99, dtype)
+    compiled(isa, ["ptr", "ptr"], body)(x, found)
+    np.testing.assert_array_equal(found, expected(np.minimum(x, 1), lanes, 0, 1))

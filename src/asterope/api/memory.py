@@ -11,7 +11,7 @@ from pathlib import Path
 from asterope import llm
 from asterope.api.calibration import Calibration
 from asterope.api.language_model import LanguageModel
-from asterope.quant import Plan, algorithm, mix_of
+from asterope.quant import Plan, algorithm, load_column_loop, mix_of
 
 __all__ = ["MemoryUse", "MemoryWatch"]
 
@@ -42,11 +42,13 @@ class MemoryUse:
 
 
 class MemoryWatch:
-    """Starts where the phase does, with libraries loaded."""
+    """Starts where the phase does, with libraries loaded; to calibrate it takes one more."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, calibrates: bool = False) -> None:
         for name in ("load_model", "quantize_layers"):
             getattr(llm, name)
+        if calibrates:
+            load_column_loop()
         self._before = _resident_bytes("VmRSS")
 
     def use(

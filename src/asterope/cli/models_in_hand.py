@@ -84,7 +84,7 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         schemes = mixed_schemes(formats, activations)
         timed = api.EstimateOptions(chip=chip, batch=batch, context=context)
         scheme: Plan | None = api.resolve_scheme(fmt, activations=activations, rule=rule)
-        watch = api.MemoryWatch()
+        watch = api.MemoryWatch(calibrates=(recipe, algorithm, calibrate) != (None,) * 3)
         original = api.load(
             checkpoint, dtype=dtype, progress=functools.partial(progress, "load"),
             lazily=limit is None,

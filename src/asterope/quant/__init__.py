@@ -11,6 +11,7 @@ from asterope.quant.algorithms import (
 )
 from asterope.quant.budget import Budget, parse_budget
 from asterope.quant.checkpoint import from_tensors, to_tensors
+from asterope.quant.column_loop import load_column_loop
 from asterope.quant.config import parse_quantization_config, quantization_config
 from asterope.quant.equalize import equalizing_scale
 from asterope.quant.fake_quant import fake_inputs
@@ -62,6 +63,7 @@ __all__ = [
     "from_tensors",
     "is_nvfp4_svd",
     "kv_cache_scheme",
+    "load_column_loop",
     "mix_of",
     "nvfp4_svd_config",
     "nvfp4_svd_tensors",

@@ -60,16 +60,15 @@ class Feedback:
 
 def _invert(curvature: torch.Tensor) -> bool:
     """Make of a matrix the upper Cholesky factor of its inverse, in place; return if it has one."""
-    _, failed = torch.linalg.cholesky_ex(
-        curvature, out=(curvature, torch.empty(0, dtype=torch.int32))
-    )
-    if int(failed):
-        return False
-    torch.cholesky_inverse(curvature, out=curvature)
-    _, failed = torch.linalg.cholesky_ex(
-        curvature, upper=True, out=(curvature, torch.empty(0, dtype=torch.int32))
-    )
-    return not int(failed)
+    columns = curvature.T  # it is symmetric, and LAPACK works on columns
+    codes = torch.empty(0, dtype=torch.int32)
+    for inverts in (True, False):
+        torch.linalg.cholesky_ex(columns, out=(columns, codes))
+        if int(codes):
+            return False
+        if inverts:
+            torch.cholesky_inverse(columns, out=columns)
+    return True
 
 
 def gptq_codes(weight: torch.Tensor, scales: Scales, feedback: Feedback) -> npt.NDArray[np.uint8]:

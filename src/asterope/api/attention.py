@@ -8,7 +8,7 @@ from asterope.api.heads import AttentionAsked
 from asterope.api.launched import grids_in_words, lowest_clock_hz, parts_s
 from asterope.api.operation import MappedTime, OperationTime
 from asterope.chips import Chip
-from asterope.kernels import KeyBlocks, considered_keys, watched_choices
+from asterope.kernels import ATTENDING, KeyBlocks, considered_keys, watched_choices
 from asterope.runtime import Timeline, simulate
 from asterope.sim import Fidelity
 from asterope.units import PS_PER_S
@@ -22,8 +22,6 @@ __all__ = [
 ]
 
 _RATE = "bf16"
-_KERNELS = "_attention_kernel"
-"""What the names of kernels that attend end with."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +99,7 @@ def attention_mappings(
     for i, each in enumerate(considered_keys(chip, asked)[:most]):
         blocks = each.blocks
         timeline = attention_launches(chip, shape, blocks=blocks)
-        attended = next(x for x in timeline.launches if x.name.endswith(_KERNELS))
+        attended = next(x for x in timeline.launches if x.name.endswith(ATTENDING))
         grid = attended.grid
         found.append(
             AttentionMapping(

@@ -53,7 +53,7 @@ class ExpertsShape:
             experts=self.experts, top_k=self.top_k,
         )  # fmt: skip
         if self.top_k > self.experts:
-            raise ConfigError(f"{self.top_k} of {self.experts} experts", where="top_k")
+            raise ConfigError(f"a token goes to {self.top_k} of {self.experts}", where="experts")
         if self.loads not in EXPERT_LOADS:
             raise ConfigError(
                 f"there is no {self.loads!r}", where="expert_loads",

@@ -13,7 +13,7 @@ from asterope.errors import ConfigError
 from asterope.kernels import AttentionShape, Pages, attention, paged_attention
 from asterope.operators import OperatorTime, check_sizes
 
-__all__ = ["AttentionAsked", "HeadShape", "check_page", "scattered_pages"]
+__all__ = ["AttentionAsked", "HeadShape", "Sequences"]
 
 _SEED = 200
 
@@ -47,40 +47,66 @@ class AttentionAsked(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HeadShape:
-    """Attention of one layer in bf16: query heads, key heads, their size, and a step's sequences.
+class Sequences:
+    """The sequences of a step, all alike.
 
     A decode step appends one token to `batch` sequences of `context` - 1, a prefill reads `context`
     tokens of each. With `page` the cache lies in pages of so many tokens, anywhere in memory.
 
-    Raises: ConfigError for sizes below one, for query heads that do not share key heads evenly, and
-    for pages that are no power of two.
+    Raises: ConfigError for sizes below one, and for pages that are no power of two.
     """
 
-    heads: int
-    kv_heads: int
-    size: int
     batch: int
     context: int
     phase: Literal["decode", "prefill"]
     page: int = 0
 
     def __post_init__(self) -> None:
-        check_sizes(
-            heads=self.heads, kv_heads=self.kv_heads, size=self.size, batch=self.batch,
-            context=self.context,
-        )  # fmt: skip
-        check_page(self.page)
-        if self.heads % self.kv_heads:
-            raise ConfigError(
-                f"{self.heads} query heads do not share {self.kv_heads} key heads evenly",
-                where="heads",
-            )
+        check_sizes(batch=self.batch, context=self.context)
+        if self.page < 0 or self.page & (self.page - 1):
+            raise ConfigError(f"{self.page} is not a power of two", where="page_size")
 
     @property
     def tokens(self) -> int:
         """New tokens of each sequence."""
         return 1 if self.phase == "decode" else self.context
+
+    @property
+    def past(self) -> int:
+        """Tokens of each sequence before the new ones."""
+        return self.context - self.tokens
+
+    def pages(self) -> Pages:
+        """Return tables of pages that lie in no order, always the same."""
+        each = -(-self.context // self.page)
+        generator = torch.Generator().manual_seed(_SEED)
+        order = torch.randperm(self.batch * each, generator=generator, dtype=torch.int32)
+        return Pages(
+            tables=order.view(self.batch, each),
+            lengths=torch.full((self.batch,), self.context, dtype=torch.int32),
+            starts=torch.arange(self.batch + 1, dtype=torch.int32) * self.tokens,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeadShape(Sequences):
+    """Attention of one layer in bf16: query heads, key heads, their size, and a step's sequences.
+
+    Raises: as `Sequences`; ConfigError for query heads that do not share key heads evenly.
+    """
+
+    heads: int
+    kv_heads: int
+    size: int
+
+    def __post_init__(self) -> None:
+        Sequences.__post_init__(self)
+        check_sizes(heads=self.heads, kv_heads=self.kv_heads, size=self.size)
+        if self.heads % self.kv_heads:
+            raise ConfigError(
+                f"{self.heads} query heads do not share {self.kv_heads} key heads evenly",
+                where="heads",
+            )
 
     def flop(self, chip: Chip) -> int:
         """Return the operations: a query and a key that it sees take four for each element."""
@@ -93,7 +119,7 @@ class HeadShape:
         del chip  # it is the same on each
         return AttentionShape(
             batch=self.batch, kv_heads=self.kv_heads, share=self.heads // self.kv_heads,
-            dim=self.size, tokens=self.tokens, past=self.context - self.tokens, page=self.page,
+            dim=self.size, tokens=self.tokens, past=self.past, page=self.page,
         )  # fmt: skip
 
     def launch(self) -> None:
@@ -102,9 +128,9 @@ class HeadShape:
         q = torch.empty((rows, self.heads, self.size), dtype=torch.bfloat16, device="meta")
         if not self.page:
             cache = q.new_empty((2, self.batch, self.kv_heads, self.context, self.size))
-            attention(q, cache[0], cache[1], past=self.context - self.tokens, scale=scale)
+            attention(q, cache[0], cache[1], past=self.past, scale=scale)
             return
-        pages = scattered_pages(self.batch, self.context, self.tokens, self.page)
+        pages = self.pages()
         cache = q.new_empty((2, pages.tables.numel(), self.page, self.kv_heads, self.size))
         paged_attention(q, cache[0], cache[1], pages, scale=scale)
 
@@ -119,24 +145,3 @@ class HeadShape:
         if self.phase == "decode":
             return operators.attention_decode(chip, heads, batch=self.batch, keys=self.context)
         return operators.attention_prefill(chip, heads, batch=self.batch, queries=self.context)
-
-
-def check_page(page: int) -> None:
-    """Refuse a page that is no power of two; 0 is none.
-
-    Raises: ConfigError.
-    """
-    if page < 0 or page & (page - 1):
-        raise ConfigError(f"{page} is not a power of two", where="page_size")
-
-
-def scattered_pages(batch: int, context: int, tokens: int, page: int) -> Pages:
-    """Return tables of sequences of equal length whose pages lie in no order, always the same."""
-    each = -(-context // page)
-    generator = torch.Generator().manual_seed(_SEED)
-    order = torch.randperm(batch * each, generator=generator, dtype=torch.int32)
-    return Pages(
-        tables=order.view(batch, each),
-        lengths=torch.full((batch,), context, dtype=torch.int32),
-        starts=torch.arange(batch + 1, dtype=torch.int32) * tokens,
-    )

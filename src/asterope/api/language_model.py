@@ -295,8 +295,8 @@ def with_scheme(
     """Return the original's weights under another scheme, None for unquantized.
 
     With a calibration they are quantized by its algorithm, layer by layer, in what it makes of the
-    scheme (`Algorithm.plan`). Layers that are done are
-    kept in a directory `kept_in`: a run of the same that was killed goes on behind them.
+    scheme (`Algorithm.plan`). Layers that are done are kept in a directory `kept_in`: a run of the
+    same that was killed goes on behind them.
 
     Raises: as `LanguageModel.quantize`.
     """

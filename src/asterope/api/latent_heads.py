@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from asterope import operators
-from asterope.api.heads import check_page, scattered_pages
+from asterope.api.heads import Sequences
 from asterope.chips import Chip
 from asterope.kernels import AttentionShape, LatentStep, expands, latent_attention
 from asterope.operators import OperatorTime, check_sizes
@@ -18,14 +17,14 @@ __all__ = ["LatentHeadShape"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LatentHeadShape:
+class LatentHeadShape(Sequences):
     """Attention of one layer over latents in bf16, with the products of heads around it.
 
     `heads` have queries and keys of `nope` elements and `rope` turned ones, and values of `value`
-    elements, made of `latent` elements of a token. The step is as `HeadShape` has it. It is timed
-    the way that takes less, absorbed or expanded; in pages always absorbed.
+    elements, made of `latent` elements of a token. It is timed the way that takes less, absorbed or
+    expanded; in pages always absorbed.
 
-    Raises: ConfigError for sizes below one, and for pages that are no power of two.
+    Raises: as `Sequences`.
     """
 
     heads: int
@@ -33,22 +32,12 @@ class LatentHeadShape:
     rope: int
     nope: int
     value: int
-    batch: int
-    context: int
-    phase: Literal["decode", "prefill"]
-    page: int = 0
 
     def __post_init__(self) -> None:
+        Sequences.__post_init__(self)
         check_sizes(
-            heads=self.heads, latent=self.latent, rope=self.rope, nope=self.nope,
-            value=self.value, batch=self.batch, context=self.context,
-        )  # fmt: skip
-        check_page(self.page)
-
-    @property
-    def tokens(self) -> int:
-        """New tokens of each sequence."""
-        return 1 if self.phase == "decode" else self.context
+            heads=self.heads, latent=self.latent, rope=self.rope, nope=self.nope, value=self.value
+        )
 
     @property
     def step(self) -> LatentStep:
@@ -56,7 +45,7 @@ class LatentHeadShape:
         return LatentStep(
             heads=self.heads, latent=self.latent, rope=self.rope, nope=self.nope,
             value=self.value, batch=self.batch, tokens=self.tokens,
-            past=self.context - self.tokens, page=self.page,
+            past=self.past, page=self.page,
         )  # fmt: skip
 
     def is_expanded(self, chip: Chip) -> bool:
@@ -82,9 +71,9 @@ class LatentHeadShape:
         asked = {"nope": self.nope, "scale": (self.nope + self.rope) ** -0.5}
         if not self.page:
             cache = q.new_empty((self.batch, self.context, width))
-            latent_attention(q, cache, weight, past=self.context - self.tokens, **asked)
+            latent_attention(q, cache, weight, past=self.past, **asked)
             return
-        pages = scattered_pages(self.batch, self.context, self.tokens, self.page)
+        pages = self.pages()
         cache = q.new_empty((pages.tables.numel(), self.page, width))
         latent_attention(q, cache, weight, pages=pages, **asked)
 
@@ -98,5 +87,5 @@ class LatentHeadShape:
             value=self.value, absorbed=not self.is_expanded(chip),
         )  # fmt: skip
         return operators.latent_attention(
-            chip, heads, batch=self.batch, tokens=self.tokens, past=self.context - self.tokens
+            chip, heads, batch=self.batch, tokens=self.tokens, past=self.past
         )

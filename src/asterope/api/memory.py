@@ -42,14 +42,19 @@ class MemoryUse:
 
 
 class MemoryWatch:
-    """Starts where the phase does, with libraries loaded; to calibrate it takes one more."""
+    """Starts where the phase does, with libraries loaded."""
 
-    def __init__(self, *, calibrates: bool = False) -> None:
+    def __init__(self) -> None:
         for name in ("load_model", "quantize_layers"):
             getattr(llm, name)
-        if calibrates:
-            load_column_loop()
         self._before = _resident_bytes("VmRSS")
+
+    def load(self, calibration: Calibration | None) -> None:
+        """Load what an algorithm runs that others do not, which is of libraries too."""
+        if calibration is not None and calibration.algorithm.feeds_back:
+            before = _resident_bytes("VmRSS")
+            load_column_loop()
+            self._before += _resident_bytes("VmRSS") - before
 
     def use(
         self, original: LanguageModel, plan: Plan | None, calibration: Calibration | None

@@ -167,6 +167,7 @@ def measure_places(
     original = with_scheme(original, None)
     if not original.has_weights:
         raise ConfigError("has no weights", where=original.name, hint="load a checkpoint directory")
+    llm.check_plain(original.model)
     if calibration is not None:
         schemes = [calibration.algorithm.ranked(scheme) for scheme in schemes]
     candidates, left_out = _fitting(original.config, schemes)

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import RenderableType
 
 from asterope import chips
-from asterope.cli.operation import Wanted, draw, mappings_of, parts_of, times
+from asterope.cli.operation import Wanted, described, draw
 from asterope.cli.output import show, write_json
 from asterope.errors import ConfigError
-from asterope.report import plain
 
 if TYPE_CHECKING:
     from asterope.api import AttentionMapping, HeadShape, LatentHeadShape, MappedTime
@@ -74,26 +73,18 @@ def simulate_attention(
     from asterope import api
 
     shapes = _shapes(sizes, steps)
-    rows = []
+    rows: list[dict[str, Any]] = []
     tables: list[RenderableType] = []
     for shape in shapes:
         found = [api.time_attention(chips.get(name), shape) for name in chip_names]
-        mappings: list[list[AttentionMapping]] = [[] for _ in found]
+        explained = None
         if wanted.is_explained:
-            mappings = [api.attention_mappings(chips.get(name), shape) for name in chip_names]
-            rows += [
-                {**plain(time), "mappings": plain(each)}
-                for time, each in zip(found, mappings, strict=True)
+            explained = [
+                _named(api.attention_mappings(chips.get(name), shape)) for name in chip_names
             ]
-        else:
-            rows += [plain(time) for time in found]
-        tables.append(times(_title(shape), found))
-        tables += [
-            part
-            for time, each in zip(found, mappings, strict=True)
-            if wanted.is_explained
-            for part in (*parts_of(time), *mappings_of("rows x keys", _named(each)))
-        ]
+        more, shown = described(_title(shape), found, "rows x keys", explained)
+        rows += more
+        tables += shown
     first, chip = shapes[0], chips.get(chip_names[0])
 
     def launches(max_events: int) -> Timeline:

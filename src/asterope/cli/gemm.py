@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from asterope import chips
-from asterope.cli.operation import Wanted, draw, mappings_of, parts_of, times
+from asterope.cli.operation import Wanted, described, draw
 from asterope.cli.output import show, write_json
 from asterope.errors import ConfigError
-from asterope.report import plain
 
 if TYPE_CHECKING:
     from asterope.api import MappedTime, MappingTime
@@ -36,9 +35,11 @@ def simulate_gemm(
     scheme = api.read_scheme(fmt, activations=activations, rule=rule)
     m, n, k = sizes
     found = [api.time_product(chips.get(name), m, n, k, scheme) for name in chip_names]
-    mappings: list[list[MappingTime]] = [[] for _ in found]
+    explained = None
     if wanted.is_explained:
-        mappings = [api.product_mappings(chips.get(name), m, n, k, scheme) for name in chip_names]
+        explained = [
+            _named(api.product_mappings(chips.get(name), m, n, k, scheme)) for name in chip_names
+        ]
     title = f"gemm {m:,} x {n:,} x {k:,}, {scheme.describe()}"
     first = chips.get(chip_names[0])
 
@@ -46,19 +47,11 @@ def simulate_gemm(
         return api.product_launches(first, m, n, k, scheme, max_events=max_events)
 
     draw(first, launches, title, "product", wanted)
+    rows, tables = described(title, found, "M x N x K", explained)
     if wanted.as_json:
-        rows = [plain(time) for time in found]
-        if wanted.is_explained:
-            rows = [{**r, "mappings": plain(each)} for r, each in zip(rows, mappings, strict=True)]
         write_json(rows)
-        return
-    explained = [
-        part
-        for time, each in zip(found, mappings, strict=True)
-        if wanted.is_explained
-        for part in (*parts_of(time), *mappings_of("M x N x K", _named(each)))
-    ]
-    show([times(title, found), *explained])
+    else:
+        show(tables)
 
 
 def _named(found: Sequence[MappingTime]) -> list[tuple[str, MappedTime]]:

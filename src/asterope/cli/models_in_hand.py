@@ -84,7 +84,7 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         schemes = mixed_schemes(formats, activations)
         timed = api.EstimateOptions(chip=chip, batch=batch, context=context)
         scheme: Plan | None = api.resolve_scheme(fmt, activations=activations, rule=rule)
-        watch = api.MemoryWatch(calibrates=(recipe, algorithm, calibrate) != (None,) * 3)
+        watch = api.MemoryWatch()
         original = api.load(
             checkpoint, dtype=dtype, progress=functools.partial(progress, "load"),
             lazily=limit is None,
@@ -98,6 +98,7 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         calibration = api.read_calibration(
             original, algorithm, calibrate, num_windows=calibration_windows
         )
+        watch.load(calibration)
         kept_in = out.absolute().with_name(f".{out.absolute().name}.layers")
         measured = None
         if limit is None:

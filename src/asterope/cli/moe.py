@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from asterope import chips
-from asterope.cli.operation import Wanted, draw, mappings_of, parts_of, times
+from asterope.cli.operation import Wanted, described, draw
 from asterope.cli.options import one_of
 from asterope.cli.output import show, write_json
 from asterope.errors import ConfigError
-from asterope.report import plain
 
 if TYPE_CHECKING:
     from asterope.api import ExpertMapping, MappedTime
@@ -43,9 +42,11 @@ def simulate_moe(
     spread = one_of(loads, EXPERT_LOADS, "--expert-loads")
     shape = api.ExpertsShape(**dict(zip(_SIZES, sizes, strict=True)), loads=spread)
     found = [api.time_experts(chips.get(name), shape, scheme) for name in chip_names]
-    mappings: list[list[ExpertMapping]] = [[] for _ in found]
+    explained = None
     if wanted.is_explained:
-        mappings = [api.experts_mappings(chips.get(name), shape, scheme) for name in chip_names]
+        explained = [
+            _named(api.experts_mappings(chips.get(name), shape, scheme)) for name in chip_names
+        ]
     title = (
         f"moe, {shape.tokens:,} tokens of {shape.hidden:,}, {shape.top_k} of {shape.experts} "
         f"experts of {shape.intermediate:,} ({found[0].used} have tokens), {scheme.describe()}"
@@ -56,19 +57,11 @@ def simulate_moe(
         return api.experts_launches(first, shape, scheme, max_events=max_events)
 
     draw(first, launches, title, "experts", wanted)
+    rows, tables = described(title, found, "M x N x K", explained)
     if wanted.as_json:
-        rows = [plain(time) for time in found]
-        if wanted.is_explained:
-            rows = [{**r, "mappings": plain(each)} for r, each in zip(rows, mappings, strict=True)]
         write_json(rows)
-        return
-    explained = [
-        part
-        for time, each in zip(found, mappings, strict=True)
-        if wanted.is_explained
-        for part in (*parts_of(time), *mappings_of("M x N x K", _named(each)))
-    ]
-    show([times(title, found), *explained])
+    else:
+        show(tables)
 
 
 def _named(found: Sequence[ExpertMapping]) -> list[tuple[str, MappedTime]]:

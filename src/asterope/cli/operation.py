@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import RenderableType
 
@@ -13,14 +13,14 @@ from asterope.chips import Chip
 from asterope.cli.options import command_line
 from asterope.cli.output import say
 from asterope.errors import ConfigError
-from asterope.report import launch_page, new_table, write_page
+from asterope.report import launch_page, new_table, plain, write_page
 from asterope.units import si
 
 if TYPE_CHECKING:
     from asterope.api import MappedTime, OperationTime
     from asterope.runtime import Timeline
 
-__all__ = ["Wanted", "draw", "mappings_of", "parts_of", "times"]
+__all__ = ["Wanted", "described", "draw"]
 
 _TRACED_EVENTS = 1 << 14
 
@@ -61,6 +61,22 @@ def draw(
         page = api.launch_report(timeline, title, phase=phase, command=command_line())
         write_page(launch_page(page), wanted.report)
         say(f"report: {wanted.report.absolute()}")
+
+
+def described(
+    title: str, found: Sequence[OperationTime], sizes: str,
+    explained: Sequence[Sequence[tuple[str, MappedTime]]] | None,
+) -> tuple[list[dict[str, Any]], list[RenderableType]]:  # fmt: skip
+    """Return what an operation takes on each chip, as rows of JSON and as tables.
+
+    `explained` has the mappings on each chip by their `sizes`, None where they are not wanted.
+    """
+    rows, tables = [dict(plain(time)) for time in found], [times(title, found)]
+    if explained is not None:
+        for row, time, mappings in zip(rows, found, explained, strict=True):
+            row["mappings"] = plain([mapping for _, mapping in mappings])
+            tables += [*parts_of(time), *mappings_of(sizes, mappings)]
+    return rows, tables
 
 
 def times(title: str, found: Sequence[OperationTime]) -> RenderableType:

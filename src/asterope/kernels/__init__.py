@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asterope.kernels.activation import silu_mul, silu_mul_reference
+from asterope.kernels.attend_rows import ATTENDING
 from asterope.kernels.attention import attention, attention_reference
 from asterope.kernels.attention_cycles import AttentionShape, KeyBlocks
 from asterope.kernels.block_linear import block_linear, block_linear_reference
@@ -48,6 +49,7 @@ from asterope.kernels.tiling import (
 
 __all__ = [
     "ACTIVATION_FORMATS",
+    "ATTENDING",
     "AttentionShape",
     "Blocks",
     "Choice",

@@ -9,8 +9,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["LOG2E", "attend_rows"]
+__all__ = ["ATTENDING", "LOG2E", "attend_rows"]
 
+ATTENDING = "_attention_kernel"
+"""What the names of kernels that attend end with."""
 LOG2E = 1.4426950408889634
 """What scores are multiplied by, so that their exponentials are powers of two."""
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from asterope.llm.load import load_model, model_from_config, read_checkpoint_config
     from asterope.llm.model import Model
     from asterope.llm.pieces import KV_UP, fused_pieces, module_names, projections, router_name
-    from asterope.llm.ptq import quantize_layers
+    from asterope.llm.ptq import check_plain, quantize_layers
     from asterope.llm.quality import Quality, Reference, evaluate
     from asterope.llm.router import EXPERT_LOADS, ExpertLoads, ExpertShare, Router
     from asterope.llm.sampling import Sampling, generate, sample
@@ -72,6 +72,7 @@ __all__ = [
     "Trained",
     "TrainingPlan",
     "TrainingState",
+    "check_plain",
     "count_parameters",
     "distill",
     "distillation_loss",
@@ -112,7 +113,7 @@ _MODULE_OF = {
         "load": ("load_model", "model_from_config", "read_checkpoint_config"),
         "model": ("Model",),
         "pieces": ("KV_UP", "fused_pieces", "module_names", "projections", "router_name"),
-        "ptq": ("quantize_layers",),
+        "ptq": ("check_plain", "quantize_layers"),
         "quality": ("Quality", "Reference", "evaluate"),
         "router": ("EXPERT_LOADS", "ExpertLoads", "ExpertShare", "Router"),
         "sampling": ("Sampling", "generate", "sample"),

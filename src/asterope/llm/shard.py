@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 
@@ -54,9 +54,9 @@ def shard(model: Model, chips: int, experts: int = 1) -> Model:
     )  # fmt: skip
     share = ExpertShare(chips=experts, group=chips) if experts > 1 else None
 
-    def part(pieces: tuple[Piece, ...], place: str, linear: Linear) -> Linear:
+    def part(of: Mapping[str, tuple[Piece, ...]], place: str, linear: Linear) -> Linear:
         try:
-            return _part(linear, sum(rows for _, rows, _, _ in pieces), pieces[0][2])
+            return _part(linear, sum(rows for _, rows, _, _ in of[place]), of[place][0][2])
         except ShapeError as error:
             raise ShapeError(
                 error.what, where=f"{place} on one of {chips} chips",
@@ -68,9 +68,8 @@ def shard(model: Model, chips: int, experts: int = 1) -> Model:
     for i, layer in enumerate(on_meta.layers):
         if id(layer) in parts:
             continue
-        pieces = projections(config.at(i))
         router = layer.router and dataclasses.replace(layer.router, share=share)
-        changed = layer.with_linears(functools.partial(_at_place, part, pieces))
+        changed = layer.with_linears(functools.partial(part, projections(config.at(i))))
         parts[id(layer)] = dataclasses.replace(
             changed, router=router, latent=_latent(changed.latent, config)
         )
@@ -78,13 +77,6 @@ def shard(model: Model, chips: int, experts: int = 1) -> Model:
         on_meta, config=config, layers=[parts[id(layer)] for layer in on_meta.layers],
         head=_part(on_meta.head, config.vocab_size, config.hidden_size),
     )  # fmt: skip
-
-
-def _at_place(
-    part: Callable[[tuple[Piece, ...], str, Linear], Linear],
-    pieces: Mapping[str, tuple[Piece, ...]], place: str, linear: Linear,
-) -> Linear:  # fmt: skip
-    return part(pieces[place], place, linear)
 
 
 def _experts(config: ModelConfig, chips: int, sharing: int) -> ExpertsConfig | None:

@@ -184,9 +184,7 @@ class State(NamedTuple):
     ready_ps: Any  # [T, E] when each queue's head may start, NEVER while that is not known
     knockout: Any  # [2 L] of each tile its earliest head, from L on; from 1 on the earlier of two
     cluster: Any  # [C]
-    noc_free: (
-        Any  # [C, 2, 2] when a cluster's port, in and out, is free of all, and of SRAM traffic
-    )
+    noc_free: Any  # [C, 2, 2] when a cluster's port, in, out, is free: of all, of SRAM traffic
     ring_bytes: Any  # [C, R] bytes of staged tiles by serial number
     chip: Any  # [1]
     counters: Any  # [counters]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from asterope import operators
 from asterope.chips import Chip
+from asterope.kernels import ATTENDING
 from asterope.llm import Layer, Linear, Model, ModelConfig, PlainLinear, Router
 from asterope.operators import OperatorTime
 from asterope.quant import QuantizedLinear
@@ -17,8 +18,6 @@ from asterope.units import PS_PER_S
 
 __all__ = ["StepShape", "experts_by_operators", "product_time", "timed_by_operators"]
 
-_ATTENTION = "_attention_kernel"
-"""What the names of kernels that attend end with."""
 _OF_HEADS = "_head_linear_kernel"
 _BEFORE_ATTENTION = ("qkv", "q_up")
 _OF_EXPERTS = ("gate_up", "down")
@@ -51,7 +50,7 @@ def timed_by_operators(
         nonlocal attended, of_heads, place, left
         if launch.tag != place:
             place, left = launch.tag, []
-        if launch.name.endswith(_ATTENTION):
+        if launch.name.endswith(ATTENDING):
             attended += 1
             return _attention(model, chip, shape, launch, model.config.windows[attended - 1])
         if launch.result.flop and not launch.tag:

@@ -53,7 +53,8 @@ class ExpertsShape:
             experts=self.experts, top_k=self.top_k,
         )  # fmt: skip
         if self.top_k > self.experts:
-            raise ConfigError(f"a token goes to {self.top_k} of {self.experts}", where="experts")
+            what = f"a token cannot go to {self.top_k} of {self.experts} experts"
+            raise ConfigError(what, where="experts")
         if self.loads not in EXPERT_LOADS:
             raise ConfigError(
                 f"there is no {self.loads!r}", where="expert_loads",

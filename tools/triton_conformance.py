@@ -39,6 +39,8 @@ from conformance.tutorial import EXACT
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reference" / "triton_conformance.md"
 STATE = ROOT / "build" / "conformance"
+TIMEOUT_S = 120
+SCRIPT_TESTS = 5  # a tutorial may take as long as so many tests
 
 
 def commit_of(checkout: Path) -> str:
@@ -133,15 +135,18 @@ def run_script(script: Path, timeout_s: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def tutorials(checkout: Path, state: Path, options: Options) -> dict[str, page.Data]:
-    """Run the tutorials one after the other; return a summary of each."""
+def tutorials(
+    checkout: Path, files: list[str], state: Path, options: Options
+) -> dict[str, page.Data]:
+    """Run the tutorials one after the other, all if none are named; return a summary of each."""
     folder = checkout / TUTORIAL_TESTS.root
     found = {}
-    for script in sorted(p for glob in TUTORIAL_SCRIPTS for p in folder.glob(f"{glob}.py")):
-        results = {script.name: run_script(script, 5 * options.timeout_s)}
+    scripts = sorted(p for glob in TUTORIAL_SCRIPTS for p in folder.glob(f"{glob}.py"))
+    for script in (p for p in scripts if not files or any(name in p.name for name in files)):
+        results = {script.name: run_script(script, SCRIPT_TESTS * options.timeout_s)}
         report(script.name, results)
         found[script.name] = page.summarise(results)
-    return found | tests(TUTORIAL_TESTS, checkout, [], state, options)
+    return found | tests(TUTORIAL_TESTS, checkout, files, state, options)
 
 
 def main(
@@ -151,7 +156,7 @@ def main(
     out: Annotated[Path, typer.Option(help="The page to write.")] = PAGE,
     collection: Annotated[str, typer.Option(help=f"One of {', '.join(COLLECTIONS)}.")] = "",
     only_tutorials: Annotated[bool, typer.Option("--tutorials", help="The tutorials.")] = False,
-    timeout: Annotated[int, typer.Option(min=1, help="Seconds a test may take.")] = 120,
+    timeout: Annotated[int, typer.Option(min=1, help="Seconds a test may take.")] = TIMEOUT_S,
     sample: Annotated[int, typer.Option(min=1, help="Run one test of so many.")] = 1,
     keyword: Annotated[str, typer.Option("-k", help="pytest's -k.")] = "",
     fresh: Annotated[bool, typer.Option(help="Forget what an earlier run did.")] = False,
@@ -172,13 +177,14 @@ def main(
     )
     with caches(state):
         if only_tutorials:
-            found = tutorials(checkout, state, options)
+            found = tutorials(checkout, files or [], state, options)
         else:
             found = tests(suite, checkout, files or [], state, options)
     command = "python tools/triton_conformance.py CHECKOUT"
     command += f" --collection {collection}" if collection else ""
     command += " --tutorials" if only_tutorials else ""
     command += f" --sample {sample}" if sample > 1 else ""
+    command += f" --timeout {timeout}" if timeout != TIMEOUT_S else ""
     if keyword:
         return
     data = page.load(out.with_suffix(".json"))

@@ -1,4 +1,4 @@
-"""Choose the instruction set, trusting the AMX unit only after it has shown the right bits."""
+"""Choose the instruction set; products of bf16 are trusted after they have shown the right bits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from asterope.host.executable import HostKernel
 from asterope.ir import Kernel, parse_kernel
-from asterope.native import ISAS, Isa, best_isa
+from asterope.native import ISAS, Isa, available_isas, best_isa
 
 __all__ = ["host_isa"]
 
@@ -49,11 +49,13 @@ def _product(isa: Isa) -> bytes:
 
 
 @functools.cache
-def _tiles_agree() -> bool:
-    return _product(ISAS["amx"]) == _product(ISAS["avx512"])
+def _is_exact(name: str) -> bool:
+    """Whether a level's products of bf16 have the bits of those that are widened first."""
+    return not ISAS[name].multiplies_bf16 or _product(ISAS[name]) == _product(ISAS["avx512"])
 
 
 def host_isa() -> Isa:
-    """Return what to compile for: the best there is, AMX only if it sums as its manual says."""
-    isa = best_isa()
-    return ISAS["avx512"] if isa.has_tiles and not _tiles_agree() else isa
+    """Return what to compile for: the best there is whose instructions sum as their manual says."""
+    best = best_isa()
+    names = available_isas()
+    return next(ISAS[name] for name in names[names.index(best.name) :] if _is_exact(name))

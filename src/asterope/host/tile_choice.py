@@ -1,4 +1,4 @@
-"""Which products tile registers compute, what only they read, and what is known of their sums."""
+"""Which products are multiplied as bf16, what only they read, and what is known of their sums."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def shape_of(op: Op) -> tuple[int, int, int]:
 
 
 def uses_tiles(op: Op, isa: Isa) -> bool:
-    """Whether tile registers multiply: the CPU has them, and formats and shape suit them."""
+    """Whether bf16 is multiplied as it is: the CPU can, and formats and shape suit that."""
     if has_few_rows(op, isa):
         return False
-    if not isa.has_tiles or op.attrs.get("order", "pairs") != "pairs" or not _suits_bf16(op):
+    if not isa.multiplies_bf16 or op.attrs.get("order", "pairs") != "pairs" or not _suits_bf16(op):
         return False
     return op.result.type.elem == "fp32" and fits_tiles(*shape_of(op))
 
@@ -131,7 +131,7 @@ class Sum:
 def _new_sum(low: Lowering, op: Op, most: int = 1, *, known: bool = False) -> Sum:
     """Reserve the panels of a sum without any products."""
     fn = low.fn
-    panels = low.new_buffer(Type("i8", (panels_bytes(*shape_of(op), most),)))
+    panels = low.new_buffer(Type("i8", (panels_bytes(shape_of(op), most, fn.isa),)))
     made = Sum(
         op=op, most=most, panels=panels, count=fn.slot("i64"), known=fn.slot("i8"),
         exponent=fn.slot("i32"),

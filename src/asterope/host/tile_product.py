@@ -1,10 +1,11 @@
-"""Matrix products on AMX tile registers, in the `pairs` order that the instruction sums in.
+"""Matrix products of bf16 on AMX tile registers or by AVX-512's dot products of pairs of bf16.
 
-Operands are codes of bf16, or fp32 that should be exact in bf16 and is narrowed first. They are
-laid out as tiles are read, A in rows, B in pairs of rows. On the way the smallest exponents are
-noted: the instruction takes subnormals for zero, which changes nothing where there are none among
-the operands and all sums are multiples of 2^-126, and that follows from the smallest exponents of
-A, B and C. Where it does not, or narrowing lost a bit, fused multiply-adds run instead.
+Both sum in the `pairs` order. Operands are codes of bf16, or fp32 that should be exact in bf16 and
+is narrowed first. They are laid out as tiles are read, A in rows, B in pairs of rows. On the way
+the smallest exponents are noted: the instructions take subnormals for zero, which changes nothing
+where there are none among the operands and all sums are multiples of 2^-126, and that follows from
+the smallest exponents of A, B and C. Where it does not, or narrowing lost a bit, fused
+multiply-adds run instead.
 
 C takes longer to pass through the registers than a block of A and B to multiply. Products that one
 sum gets one after the other are therefore collected and computed together.
@@ -16,6 +17,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from asterope.host.microkernel import Product, emit_fma_product, panel_bytes
+from asterope.host.pair_dot import multiply_pairs, reordered_bytes
 from asterope.host.tile_pack import (
     Area,
     Notes,
@@ -62,8 +64,17 @@ def most_collected(m: int, n: int, k: int) -> int:
     return max(1, min(_MAX_DEPTH // k, _MAX_PANEL_BYTES // (2 * k * (m + n))))
 
 
-def panels_bytes(m: int, n: int, k: int, most: int) -> int:
-    """Return the bytes of the panels of so many products, tile registers' shapes in front."""
+def panels_bytes(shape: tuple[int, int, int], most: int, isa: Isa) -> int:
+    """Return the bytes of the panels of so many products, tile registers' shapes in front.
+
+    Where there are none, operands in another order are behind.
+    """
+    behind = reordered_bytes(shape, most) if isa.has_bf16_dot else 0
+    return _operands_end(shape, most) + behind
+
+
+def _operands_end(shape: tuple[int, int, int], most: int) -> int:
+    m, n, k = shape
     return _CONFIG_BYTES + most * 2 * k * (m + n)
 
 
@@ -183,7 +194,7 @@ def emit_collected(
 ) -> str:
     """Add `f(c, rows, pairs, area, count, known)`, which computes what is collected, once; name it.
 
-    The `area` is as large as `CONFIG_BYTES`. Where one product is the `most`, that is the `count`.
+    The `area` is that of the panels. Where one product is the `most`, that is the `count`.
     """
     start = "_from_zero" if from_zero else ""
     name = f"collected_{'many' if most > 1 else 'one'}_{'x'.join(map(str, shape))}{start}"
@@ -192,7 +203,12 @@ def emit_collected(
     names = ("c", "rows", "pairs", "area", "count", "known")
     fn = module.function(name, [("ptr noalias", x) for x in names])
     count, known = fn.args[4:]
-    _multiply(fn, shape, fn.load(count, "i64") if most > 1 else None, from_zero=from_zero)
+    number = fn.load(count, "i64") if most > 1 else None
+    if fn.isa.has_bf16_dot:
+        behind = fn.args[3].offset(_operands_end(shape, most))
+        multiply_pairs(fn, shape, number, behind, from_zero=from_zero)
+    else:
+        _multiply(fn, shape, number, from_zero=from_zero)
     fn.store(fn.const("i64", 0), count)
     fn.store(fn.const("i8", 1), known)
     fn.finish("noinline")

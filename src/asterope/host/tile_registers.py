@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from asterope.native import Function, Module, Val
 
-__all__ = ["TileRegisters"]
+__all__ = ["TileRegisters", "flushed", "half_of_pair"]
 
 _NUM_TILES, _ROWS, _ROW_BYTES = 8, 16, 64
 _TILE_BYTES = _ROWS * _ROW_BYTES
@@ -22,7 +22,7 @@ class TileRegisters:
     def __init__(self, fn: Function, rows: int) -> None:
         self.fn = fn
         self.rows = rows
-        self._emulate = fn.isa.emulates_tiles
+        self._emulate = fn.isa.emulates_products
         if self._emulate:
             _define_emulation(fn.module)
 
@@ -106,11 +106,11 @@ def _define_emulation(module: Module) -> None:
             pair = fn.load(_register(fn, a_tile).offset(m * _ROW_BYTES + k * 4), "i32")
             column = fn.load(_register(fn, b_tile).offset(k * _ROW_BYTES), "i32", 16)
             for slot, is_odd in ((even, False), (odd, True)):
-                a, b = (_half(x, is_odd) for x in (pair, column))
+                a, b = (half_of_pair(x, is_odd=is_odd) for x in (pair, column))
                 total = a.splat(16).fma(b, fn.load(slot, "f32", 16))
-                fn.store(_flushed(total), slot)
-        total = _flushed(fn.load(even, "f32", 16) + fn.load(odd, "f32", 16))
-        fn.store(_flushed(_flushed(fn.load(c_row, "f32", 16)) + total), c_row)
+                fn.store(flushed(total), slot)
+        total = flushed(fn.load(even, "f32", 16) + fn.load(odd, "f32", 16))
+        fn.store(flushed(flushed(fn.load(c_row, "f32", 16)) + total), c_row)
     fn.finish("noinline")
 
 
@@ -118,12 +118,12 @@ def _register(fn: Function, tile: Val) -> Val:
     return Val(fn, f"@{_MEMORY}", "ptr").offset(tile.zext("i64") * _TILE_BYTES)
 
 
-def _half(pair: Val, is_odd: bool) -> Val:
+def half_of_pair(pair: Val, *, is_odd: bool) -> Val:
     """Widen one of the two bf16 of an i32 to fp32."""
-    return _flushed((pair & -65536 if is_odd else pair << 16).bits_as("f32"))
+    return flushed((pair & -65536 if is_odd else pair << 16).bits_as("f32"))
 
 
-def _flushed(x: Val) -> Val:
+def flushed(x: Val) -> Val:
     """Take subnormals for zero."""
     bits = x.bits_as("i32")
     is_small = (bits & 0x7F80_0000).eq(0)

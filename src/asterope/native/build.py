@@ -413,26 +413,31 @@ class Function:
         self.effect(f"store {value.text}, {ptr.text}, align {align or BITS[value.kind] // 8}")
 
     def masked_load(self, ptr: Val, mask: Val, other: Val) -> Val:
-        """Load the lanes where the mask is set; the others keep `other`."""
+        """Load the lanes where the mask is set; the others keep `other`.
+
+        Where a mask is known to have one lane on, LLVM 22 compares that lane alone, and takes those
+        of 0 for unequal to all, also where 0 / 0 is compared: it is not to see what is 0.
+        """
         kind, lanes = other.kind, other.lanes
         if self.isa.has_mask_moves and kind in _MASK_MOVES:
             loaded = self._mask_move(ptr, mask, kind)
-            is_zero = other.ref == self.const(kind, 0, lanes).ref
-            return loaded if is_zero else mask.where(loaded, other)
-        name = f"llvm.masked.load.{suffix_text(kind, lanes)}.p0"
-        ty = type_text(kind, lanes)
-        self.module.declare(name, ty, ["ptr", f"<{lanes} x i1>", ty])
-        at = f"ptr align {BITS[kind] // 8} {ptr.ref}"
-        return self.line(f"call {ty} @{name}({at}, {mask.text}, {other.text})", kind, lanes)
+            if other.ref != self.const(kind, 0, lanes).ref:
+                loaded = mask.where(loaded, other)
+        else:
+            name = f"llvm.masked.load.{suffix_text(kind, lanes)}.p0"
+            ty = type_text(kind, lanes)
+            self.module.declare(name, ty, ["ptr", f"<{lanes} x i1>", ty])
+            at = f"ptr align {BITS[kind] // 8} {ptr.ref}"
+            text = f"call {ty} @{name}({at}, {mask.text}, {other.text})"
+            loaded = self.line(text, kind, lanes)
+        return self.intrinsic("arithmetic.fence", loaded) if loaded.is_float else loaded
 
     def _mask_move(self, ptr: Val, mask: Val, kind: str) -> Val:
         """Load masked lanes, 0 elsewhere, by AVX2's instruction, 128 or 256 bits at a time.
 
         LLVM 22 makes an unmasked load of its general one where its instruction selection for AVX2
         finds a register's mask to be all off: that reads past the end of arrays. The mask is not a
-        plain sign extension because LLVM would turn that back into the general one. Where a mask is
-        known to have one lane, LLVM compares that lane alone, and takes those of 0 for unequal to
-        all, also where 0 / 0 is compared: it is not to see what is 0.
+        plain sign extension because LLVM would turn that back into the general one.
         """
         lanes, bits = mask.lanes, BITS[kind]
         if lanes * bits > _AVX_BITS:
@@ -448,8 +453,6 @@ class Function:
         signs = mask.zext(f"i{bits}") << bits - 1
         suffix = ".256" if width * bits == _AVX_BITS else ""
         loaded = self.call(f"llvm.x86.{_MASK_MOVES[kind]}{suffix}", (ptr, signs), kind, width)
-        if kind in ("f32", "f64"):
-            loaded = self.intrinsic("arithmetic.fence", loaded)
         return loaded.shuffle(range(lanes)) if width > lanes else loaded
 
     def masked_store(self, value: Val, ptr: Val, mask: Val) -> None:

@@ -26,8 +26,9 @@ class Isa:
     registers. Every level gives the same bits; only speed differs. `has_wide_masks` is AVX-512's
     masks for elements of any width, `has_mask_moves` AVX2's for 32 and 64 bits, `has_bf16` the
     rounding to bf16 of AVX-512, `has_byte_tables` its look-up of bytes in tables of 128, which
-    a level has where this CPU does. `emulates_tiles` replaces the AMX instructions by functions
-    that do the same, to test their use on a CPU without them.
+    a level has where this CPU does. Products of bf16 are multiplied as they are by AMX's tile
+    registers, `has_tiles`, or by AVX-512's VDPBF16PS, `has_bf16_dot`. `emulates_products` replaces
+    these instructions by functions that do the same, to test their use on a CPU without them.
     """
 
     name: str
@@ -43,7 +44,13 @@ class Isa:
     has_bf16: bool = False
     has_byte_tables: bool = False
     has_tiles: bool = False
-    emulates_tiles: bool = False
+    has_bf16_dot: bool = False
+    emulates_products: bool = False
+
+    @property
+    def multiplies_bf16(self) -> bool:
+        """Whether products of bf16 are multiplied without widening them."""
+        return self.has_tiles or self.has_bf16_dot
 
 
 _HAS_BYTE_TABLES = bool(llvm.get_host_cpu_features().get("avx512vbmi", False))
@@ -59,6 +66,12 @@ ISAS: dict[str, Isa] = {
             needs=(*_AVX512, "amx-tile", "amx-bf16", "avx512bf16"), dot_rows=4, dot_vectors=2,
             has_fma=True, has_half=True, has_wide_masks=True, has_bf16=True,
             has_byte_tables=_HAS_BYTE_TABLES, has_tiles=True,
+        ),
+        Isa(
+            name="avx512bf16", llvm_cpu="x86-64-v4", llvm_features=_V4 + ",+avx512bf16",
+            needs=(*_AVX512, "avx512bf16"), dot_rows=4, dot_vectors=2,
+            has_fma=True, has_half=True, has_wide_masks=True, has_bf16=True,
+            has_byte_tables=_HAS_BYTE_TABLES, has_bf16_dot=True,
         ),
         Isa(
             name="avx512", llvm_cpu="x86-64-v4", llvm_features=_V4,

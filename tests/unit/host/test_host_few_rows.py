@@ -25,7 +25,7 @@ LEVELS += [
     if isa.has_byte_tables
 ]
 LEVELS.append(
-    dataclasses.replace(LEVELS[0], name="amx-emulated", has_tiles=True, emulates_tiles=True)
+    dataclasses.replace(LEVELS[0], name="amx-emulated", has_tiles=True, emulates_products=True)
 )
 M, N, K = (
     st.sampled_from(x) for x in ([1, 2, 3, 4, 7, 8, 16], [16, 32, 48], [32, 64, 96, 128, 256])

@@ -1,4 +1,4 @@
-"""Products on AMX tile registers: on those of this CPU where it has them, and emulated."""
+"""Products of bf16 on tile registers or by pairs: on those of this CPU, and emulated."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from asterope.native import ISAS, available_isas
 from ir_builder import Writer, describe, differing, extents_of, interpreted
 
 BF16 = ml_dtypes.bfloat16
-EMULATED = dataclasses.replace(
-    ISAS["avx512" if "avx512" in available_isas() else available_isas()[0]],
-    name="amx-emulated", has_tiles=True, emulates_tiles=True,
-)  # fmt: skip
-TILES = [EMULATED, *(ISAS[name] for name in available_isas() if name == "amx")]
+BASE = ISAS["avx512" if "avx512" in available_isas() else available_isas()[0]]
+EMULATED = [
+    dataclasses.replace(BASE, name=f"{what}-emulated", emulates_products=True, **{what: True})
+    for what in ("has_tiles", "has_bf16_dot")
+]
+TILES = [*EMULATED, *(ISAS[name] for name in available_isas() if ISAS[name].multiplies_bf16)]
 
 
 def assert_tiles_agree(kernel, arguments, grid=(1, 1, 1)):

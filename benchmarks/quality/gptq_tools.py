@@ -54,6 +54,9 @@ class _Asterope:
                 model.config, num_layers=1, windows=model.config.windows[:1]
             )
             model = dataclasses.replace(model, config=config, layers=[model.layers[0]])
+        for layer in model.layers:  # they are mapped: read them, as the others have theirs
+            for place in self._llm.projections(model.config):
+                getattr(layer, place).weight.sum()
         self._model = model
 
     def quantize(self, windows: torch.Tensor) -> None:

@@ -17,7 +17,7 @@ from asterope.errors import CheckpointError, ConfigError, UnsupportedError
 from asterope.llm.layers import KVCache, Layer
 from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.model import Model
-from asterope.llm.states import MAX_BATCH_TOKENS, States
+from asterope.llm.states import in_batches, start_states
 
 __all__ = ["CACHE_FORMATS", "CACHE_SCALES", "check_scale", "with_cache", "with_scales"]
 
@@ -111,10 +111,7 @@ def _largest(
     """Return the largest key and value of each layer over all windows."""
     model.check_tokens(windows.flatten().tolist(), where="calibration text")
     wide = dataclasses.replace(model, cache_dtype=None)
-    batches = [
-        States.start(wide, part)
-        for part in windows.split(max(1, MAX_BATCH_TOKENS // windows.shape[1]))  # type: ignore[no-untyped-call]
-    ]
+    batches = start_states(wide, in_batches(windows))
     most = torch.zeros(len(model.layers), 2)
     for index, layer in enumerate(model.layers):
         for batch in batches:

@@ -19,15 +19,16 @@ from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.model import Model
 from asterope.llm.rounded_units import round_units, units_of
-from asterope.llm.states import MAX_BATCH_TOKENS, States
+from asterope.llm.states import States, in_batches, start_states
 from asterope.llm.tuning import check_tunable, tune_layer
-from asterope.native import release_freed
+from asterope.native import freed_at_once, release_freed
 from asterope.quant import PLACES, Algorithm, InputSums, Plan, Scheme, mix_of
 
 __all__ = ["check_plain", "quantize_layer", "quantize_layers"]
 
 
 @torch.inference_mode()
+@freed_at_once()
 def quantize_layers(
     model: Model,
     scheme: Plan,
@@ -53,10 +54,7 @@ def quantize_layers(
     UnsupportedError for experts with an algorithm that tunes, or with branches.
     """
     model.check_tokens(windows.flatten().tolist(), where="calibration text")
-    batches = [
-        States.start(model, part)
-        for part in windows.split(max(1, MAX_BATCH_TOKENS // windows.shape[1]))  # type: ignore[no-untyped-call]
-    ]
+    batches = start_states(model, in_batches(windows))
     originals = _originals(model, batches) if algorithm.tunes else []
     few_tokens: dict[str, int] = {}
     layers, mix = [], mix_of(scheme, len(model.layers))
@@ -79,6 +77,7 @@ def quantize_layers(
             few_tokens |= inputs.few_tokens
             if kept:
                 kept.keep(index, quantized, inputs.few_tokens)
+            del inputs, plain  # the next layer's are as large
         is_left_on_disk = kept is not None and model.is_lazy
         layers.append(quantized.with_linears(_nothing) if is_left_on_disk else quantized)
         release_freed()

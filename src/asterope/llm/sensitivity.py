@@ -14,7 +14,7 @@ from asterope.llm.layers import Layer
 from asterope.llm.model import Model
 from asterope.llm.ptq import check_plain, quantize_layer
 from asterope.llm.quality import Quality, Reference
-from asterope.llm.states import MAX_BATCH_TOKENS, States
+from asterope.llm.states import States, in_batches, start_states
 from asterope.quant import PLACES, Algorithm, Scheme
 
 __all__ = ["PlaceLoss", "place_losses"]
@@ -62,12 +62,11 @@ def place_losses(
     check_plain(model)
     num_layers, num_candidates = len(model.layers), sum(map(len, candidates.values()))
     total, done = num_candidates * num_layers * (num_layers + 1) // 2, 0
-    states = [States.start(model, batch.windows) for batch in reference.batches]
+    states = start_states(model, [batch.windows for batch in reference.batches])
     seen: list[States] = []
     if windows is not None:
         model.check_tokens(windows.flatten().tolist(), where="calibration text")
-        parts = windows.split(max(1, MAX_BATCH_TOKENS // windows.shape[1]))  # type: ignore[no-untyped-call]
-        seen = [States.start(model, part) for part in parts]
+        seen = start_states(model, in_batches(windows))
     losses = []
     for index, layer in enumerate(model.layers):
         sums = None

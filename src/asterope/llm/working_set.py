@@ -71,8 +71,8 @@ def _text_bytes(
     """Count what is held of the windows, and of the inputs they give a layer."""
     tokens = windows[0] * windows[1]
     at_once = min(tokens, max(MAX_BATCH_TOKENS, windows[1]))
-    held = 2 * config.hidden_size + config.cache_size
-    flowing = sum(n + k for n, k in shapes.values())
+    held = 2 * config.hidden_size
+    flowing = sum(n + k for n, k in shapes.values()) + config.cache_size
     widest = max(k for _, k in shapes.values())
     units = {place: len(rows) for place, rows in fused_pieces(config).items()}
     sums = _FLOAT64 * sum(units[place] * k * k for place, (_, k) in shapes.items())

@@ -7,7 +7,7 @@ from asterope.native.cpu import ISAS, Isa, available_isas, best_isa, isa_named, 
 from asterope.native.crew import run_shared, scratch_area
 from asterope.native.directed import apply_directed
 from asterope.native.files import cache_dir, sources_digest, write_atomically
-from asterope.native.freed import release_freed
+from asterope.native.freed import freed_at_once, release_freed
 from asterope.native.jit import Library, compile_object, disassemble, load_library
 from asterope.native.maths import BINARY_FUNCTIONS, FUNCTIONS, apply_function
 from asterope.native.pool import Counter, run_on_all_cores
@@ -32,6 +32,7 @@ __all__ = [
     "cache_dir",
     "compile_object",
     "disassemble",
+    "freed_at_once",
     "isa_named",
     "load_library",
     "num_cores",

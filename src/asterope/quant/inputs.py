@@ -13,6 +13,7 @@ __all__ = ["InputSums"]
 
 
 _SAMPLED, _SAMPLED_AT_ONCE = 512, 128
+_COLUMNS = 256  # of a sum are added at once, for the memory of a product in float32
 
 
 class InputSums:
@@ -39,14 +40,18 @@ class InputSums:
         if not len(x):
             return
         x = x.float()
-        if not bool(torch.isfinite(x).all()):
+        low, high = torch.aminmax(x, dim=0)
+        largest = torch.maximum(-low, high)
+        if not bool(torch.isfinite(largest).all()):
             raise CheckpointError(
                 "its inputs are not finite on the calibration text", where=self.name,
                 hint="compute in another type: --dtype float32 or bfloat16",
             )  # fmt: skip
-        self.products += (x.T @ x).double()
+        for start in range(0, x.shape[1], _COLUMNS):
+            columns = slice(start, start + _COLUMNS)
+            self.products[columns] += x[:, columns].T @ x
         self.num_tokens += len(x)
-        self.largest = torch.maximum(self.largest, x.abs().amax(0))
+        self.largest = torch.maximum(self.largest, largest)
         if len(self.sample) < _SAMPLED:
             stride = -(-len(x) // _SAMPLED_AT_ONCE)
             self.sample = torch.cat([self.sample, x[::stride]])[:_SAMPLED]

@@ -11,7 +11,7 @@ from asterope.llm import KeptLayers, PlainLinear, evaluate, load_model, quantize
 from asterope.llm.equalized import equalized
 from asterope.llm.layer_inputs import layer_inputs
 from asterope.llm.rounded_units import units_of
-from asterope.llm.states import States
+from asterope.llm.states import start_states
 from asterope.quant import PLACES, algorithm, scheme
 from llm_checkpoints import raw_config, tensors_of, write_checkpoint
 
@@ -54,7 +54,7 @@ def windows(model):
 @pytest.fixture(scope="module")
 def inputs(model, windows):
     with torch.inference_mode():
-        return layer_inputs(model, 0, model.layers[0], [States.start(model, windows)])
+        return layer_inputs(model, 0, model.layers[0], start_states(model, [windows]))
 
 
 def test_experts_see_the_tokens_the_router_sends_and_one_without_any_sees_all(

@@ -7,7 +7,7 @@ import torch
 
 from asterope.llm import load_model, quantize_layers
 from asterope.llm.differentiable import layer_output
-from asterope.llm.states import States
+from asterope.llm.states import start_states
 from asterope.llm.tuning import TuningPlan, tune_layer
 from asterope.quant import LearnedRounding, algorithm, quantize_weight, scheme
 from llm_checkpoints import raw_config, write_checkpoint
@@ -56,7 +56,7 @@ def test_the_differentiable_layer_computes_what_the_model_does(tmp_path, windows
     raw = raw_config(hidden_size=64, intermediate_size=96, num_attention_heads=4, **changes)
     model = load_model(write_checkpoint(tmp_path / "model", raw), dtype="float32")
     layer = model.layers[1]
-    states = States.start(model, windows)
+    (states,) = start_states(model, [windows])
     x = states.residual.view(*windows.shape, -1).clone()
     states.advance(model, 1, layer)
     made = layer_output(
@@ -77,7 +77,7 @@ def test_the_differentiable_layer_computes_what_the_model_does(tmp_path, windows
 def test_a_tuned_layer_gives_nearly_what_the_original_gives(model, windows, fmt):
     plain = model.layers[0]
     start = quantize_layers(model, scheme(fmt), algorithm("gptq"), windows).layers[0]
-    before, after = States.start(model, windows), States.start(model, windows)
+    before, after = start_states(model, [windows, windows])
     after.advance(model, 0, plain)
     tuned = tune_layer(model, 0, plain, start, [before], [after], TuningPlan(steps=20, rate=0.02))
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-__all__ = ["COLLECTIONS", "TRITON", "TUTORIAL_SCRIPTS", "TUTORIAL_SHIMS", "TUTORIAL_TESTS", "Suite"]
+__all__ = [
+    "COLLECTIONS",
+    "TRITON",
+    "TUTORIAL_SCRIPTS",
+    "TUTORIAL_SHIMS",
+    "TUTORIAL_SIZES",
+    "TUTORIAL_TESTS",
+    "Suite",
+]
 
 
 _CASES = Path(__file__).parent / "cases"
@@ -96,6 +104,8 @@ TUTORIAL_TESTS = Suite(
 )
 
 # 07 names a library of CUDA, and asserts that its tensors are there; its function is libdevice's.
+# How many of a benchmark's sizes are run; torch takes minutes for each of tutorial 08's in fp16.
+TUTORIAL_SIZES = {"08-grouped-gemm.py": 1}
 TUTORIAL_SHIMS = {"07-extern-functions.py": ("target_is_cuda", "tensors_are_cuda")}
 
 COLLECTIONS = {

@@ -16,7 +16,7 @@ from asterope.quant.config import parse_quantization_config, quantization_config
 from asterope.quant.equalize import equalizing_scale
 from asterope.quant.fake_quant import fake_inputs
 from asterope.quant.front import FrontPoint, pareto_front
-from asterope.quant.fused import concatenate, split
+from asterope.quant.fused import concatenate, split, stack
 from asterope.quant.inputs import InputSums
 from asterope.quant.kv_config import kv_cache_scheme
 from asterope.quant.learned_rounding import LearnedRounding
@@ -82,5 +82,6 @@ __all__ = [
     "recipe",
     "scheme",
     "split",
+    "stack",
     "to_tensors",
 ]

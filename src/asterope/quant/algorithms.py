@@ -92,6 +92,10 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({
             name="tuned", describe="as awq_gptq, then rounding and norms tuned layer by layer",
             equalizes=True, searches_scales=True, feeds_back=True, tunes=True,
         ),
+        Algorithm(
+            name="svdquant_tuned", describe="as svdquant, then tuned, the branch too",
+            equalizes=True, searches_scales=True, feeds_back=True, tunes=True, rank=32,
+        ),
     )
 })  # fmt: skip
 

@@ -20,6 +20,7 @@ from asterope.quant import (
     concatenate,
     quantize_calibrated,
     stack,
+    with_corrected_bias,
 )
 
 __all__ = ["Unit", "round_units", "units_of"]
@@ -53,10 +54,13 @@ def round_units(
     rows = [sum(unit.values()) for unit in units]
     weights = torch.split(linear.weight, rows)
     biases = [None] * len(rows) if linear.bias is None else torch.split(linear.bias, rows)
-    return stack([
-        rounded(PlainLinear(weight, bias), unit, scheme, algorithm, inputs)
-        for weight, bias, unit, inputs in zip(weights, biases, units, sums, strict=True)
-    ])  # fmt: skip
+    made = []
+    for weight, bias, unit, inputs in zip(weights, biases, units, sums, strict=True):
+        part = PlainLinear(weight, bias)
+        made.append(rounded(part, unit, scheme, algorithm, inputs))
+        if algorithm.corrects_bias:
+            made[-1] = with_corrected_bias(made[-1], weight, inputs)
+    return stack(made)
 
 
 def _beside_branch(

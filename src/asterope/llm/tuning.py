@@ -99,7 +99,8 @@ class _TunedLinear(nn.Module):
         super().__init__()
         assert isinstance(plain, PlainLinear)
         self.quantized = quantized
-        self.bias = None if plain.bias is None else plain.bias.float().clone()
+        assert isinstance(quantized, (PlainLinear, QuantizedLinear))
+        self.bias = None if quantized.bias is None else quantized.bias.float().clone()
         self.rounding, self.branch = None, nn.ParameterList()
         if isinstance(quantized, QuantizedLinear):
             self.rounding = LearnedRounding(plain.weight, quantized)

@@ -13,6 +13,7 @@ from asterope.quant.budget import Budget, parse_budget
 from asterope.quant.checkpoint import from_tensors, to_tensors
 from asterope.quant.column_loop import load_column_loop
 from asterope.quant.config import parse_quantization_config, quantization_config
+from asterope.quant.corrected_bias import with_corrected_bias
 from asterope.quant.equalize import equalizing_scale
 from asterope.quant.fake_quant import fake_inputs
 from asterope.quant.front import FrontPoint, pareto_front
@@ -84,4 +85,5 @@ __all__ = [
     "split",
     "stack",
     "to_tensors",
+    "with_corrected_bias",
 ]

@@ -46,6 +46,11 @@ class Algorithm:
     tunes: bool = False
     rank: int | None = None
 
+    @property
+    def corrects_bias(self) -> bool:
+        """Whether biases make up for mean errors (`corrected_bias.py`)."""
+        return self.needs_text
+
     def ranked(self, scheme: Scheme) -> Scheme:
         """Return a scheme with the algorithm's own rank, where it has none."""
         if self.rank is None or scheme.rank is not None or scheme.format is None:

@@ -33,6 +33,7 @@ COMPARED = ",".join(
 Case = tuple[str, str]
 """A format and an algorithm."""
 _LEAST_LOSS = 0.005
+_PLAIN_BITS = 8
 HEADER = (
     "weights/activations", "algorithm", "perplexity, of bf16's", "of rounding's loss taken back",
     "KL", "of rounding's KL taken back", "top-1 agreement", "seconds",
@@ -94,9 +95,13 @@ def measure(
 
 
 def _suits(fmt: str, name: str) -> bool:
-    plan = api.read_scheme(fmt)
-    is_wide = isinstance(plan, Scheme) and plan.format is not None and plan.format.element.bits >= 8
-    return not (is_wide and ALGORITHMS[name].rank)
+    """Tell whether a format by an algorithm says something: a branch is fitted to a text."""
+    plan, how = api.read_scheme(fmt), ALGORITHMS[name]
+    if not isinstance(plan, Scheme) or plan.format is None:
+        return True
+    if plan.rank is not None:
+        return how.needs_text
+    return how.rank is None or plan.format.element.bits < _PLAIN_BITS
 
 
 def score(

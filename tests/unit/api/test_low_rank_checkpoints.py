@@ -58,12 +58,16 @@ def test_a_checkpoint_with_branches_loads_back_identically(original, tmp_path, p
     assert saved_again.read_bytes() == (tmp_path / "saved" / "model.safetensors").read_bytes()
 
 
-def test_experts_with_branches_load_back_identically(tmp_path):
+@pytest.mark.parametrize(
+    "plan", ["mxfp4/same+r4", pytest.param("nvfp4/same+r4", marks=pytest.mark.slow)]
+)
+def test_experts_with_branches_load_back_identically(tmp_path, plan):
     raw = {**SMALL, **MIXTURES["mixtral"], "model_type": "mixtral", "architectures": None}
     mixture = ast.load(write_tokenized(tmp_path / "mixture", raw), dtype="bfloat16")
-    made = mixture.quantize("mxfp4/same+r4", algorithm="mse", calibration_windows=1)
+    made = mixture.quantize(plan, algorithm="mse", calibration_windows=1)
     again = ast.load(made.save(tmp_path / "saved"))
     assert again.scheme == made.scheme
+    assert again.perplexity(TEXT) == made.perplexity(TEXT)
     count = made.config.experts.count
     for place in PLACES:
         mine, read = (getattr(m.model.layers[0], place) for m in (made, again))

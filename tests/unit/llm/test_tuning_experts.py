@@ -13,7 +13,7 @@ from asterope.llm.tuning import TuningPlan, tune_layer
 from asterope.quant import algorithm, scheme
 from llm_checkpoints import MIXTURES, raw_config, write_checkpoint
 
-FAMILIES = ("mixtral", "qwen3_moe")
+FAMILIES = (pytest.param("mixtral", marks=pytest.mark.slow), "qwen3_moe")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

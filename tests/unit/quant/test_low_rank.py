@@ -104,7 +104,9 @@ def test_parts_share_the_first_factor():
         concatenate([whole, layer(seed=4)])
 
 
-@pytest.mark.parametrize("fmt", ["mxfp4/same+r8", "nvfp4/fp8+h+r8"])
+@pytest.mark.parametrize(
+    "fmt", ["mxfp4/same+r8", pytest.param("nvfp4/fp8+h+r8", marks=pytest.mark.slow)]
+)
 def test_each_of_stacked_experts_computes_what_it_does_alone(fmt):
     parts = [layer(fmt, seed) for seed in (1, 4, 5)]
     whole, x = stack(parts), inputs(3).sample[:29].to(torch.bfloat16)

@@ -84,7 +84,8 @@ def _scale(
         branches = [BranchFitting(part, read, scheme).first() for part in parts]
         rest = torch.cat([b.taken_from(part) for b, part in zip(branches, parts, strict=True)])
         rounded = round_units(PlainLinear(rest), units, beside, nearest, unread)
-        return lambda x: rounded.apply(x) + x @ (weight - rest).T
+        taken = torch.sub(weight, rest, out=rest)
+        return lambda x: rounded.apply(x).addmm_(x, taken.T)
 
     return equalizing_scale(weight, inputs, made)
 

@@ -38,7 +38,7 @@ def equalizing_scale(
 
     def error(scale: torch.Tensor) -> float:
         found = rounded(weight * scale, scale)(sample / scale)
-        return float((found.float() - expected).square().sum())
+        return float(found.float().sub_(expected).square_().sum())
 
     best = torch.ones(weight.shape[1])
     least = error(best)

@@ -115,7 +115,7 @@ def score(
     results = []
     for fmt, name in models:
         quality = found[f"{fmt}|{name}"]
-        nearest = found[f"{fmt.partition('+')[0]}|rtn"]
+        nearest = found.get(f"{fmt.partition('+')[0]}|rtn") or found[f"{fmt}|rtn"]
         lost = nearest.perplexity - reference.perplexity
         is_felt = lost > _LEAST_LOSS * reference.perplexity
         results.append(Result(

@@ -1,12 +1,14 @@
 """What formats do to a model, and how much of it each algorithm takes back.
 
 Run it as `python -m benchmarks.quality.bench_ptq`. Every format and algorithm quantizes the same
-checkpoint on the same calibration text; all are scored on the same held-out windows.
+checkpoint on the same calibration text; all are scored on the same held-out windows. With `--keep`
+a run that was killed, or one for other formats, goes on behind what the file has.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,21 +21,22 @@ from rich.console import Console
 from rich.progress import track
 
 from asterope import api, llm
-from asterope.quant import ALGORITHMS, algorithm
+from asterope.quant import ALGORITHMS, Scheme, algorithm
 
 COMMAND = "python -m benchmarks.quality.bench_ptq"
 FORMATS = (
     "fp8,mxfp8,nvfp4,mxfp4,nvfp4/fp8,mxfp4/fp8,nvfp4/same,mxfp4/same,nvfp4/same+h,mxfp4/same+h"
 )
 COMPARED = ",".join(
-    name for name, how in ALGORITHMS.items() if not (how.tunes or how.rank)
-)  # of the others one takes minutes, and one more bytes and time than its format
+    name for name, how in ALGORITHMS.items() if not how.tunes
+)  # the others take minutes
 Case = tuple[str, str]
 """A format and an algorithm."""
 _LEAST_LOSS = 0.005
+_PLAIN_BITS = 8
 HEADER = (
     "weights/activations", "algorithm", "perplexity, of bf16's", "of rounding's loss taken back",
-    "KL", "top-1 agreement", "seconds",
+    "KL", "of rounding's KL taken back", "top-1 agreement", "seconds",
 )  # fmt: skip
 
 
@@ -43,6 +46,7 @@ class Result:
 
     `recovered` is the share of the perplexity that rounding to nearest, without rotation, loses and
     this does not; None where that is less than half a percent, within the noise of a text.
+    `recovered_kl` is the same of the KL divergence, which the noise of a text moves less.
     """
 
     format: str
@@ -50,26 +54,54 @@ class Result:
     perplexity_ratio: float
     recovered: float | None
     kl: float
+    recovered_kl: float
     top1_agreement: float
     seconds: float
 
 
 def measure(
-    checkpoint: Path, formats: list[str], algorithms: list[str], windows: int, tokens: int
-) -> list[Result]:
-    """Quantize a checkpoint in every way and score all at once."""
+    checkpoint: Path, formats: list[str], algorithms: list[str], windows: int, tokens: int,
+    keep: Path | None = None,
+) -> list[Result]:  # fmt: skip
+    """Quantize a checkpoint in every way and score each format's at once.
+
+    What `keep` has of other runs is not done again, but for rounding to nearest; what is done is
+    written there. Formats of eight bits, which lose next to nothing, get no branches.
+    """
+    done: dict[Case, Result] = {}
+    if keep is not None and keep.exists():
+        rows = json.loads(keep.read_text(encoding="utf-8"))
+        done = {(row["format"], row["algorithm"]): Result(**row) for row in rows}
     original = api.load(checkpoint)
     text = api.text_of(original, None, max_tokens=tokens)
     calibrations = {
         name: api.read_calibration(original, name, num_windows=windows) for name in algorithms
     }
-    models, took = {}, {}
-    cases = [(fmt, name) for fmt in formats for name in algorithms]
-    for case in track(cases, "quantizing", console=Console(stderr=True)):
-        start = time.perf_counter()
-        made = api.with_scheme(original, api.read_scheme(case[0]), None, calibrations[case[1]])
-        models[case], took[case] = made.model, time.perf_counter() - start
-    return score(original, models, took, text)
+    for fmt in track(formats, "quantizing", console=Console(stderr=True)):
+        missing = [name for name in algorithms if (fmt, name) not in done and _suits(fmt, name)]
+        if not missing:
+            continue
+        models, took = {}, {}
+        nearest = (fmt.partition("+")[0], "rtn")
+        for case in dict.fromkeys((nearest, *((fmt, name) for name in missing))):
+            start = time.perf_counter()
+            made = api.with_scheme(original, api.read_scheme(case[0]), None, calibrations[case[1]])
+            models[case], took[case] = made.model, time.perf_counter() - start
+        done |= {(r.format, r.algorithm): r for r in score(original, models, took, text)}
+        if keep is not None:
+            rows = [dataclasses.asdict(result) for result in done.values()]
+            keep.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return [done[fmt, name] for fmt in formats for name in algorithms if (fmt, name) in done]
+
+
+def _suits(fmt: str, name: str) -> bool:
+    """Tell whether a format by an algorithm says something: a branch is fitted to a text."""
+    plan, how = api.read_scheme(fmt), ALGORITHMS[name]
+    if not isinstance(plan, Scheme) or plan.format is None:
+        return True
+    if plan.rank is not None:
+        return how.needs_text
+    return how.rank is None or plan.format.element.bits < _PLAIN_BITS
 
 
 def score(
@@ -83,14 +115,14 @@ def score(
     results = []
     for fmt, name in models:
         quality = found[f"{fmt}|{name}"]
-        nearest = found.get(f"{fmt.partition('+')[0]}|rtn", found[f"{fmt}|rtn"])
+        nearest = found.get(f"{fmt.partition('+')[0]}|rtn") or found[f"{fmt}|rtn"]
         lost = nearest.perplexity - reference.perplexity
         is_felt = lost > _LEAST_LOSS * reference.perplexity
         results.append(Result(
             format=fmt, algorithm=name, kl=quality.kl, top1_agreement=quality.top1_agreement,
             perplexity_ratio=quality.perplexity / reference.perplexity,
             recovered=(nearest.perplexity - quality.perplexity) / lost if is_felt else None,
-            seconds=took[fmt, name],
+            recovered_kl=1 - quality.kl / nearest.kl, seconds=took[fmt, name],
         ))  # fmt: skip
     return results
 
@@ -100,7 +132,8 @@ def cells(result: Result) -> list[str]:
     recovered = "" if result.recovered is None else f"{result.recovered:.0%}"
     return [
         result.format, result.algorithm, f"{result.perplexity_ratio:.4f}", recovered,
-        f"{result.kl:.4f}", f"{result.top1_agreement:.1%}", f"{result.seconds:.1f}",
+        f"{result.kl:.4f}", f"{result.recovered_kl:.0%}", f"{result.top1_agreement:.1%}",
+        f"{result.seconds:.1f}",
     ]  # fmt: skip
 
 
@@ -112,12 +145,15 @@ def main(
     ] = COMPARED,
     windows: Annotated[int, typer.Option(min=1, help="Calibration windows of 512 tokens.")] = 64,
     tokens: Annotated[int, typer.Option(min=2, help="Held-out tokens to score.")] = 16384,
+    keep: Annotated[
+        Path | None, typer.Option(help="JSON file of results to go on from, and to write.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,
     write: Annotated[bool, typer.Option(help="Write benchmarks/results/ptq_*.md.")] = False,
 ) -> None:
     """Compare quantization algorithms on a checkpoint."""
     chosen = [algorithm(name).name for name in dict.fromkeys(("rtn", *algorithms.split(",")))]
-    results = measure(checkpoint, formats.split(","), chosen, windows, tokens)
+    results = measure(checkpoint, formats.split(","), chosen, windows, tokens, keep)
     how = f"{checkpoint}: {windows} windows of text to calibrate on, {tokens:,} held-out tokens"
     notes = [f"- {name}: {ALGORITHMS[name].describe}." for name in chosen]
     theme = "ptq" if str(checkpoint) == api.SHIPPED_NAME else f"ptq_{checkpoint.name}"

@@ -78,9 +78,11 @@ class ExpertsShape:
                 routing=Routing(top_k=self.top_k, normalized=True), loads=self.loads,
             ),
             gate_up=QuantizedLinear.empty(
-                2 * self.experts * self.intermediate, self.hidden, scheme
+                2 * self.experts * self.intermediate, self.hidden, scheme, experts=self.experts
             ),
-            down=QuantizedLinear.empty(self.experts * self.hidden, self.intermediate, scheme),
+            down=QuantizedLinear.empty(
+                self.experts * self.hidden, self.intermediate, scheme, experts=self.experts
+            ),
             hidden_size=self.hidden,
         )  # fmt: skip
 

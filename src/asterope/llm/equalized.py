@@ -14,7 +14,7 @@ import torch
 from asterope.llm.layers import Layer
 from asterope.llm.linears import Linear, PlainLinear
 from asterope.llm.rounded_units import Unit, round_units
-from asterope.quant import InputSums, Scheme, equalizing_scale
+from asterope.quant import BranchFitting, InputSums, Scheme, equalizing_scale
 from asterope.quant import algorithm as named_algorithm
 
 __all__ = ["equalized"]
@@ -73,11 +73,19 @@ def _scale(
     """Return what to divide the inputs of a weight by; ones where it is not quantized."""
     if scheme is None:
         return torch.ones(weight.shape[1])
-    nearest = named_algorithm("rtn")
+    nearest, beside = named_algorithm("rtn"), scheme.without_branch
+    unread = [inputs] * len(units)
 
-    def made(weight: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-        unread, beside = [inputs] * len(units), scheme.without_branch
-        return round_units(PlainLinear(weight), units, beside, nearest, unread).apply
+    def made(weight: torch.Tensor, scale: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+        if scheme.rank is None:
+            return round_units(PlainLinear(weight), units, beside, nearest, unread).apply
+        read = inputs.divided(scale)
+        parts = torch.split(weight, [sum(unit.values()) for unit in units])
+        branches = [BranchFitting(part, read, scheme).first() for part in parts]
+        rest = torch.cat([b.taken_from(part) for b, part in zip(branches, parts, strict=True)])
+        rounded = round_units(PlainLinear(rest), units, beside, nearest, unread)
+        taken = torch.sub(weight, rest, out=rest)
+        return lambda x: rounded.apply(x).addmm_(x, taken.T)
 
     return equalizing_scale(weight, inputs, made)
 

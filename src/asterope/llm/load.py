@@ -12,7 +12,6 @@ import torch
 
 from asterope.errors import CheckpointError, ConfigError, UnsupportedError
 from asterope.kernels import Routing
-from asterope.llm.branches import check_branches
 from asterope.llm.cache import CACHE_SCALES, check_scale, with_scales
 from asterope.llm.config import ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear, made_layer
@@ -23,7 +22,6 @@ from asterope.llm.pieces import (
     Piece,
     fused_pieces,
     module_names,
-    projections,
     router_name,
     scheme_place,
 )
@@ -41,6 +39,7 @@ from asterope.quant import (
     quantization_of,
     quantize_weight,
     read_layout,
+    stack,
 )
 
 __all__ = ["load_model", "model_from_config", "read_checkpoint_config"]
@@ -120,7 +119,6 @@ class _Checkpoint:
                 )
             plan = found
         self.mix: Mix = mix_of(plan, config.num_layers)
-        check_branches(config, self.mix)
 
     def model(self, progress: Progress | None) -> Model:
         layers = []
@@ -220,19 +218,22 @@ class _Checkpoint:
     def _projection(
         self, prefix: str, units: tuple[tuple[Piece, ...], ...], scheme: Scheme | None
     ) -> Linear:
-        linears = []
+        quantized: list[QuantizedLinear] = []
+        plain: list[PlainLinear] = []
         for unit in units:
             amax = self._common_amax(prefix, unit, scheme)
-            linears += [
+            linears = [
                 self._linear(f"{prefix}.{name}", n, k, bias, scheme, amax)
                 for name, n, k, bias in unit
             ]
-        if len(linears) == 1:
-            return linears[0]
-        if all(isinstance(x, QuantizedLinear) for x in linears):
-            return concatenate([x for x in linears if isinstance(x, QuantizedLinear)])
-        plain = [x for x in linears if isinstance(x, PlainLinear)]
-        if len(plain) < len(linears):
+            parts = [x for x in linears if isinstance(x, QuantizedLinear)]
+            plain += [x for x in linears if isinstance(x, PlainLinear)]
+            quantized += [concatenate(parts)] if len(parts) > 1 else parts
+        if not plain:
+            return stack(quantized) if len(quantized) > 1 else quantized[0]
+        if len(plain) == 1 and not quantized:
+            return plain[0]
+        if quantized:
             names = [name for unit in units for name, *_ in unit]
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise UnsupportedError(
@@ -312,13 +313,13 @@ def model_from_config(
     def meta(*shape: int) -> torch.Tensor:
         return torch.empty(shape, dtype=kind, device="meta")
 
-    def projection(pieces: tuple[Piece, ...], scheme: Scheme | None) -> Linear:
-        rows, k = sum(n for _, n, _, _ in pieces), pieces[0][2]
+    def projection(units: tuple[tuple[Piece, ...], ...], scheme: Scheme | None) -> Linear:
+        rows, (_, _, k, has_bias) = sum(n for unit in units for _, n, _, _ in unit), units[0][0]
         if scheme is not None:
             return QuantizedLinear.empty(
-                rows, k, scheme, device="meta", bias=pieces[0][3], dtype=kind
+                rows, k, scheme, device="meta", bias=has_bias, dtype=kind, experts=len(units)
             )
-        return PlainLinear(meta(rows, k), meta(rows) if pieces[0][3] else None)
+        return PlainLinear(meta(rows, k), meta(rows) if has_bias else None)
 
     def layer(schemes: Mapping[str, Scheme | None], config: ModelConfig) -> Layer:
         head = meta(config.head_dim) if config.head_norms else None
@@ -330,8 +331,8 @@ def model_from_config(
             router = _router(config, meta(experts.count, config.hidden_size), bias)
         return made_layer(
             {
-                place: projection(pieces, schemes[scheme_place(place)])
-                for place, pieces in projections(config).items()
+                place: projection(units, schemes[scheme_place(place)])
+                for place, units in fused_pieces(config).items()
             },
             attention_norm=meta(config.hidden_size), mlp_norm=meta(config.hidden_size),
             q_norm=head, k_norm=head, router=router, **latent_weights(config),
@@ -351,7 +352,6 @@ def model_from_config(
     tied = config.tied_embeddings
     head = PlainLinear(embedding if tied else meta(config.vocab_size, config.hidden_size))
     mix = mix_of(scheme, config.num_layers)
-    check_branches(config, mix)
     kinds = [(row, config.at(i)) for i, row in enumerate(mix.layers)]
     made = {
         (row, kind): layer(mix.of(mix.layers.index(row)), kind)

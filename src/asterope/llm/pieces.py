@@ -10,6 +10,7 @@ from asterope.llm.config import LatentConfig, ModelConfig
 __all__ = [
     "KV_UP",
     "Piece",
+    "Units",
     "fused_pieces",
     "module_names",
     "projections",
@@ -21,7 +22,8 @@ Piece = tuple[str, int, int, bool]
 """Checkpoint name, outputs, inputs, bias."""
 KV_UP = "self_attn.kv_b_proj"
 """The module that makes keys and values of latents, which no format rounds."""
-_Units = tuple[tuple[Piece, ...], ...]
+Units = tuple[tuple[Piece, ...], ...]
+"""What engines fuse is one unit; of experts each has its own."""
 
 _EXPERTS: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
     "mixtral": ("block_sparse_moe", "w1", "w3", "w2"),
@@ -44,7 +46,7 @@ def projections(config: ModelConfig) -> dict[str, tuple[Piece, ...]]:
     }
 
 
-def fused_pieces(config: ModelConfig) -> dict[str, _Units]:
+def fused_pieces(config: ModelConfig) -> dict[str, Units]:
     """Return the same, in the units that engines fuse: those that read one input, of one expert.
 
     All layers are taken to be alike; `config.at(layer)` says what those of one are.
@@ -69,7 +71,7 @@ def fused_pieces(config: ModelConfig) -> dict[str, _Units]:
     }  # fmt: skip
 
 
-def _over_latents(config: ModelConfig, latent: LatentConfig) -> dict[str, _Units]:
+def _over_latents(config: ModelConfig, latent: LatentConfig) -> dict[str, Units]:
     """List what makes latents and queries; `kv_up`, which makes keys and values, is read alone."""
     hidden, width = config.hidden_size, config.num_heads * (latent.nope + latent.rope)
     stored = latent.rank + latent.rope
@@ -81,7 +83,7 @@ def _over_latents(config: ModelConfig, latent: LatentConfig) -> dict[str, _Units
     return {"qkv": (made,), "q_up": ((query,),)}
 
 
-def _shared(config: ModelConfig) -> dict[str, _Units]:
+def _shared(config: ModelConfig) -> dict[str, Units]:
     """List what the MLP beside the experts is made of."""
     if config.experts is None or not config.experts.shared_size:
         return {}
@@ -100,7 +102,7 @@ def scheme_place(place: str) -> str:
     return {"q_up": "qkv"}.get(place, place.removeprefix("shared_"))
 
 
-def _feed_forward(config: ModelConfig) -> tuple[_Units, _Units]:
+def _feed_forward(config: ModelConfig) -> tuple[Units, Units]:
     hidden, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
     prefixes, (gate, up, down) = ["mlp"], ("gate_proj", "up_proj", "down_proj")
     if config.experts is not None:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from asterope.errors import ConfigError, UnsupportedError
-from asterope.llm.branches import check_branches
 from asterope.llm.equalized import equalized
 from asterope.llm.kept_layers import KeptLayers
 from asterope.llm.layer_inputs import layer_inputs
@@ -19,8 +18,8 @@ from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.model import Model
 from asterope.llm.rounded_units import round_units, units_of
-from asterope.llm.states import States, in_batches, start_states
-from asterope.llm.tuning import check_tunable, tune_layer
+from asterope.llm.states import in_batches, start_states
+from asterope.llm.tuning import tune_layer
 from asterope.native import freed_at_once, release_freed
 from asterope.quant import PLACES, Algorithm, InputSums, Plan, Scheme, mix_of
 
@@ -51,14 +50,13 @@ def quantize_layers(
 
     Raises: CheckpointError for inputs or weights that are not finite, naming the layer; ShapeError
     if the format's block does not divide a layer; ConfigError for tokens the model does not have;
-    UnsupportedError for experts with an algorithm that tunes, or with branches.
+    UnsupportedError for attention over latents.
     """
     model.check_tokens(windows.flatten().tolist(), where="calibration text")
     batches = start_states(model, in_batches(windows))
-    originals = _originals(model, batches) if algorithm.tunes else []
+    originals = [batch.copy() for batch in batches] if algorithm.tunes else []
     few_tokens: dict[str, int] = {}
     layers, mix = [], mix_of(scheme, len(model.layers))
-    check_branches(model.config, mix)
     for index, layer in enumerate(model.layers):
         _check_plain_layer(model, layer)
         schemes = mix.of(index)
@@ -99,12 +97,6 @@ def quantize_layers(
 
 def _nothing(place: str, _: Linear) -> Linear:
     return PlainLinear(torch.empty(0))
-
-
-def _originals(model: Model, batches: Sequence[States]) -> list[States]:
-    """Return states that will go through the original, from where others are."""
-    check_tunable(model)
-    return [batch.copy() for batch in batches]
 
 
 def check_plain(model: Model) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -20,6 +19,8 @@ from asterope.quant import (
     common_amax,
     concatenate,
     quantize_calibrated,
+    stack,
+    with_corrected_bias,
 )
 
 __all__ = ["Unit", "round_units", "units_of"]
@@ -43,46 +44,48 @@ def round_units(
 ) -> Linear:  # fmt: skip
     """Quantize each of the projections that a linear layer is made of; `sums` are of each unit.
 
-    Where the scheme has a rank, they are quantized beside one branch for all of them.
+    Where the scheme has a rank, each unit is quantized beside one branch for all of it.
 
     Raises: as `quantize_calibrated`.
     """
     assert isinstance(linear, PlainLinear)
-    if scheme.rank is None or not algorithm.needs_text:
-        return _rounded(linear, units, scheme, algorithm, sums)
-    return _beside_branch(linear, units, scheme, algorithm, sums)
+    has_branch = scheme.rank is not None and algorithm.needs_text
+    rounded = _beside_branch if has_branch else _rounded
+    rows = [sum(unit.values()) for unit in units]
+    weights = torch.split(linear.weight, rows)
+    biases = [None] * len(rows) if linear.bias is None else torch.split(linear.bias, rows)
+    made = []
+    for weight, bias, unit, inputs in zip(weights, biases, units, sums, strict=True):
+        part = PlainLinear(weight, bias)
+        made.append(rounded(part, unit, scheme, algorithm, inputs))
+        if algorithm.corrects_bias:
+            made[-1] = with_corrected_bias(made[-1], weight, inputs)
+    return stack(made)
 
 
 def _beside_branch(
-    linear: PlainLinear, units: Sequence[Unit], scheme: Scheme, algorithm: Algorithm,
-    sums: Sequence[InputSums],
-) -> QuantizedLinear:  # fmt: skip
+    linear: PlainLinear, unit: Unit, scheme: Scheme, algorithm: Algorithm, inputs: InputSums
+) -> QuantizedLinear:
     """Quantize what a branch leaves, fit the branch to what that misses, and so on."""
-    [inputs] = sums  # experts have no branches
     fitting = BranchFitting(linear.weight, inputs, scheme)
     branch = fitting.first()
     for _ in range(_TURNS):
         rest = PlainLinear(branch.taken_from(linear.weight), linear.bias)
-        made = _rounded(rest, units, scheme.without_branch, algorithm, sums)
+        made = _rounded(rest, unit, scheme.without_branch, algorithm, inputs)
         branch = fitting.again(made)
     return branch.beside(made, inputs)
 
 
 def _rounded(
-    linear: PlainLinear, units: Sequence[Unit], scheme: Scheme, algorithm: Algorithm,
-    sums: Sequence[InputSums],
-) -> QuantizedLinear:  # fmt: skip
-    rows = [n for unit in units for n in unit.values()]
-    weights = iter(torch.split(linear.weight, rows))
-    biases = iter([None] * len(rows) if linear.bias is None else torch.split(linear.bias, rows))
-    made = []
-    for unit, inputs in zip(units, sums, strict=True):
-        calibrated = Calibrated(algorithm, inputs, scheme)
-        parts = list(itertools.islice(weights, len(unit)))
-        # Engines that fuse projections keep one global scale for them.
-        amax = common_amax(parts, scheme) if len(unit) > 1 else None
-        made += [
-            quantize_calibrated(weight, scheme, calibrated, name=name, bias=next(biases), amax=amax)
-            for name, weight in zip(unit, parts, strict=True)
-        ]
-    return concatenate(made)
+    linear: PlainLinear, unit: Unit, scheme: Scheme, algorithm: Algorithm, inputs: InputSums
+) -> QuantizedLinear:
+    rows = list(unit.values())
+    weights = torch.split(linear.weight, rows)
+    biases = [None] * len(rows) if linear.bias is None else torch.split(linear.bias, rows)
+    calibrated = Calibrated(algorithm, inputs, scheme)
+    # Engines that fuse projections keep one global scale for them.
+    amax = common_amax(weights, scheme) if len(unit) > 1 else None
+    return concatenate([
+        quantize_calibrated(weight, scheme, calibrated, name=name, bias=bias, amax=amax)
+        for name, weight, bias in zip(unit, weights, biases, strict=True)
+    ])  # fmt: skip

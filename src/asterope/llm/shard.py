@@ -13,7 +13,7 @@ from asterope.llm.config import ExpertsConfig, ModelConfig
 from asterope.llm.latent import LatentParts
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
-from asterope.llm.pieces import Piece, projections
+from asterope.llm.pieces import Units, fused_pieces
 from asterope.llm.router import ExpertShare
 from asterope.quant import QuantizedLinear
 
@@ -54,9 +54,11 @@ def shard(model: Model, chips: int, experts: int = 1) -> Model:
     )  # fmt: skip
     share = ExpertShare(chips=experts, group=chips) if experts > 1 else None
 
-    def part(of: Mapping[str, tuple[Piece, ...]], place: str, linear: Linear) -> Linear:
+    def part(of: Mapping[str, Units], place: str, linear: Linear) -> Linear:
+        units = of[place]
+        rows = sum(rows for unit in units for _, rows, _, _ in unit)
         try:
-            return _part(linear, sum(rows for _, rows, _, _ in of[place]), of[place][0][2])
+            return _part(linear, rows, units[0][0][2], len(units))
         except ShapeError as error:
             raise ShapeError(
                 error.what, where=f"{place} on one of {chips} chips",
@@ -69,7 +71,7 @@ def shard(model: Model, chips: int, experts: int = 1) -> Model:
         if id(layer) in parts:
             continue
         router = layer.router and dataclasses.replace(layer.router, share=share)
-        changed = layer.with_linears(functools.partial(part, projections(config.at(i))))
+        changed = layer.with_linears(functools.partial(part, fused_pieces(config.at(i))))
         parts[id(layer)] = dataclasses.replace(
             changed, router=router, latent=_latent(changed.latent, config)
         )
@@ -118,13 +120,13 @@ def _latent(latent: LatentParts | None, config: ModelConfig) -> LatentParts | No
     return dataclasses.replace(latent, kv_up=latent.kv_up.new_empty((rows, config.latent.rank)))
 
 
-def _part(linear: Linear, rows: int, columns: int) -> Linear:
+def _part(linear: Linear, rows: int, columns: int, experts: int = 1) -> Linear:
     """Return a layer of the same kind with so many outputs and inputs."""
     if isinstance(linear, QuantizedLinear):
         bias = linear.bias
         kind = torch.bfloat16 if bias is None else bias.dtype
         return QuantizedLinear.empty(
-            rows, columns, linear.scheme, bias=bias is not None, dtype=kind
+            rows, columns, linear.scheme, bias=bias is not None, dtype=kind, experts=experts
         )
     assert isinstance(linear, PlainLinear)
 

@@ -14,16 +14,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from asterope.errors import UnsupportedError
 from asterope.llm.differentiable import layer_output
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
+from asterope.llm.sent_rows import SentRows
 from asterope.llm.states import States
 from asterope.quant import PLACES, LearnedRounding, QuantizedLinear, fake_inputs
 
-__all__ = ["TuningPlan", "check_tunable", "tune_layer"]
+__all__ = ["TuningPlan", "tune_layer"]
 
 _NORMS = ("attention_norm", "mlp_norm")
+_OF_ATTENTION, _FIRST_OF_EXPERTS = ("qkv", "output"), "gate_up"
 _BETAS = (0.9, 0.95)
 _LEAST = 1e-12
 
@@ -42,18 +43,6 @@ class TuningPlan:
     seed: int = 0
 
 
-def check_tunable(model: Model) -> None:
-    """Check that the layers of a model can be tuned.
-
-    Raises: UnsupportedError for one of experts.
-    """
-    if model.config.experts is not None:
-        raise UnsupportedError(
-            "the rounding of experts is not tuned", where=model.name or "model",
-            hint="use awq_gptq",
-        )  # fmt: skip
-
-
 @torch.inference_mode(mode=False)
 def tune_layer(
     model: Model, index: int, plain: Layer, quantized: Layer, inputs: Sequence[States],
@@ -64,7 +53,8 @@ def tune_layer(
     `plain` is what `quantized` rounds; `inputs` are where text is before the layer in the quantized
     model, `wanted` where it is behind that layer in the original. The loss is the mean over tokens
     of the squared error as a share of the token's square, since the norms that follow divide by
-    that. Inputs of linear layers are rounded as they will be.
+    that. Inputs of linear layers are rounded as they will be. Experts get the tokens that the
+    router sends them in that step.
 
     Cost: a step computes the layer forward and backward on one of the batches of states.
     """
@@ -100,13 +90,17 @@ def _loss(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 
 class _TunedLinear(nn.Module):
-    """A linear layer of the layer that is tuned; one that is not quantized stays as it is."""
+    """A linear layer of the layer that is tuned; one that is not quantized stays as it is.
+
+    Those of experts are one below another; each has the next of the rows, so many as `counts` says.
+    """
 
     def __init__(self, plain: Linear, quantized: Linear) -> None:
         super().__init__()
         assert isinstance(plain, PlainLinear)
         self.quantized = quantized
-        self.bias = None if plain.bias is None else plain.bias.float().clone()
+        assert isinstance(quantized, (PlainLinear, QuantizedLinear))
+        self.bias = None if quantized.bias is None else quantized.bias.float().clone()
         self.rounding, self.branch = None, nn.ParameterList()
         if isinstance(quantized, QuantizedLinear):
             self.rounding = LearnedRounding(plain.weight, quantized)
@@ -115,14 +109,14 @@ class _TunedLinear(nn.Module):
         else:
             self.fixed = plain.weight.float().clone()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
         if self.rounding is None:
-            return functional.linear(x, self.fixed, self.bias)
+            return _products(x, self.fixed, counts, self.bias)
         inputs = fake_inputs(x, self.rounding.start.scheme)
-        made = functional.linear(inputs, self.rounding(), self.bias)
+        made = _products(inputs, self.rounding(), counts, self.bias)
         inner = x
         for factor in self.branch:
-            inner = functional.linear(inner, factor)
+            inner = _products(inner, factor, counts)
         return made + inner if len(self.branch) else made
 
     def result(self) -> Linear:
@@ -136,12 +130,23 @@ class _TunedLinear(nn.Module):
         return dataclasses.replace(made, lora_a=first, lora_b=second)
 
 
+def _products(
+    x: torch.Tensor, weight: torch.Tensor, counts: Sequence[int], bias: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the product of the rows of each expert with its weight, one below another."""
+    parts, weights = torch.split(x, list(counts)), weight.chunk(len(counts))
+    biases = [None] * len(counts) if bias is None else bias.chunk(len(counts))
+    made = [functional.linear(*each) for each in zip(parts, weights, biases, strict=True)]
+    return made[0] if len(made) == 1 else torch.cat(made)
+
+
 class _TunedLayer(nn.Module):
     """The linear layers and norms of a layer that is tuned."""
 
     def __init__(self, plain: Layer, quantized: Layer) -> None:
         super().__init__()
         self.quantized = quantized
+        self.sent: SentRows | None = None
         self.linears = nn.ModuleDict({
             place: _TunedLinear(getattr(plain, place), getattr(quantized, place))
             for place in PLACES
@@ -151,9 +156,19 @@ class _TunedLayer(nn.Module):
         })  # fmt: skip
 
     def linear(self, place: str, x: torch.Tensor) -> torch.Tensor:
-        """Return what the linear layer of a place makes of x."""
-        made: torch.Tensor = self.linears[place](x)
-        return made
+        """Return what the linear layer of a place makes of x.
+
+        The first of experts takes tokens and gives rows, the last takes rows and gives tokens.
+        """
+        router, sent = self.quantized.router, self.sent
+        if router is None or place in _OF_ATTENTION:
+            made: torch.Tensor = self.linears[place](x, [len(x)])
+            return made
+        if place == _FIRST_OF_EXPERTS:
+            sent = self.sent = SentRows.of(router, x)
+            return self.linears[place](sent.rows, sent.counts)  # type: ignore[no-any-return]
+        assert sent is not None
+        return sent.returned(self.linears[place](x, sent.counts))
 
     def norm(self, name: str) -> torch.Tensor | None:
         """Return the weight of a norm, None if there is none of that name."""

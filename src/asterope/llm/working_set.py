@@ -36,12 +36,16 @@ def working_set_bytes(
 
     Shapes: windows S of T tokens.
     """
+    units = fused_pieces(config)
     parts = projections(config)
     shapes = {place: (sum(n for _, n, _, _ in row), row[0][2]) for place, row in parts.items()}
     largest = max(n * k for row in parts.values() for _, n, k, _ in row)
     plain = dtype.itemsize * sum(n * k for n, k in shapes.values())
     quantized = max(
-        sum(_quantized_bytes(x, row[scheme_place(place)], dtype) for place, x in shapes.items())
+        sum(
+            _quantized_bytes(x, row[scheme_place(place)], dtype, len(units[place]))
+            for place, x in shapes.items()
+        )
         for row in (mix.of(index) for index in range(config.num_layers))
     )
     if config.latent is not None:
@@ -59,10 +63,12 @@ def working_set_bytes(
     return total
 
 
-def _quantized_bytes(shape: tuple[int, int], scheme: Scheme | None, dtype: torch.dtype) -> int:
+def _quantized_bytes(
+    shape: tuple[int, int], scheme: Scheme | None, dtype: torch.dtype, experts: int
+) -> int:
     if scheme is None:
         return 0  # it stays what it was
-    return QuantizedLinear.empty(*shape, scheme, dtype=dtype).num_bytes
+    return QuantizedLinear.empty(*shape, scheme, dtype=dtype, experts=experts).num_bytes
 
 
 def _text_bytes(

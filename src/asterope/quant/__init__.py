@@ -13,10 +13,11 @@ from asterope.quant.budget import Budget, parse_budget
 from asterope.quant.checkpoint import from_tensors, to_tensors
 from asterope.quant.column_loop import load_column_loop
 from asterope.quant.config import parse_quantization_config, quantization_config
+from asterope.quant.corrected_bias import with_corrected_bias
 from asterope.quant.equalize import equalizing_scale
 from asterope.quant.fake_quant import fake_inputs
 from asterope.quant.front import FrontPoint, pareto_front
-from asterope.quant.fused import concatenate, split
+from asterope.quant.fused import concatenate, split, stack
 from asterope.quant.inputs import InputSums
 from asterope.quant.kv_config import kv_cache_scheme
 from asterope.quant.learned_rounding import LearnedRounding
@@ -82,5 +83,7 @@ __all__ = [
     "recipe",
     "scheme",
     "split",
+    "stack",
     "to_tensors",
+    "with_corrected_bias",
 ]

@@ -46,6 +46,11 @@ class Algorithm:
     tunes: bool = False
     rank: int | None = None
 
+    @property
+    def corrects_bias(self) -> bool:
+        """Whether biases make up for mean errors (`corrected_bias.py`)."""
+        return self.needs_text
+
     def ranked(self, scheme: Scheme) -> Scheme:
         """Return a scheme with the algorithm's own rank, where it has none."""
         if self.rank is None or scheme.rank is not None or scheme.format is None:
@@ -91,6 +96,10 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({
         Algorithm(
             name="tuned", describe="as awq_gptq, then rounding and norms tuned layer by layer",
             equalizes=True, searches_scales=True, feeds_back=True, tunes=True,
+        ),
+        Algorithm(
+            name="svdquant_tuned", describe="as svdquant, then tuned, the branch too",
+            equalizes=True, searches_scales=True, feeds_back=True, tunes=True, rank=32,
         ),
     )
 })  # fmt: skip

@@ -23,12 +23,12 @@ _MOST = 8.0  # no scale is beyond 2^8 or below 2^-8
 def equalizing_scale(
     weight: torch.Tensor,
     inputs: InputSums,
-    rounded: Callable[[torch.Tensor], Callable[[torch.Tensor], torch.Tensor]],
+    rounded: Callable[[torch.Tensor, torch.Tensor], Callable[[torch.Tensor], torch.Tensor]],
 ) -> torch.Tensor:
     """Return the powers of two to divide inputs by that lose least of a sample's outputs.
 
-    `rounded` quantizes a weight and returns the layer that it makes: the error is that of what will
-    run, activations included. Ones are among what is tried.
+    `rounded` quantizes a weight, whose inputs are divided by a scale, and returns the layer that it
+    makes: the error is that of what will run, activations included. Ones are among what is tried.
 
     Shapes: weight [N, K]; result [K] float32.
     Source: Lin et al., AWQ, arXiv:2306.00978; Xiao et al., SmoothQuant, arXiv:2211.10438.
@@ -37,8 +37,8 @@ def equalizing_scale(
     expected = sample @ weight.T
 
     def error(scale: torch.Tensor) -> float:
-        found = rounded(weight * scale)(sample / scale)
-        return float((found.float() - expected).square().sum())
+        found = rounded(weight * scale, scale)(sample / scale)
+        return float(found.float().sub_(expected).square_().sum())
 
     best = torch.ones(weight.shape[1])
     least = error(best)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +11,7 @@ import torch
 from asterope.errors import ShapeError
 from asterope.quant.linear import QuantizedLinear
 
-__all__ = ["concatenate", "split"]
+__all__ = ["concatenate", "split", "stack"]
 
 
 def concatenate(parts: Sequence[QuantizedLinear]) -> QuantizedLinear:
@@ -21,6 +23,31 @@ def concatenate(parts: Sequence[QuantizedLinear]) -> QuantizedLinear:
     Raises: ShapeError if the parts differ in K, scheme, type, in the first factor of a branch, or
     in having a bias or static inputs.
     """
+    _check_alike(parts)
+    first = parts[0]
+    for i, part in enumerate(parts):
+        if first.lora_a is not None and not torch.equal(part.tensors["lora_a"], first.lora_a):
+            raise ShapeError("lora_a is not that of the first", where=f"parts[{i}]")
+    joined = _joined(parts)
+    return joined if first.lora_a is None else dataclasses.replace(joined, lora_a=first.lora_a)
+
+
+def stack(experts: Sequence[QuantizedLinear]) -> QuantizedLinear:
+    """Return one layer of several experts, one below another, each with a branch of its own.
+
+    Raises: ShapeError if they differ in shape, or in what `concatenate` asks for.
+    """
+    _check_alike(experts)
+    for i, expert in enumerate(experts):
+        if expert.out_features != experts[0].out_features:
+            raise ShapeError(
+                f"out_features is {expert.out_features}, that of the first "
+                f"{experts[0].out_features}", where=f"experts[{i}]",
+            )  # fmt: skip
+    return _joined(experts)
+
+
+def _check_alike(parts: Sequence[QuantizedLinear]) -> None:
     if not parts:
         raise ShapeError("there is no layer to concatenate", where="parts")
     first = parts[0]
@@ -36,17 +63,19 @@ def concatenate(parts: Sequence[QuantizedLinear]) -> QuantizedLinear:
                 raise ShapeError(
                     f"{what} is {mine}, that of the first {other}", where=f"parts[{i}]"
                 )
-        if first.lora_a is not None and not torch.equal(part.tensors["lora_a"], first.lora_a):
-            raise ShapeError("lora_a is not that of the first", where=f"parts[{i}]")
+
+
+def _joined(parts: Sequence[QuantizedLinear]) -> QuantizedLinear:
+    first = parts[0]
     joined = {name: torch.cat([part.tensors[name] for part in parts]) for name in first.tensors}
-    if first.lora_a is not None:
-        joined["lora_a"] = first.lora_a
     inputs = [part.input_scale for part in parts if part.input_scale is not None]
     return QuantizedLinear(scheme=first.scheme, input_scale=max(inputs, default=None), **joined)
 
 
 def split(whole: QuantizedLinear, sizes: Sequence[int]) -> tuple[QuantizedLinear, ...]:
     """Return layers with so many outputs each, on the memory of the whole: undo `concatenate`.
+
+    Of experts each gets the first factor of the branch of the one that its outputs are of.
 
     Raises: ShapeError if the sizes do not add up.
     """
@@ -55,9 +84,17 @@ def split(whole: QuantizedLinear, sizes: Sequence[int]) -> tuple[QuantizedLinear
             f"sizes {list(sizes)} do not add up to {whole.out_features} outputs", where="sizes"
         )
     cuts = {
-        name: [tensor] * len(sizes) if name == "lora_a" else torch.split(tensor, list(sizes))
+        name: torch.split(tensor, list(sizes))
         for name, tensor in whole.tensors.items()
+        if name != "lora_a"
     }
+    if whole.lora_a is not None:
+        firsts = whole.lora_a.chunk(whole.num_branches)
+        starts = itertools.accumulate(sizes, initial=0)
+        cuts["lora_a"] = tuple(
+            firsts[start * len(firsts) // whole.out_features]
+            for start, _ in zip(starts, sizes, strict=False)
+        )
     return tuple(
         QuantizedLinear(
             scheme=whole.scheme,

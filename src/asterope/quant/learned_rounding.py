@@ -36,8 +36,9 @@ class LearnedRounding(nn.Module):
         self.start, self.element = start, start.scheme.format.element
         rotation = start.scheme.rotation
         values = weight.float()
-        if start.lora_a is not None and start.lora_b is not None:
-            values = values - start.lora_b.float() @ start.lora_a.float()
+        branch = start.branch()
+        if branch is not None:
+            values = values - branch
         if rotation is not None:
             values = rotate_rows(values, rotation)
         self.scale = start.element_scales()

@@ -44,7 +44,7 @@ _TensorSpec = tuple[tuple[int, ...], torch.dtype]
 
 
 def _specs(
-    out_features: int, in_features: int, scheme: Scheme, dtype: torch.dtype
+    out_features: int, in_features: int, scheme: Scheme, dtype: torch.dtype, experts: int
 ) -> dict[str, _TensorSpec]:
     """Return shape and type of the tensors of a layer, without its bias."""
     n, k, fmt = out_features, in_features, scheme.format
@@ -61,7 +61,7 @@ def _specs(
     if fmt.two_level or "scales" not in specs:
         specs["row_scale"] = ((n,), torch.float32)
     if scheme.rank is not None:
-        specs["lora_a"] = ((scheme.rank, k), torch.bfloat16)
+        specs["lora_a"] = ((experts * scheme.rank, k), torch.bfloat16)
         specs["lora_b"] = ((n, scheme.rank), torch.bfloat16)
     return specs
 
@@ -81,11 +81,12 @@ class QuantizedLinear:
     `input_scale` is a static scale that inputs are quantized with, in place of one for each row.
 
     Where the scheme has a rank, the inputs as they come pass a branch of it beside the codes, which
-    hold the rest of the weight: weight = value + lora_b lora_a.
+    hold the rest of the weight: weight = value + lora_b lora_a. Layers of experts are one below
+    another, and so are their branches.
 
     Shapes: codes [N, K] e4m3 or the unquantized weight, [N, K / 2] packed for e2m1; scales
     [N, K / block], bytes of E8M0 or e4m3, or float32; row_scale [N] float32; bias [N]; lora_a
-    [rank, K] and lora_b [N, rank] bf16.
+    [rank, K], of E experts [E x rank, K], and lora_b [N, rank] bf16.
     """
 
     scheme: Scheme
@@ -107,15 +108,17 @@ class QuantizedLinear:
         device: torch.device | str = "meta",
         bias: bool = False,
         dtype: torch.dtype = torch.bfloat16,
+        experts: int = 1,
     ) -> QuantizedLinear:
         """Return a layer with tensors of the right shapes and no values in them.
 
-        `dtype` is that of the bias, and of the weight if the scheme does not quantize it.
+        `dtype` is that of the bias, and of the weight if the scheme does not quantize it; so many
+        `experts` share the outputs.
 
         Raises: ShapeError if the block does not divide K.
         """
-        scheme.check_shape((out_features, in_features), "weight")
-        specs = _specs(out_features, in_features, scheme, dtype)
+        scheme.check_shape((out_features // experts, in_features), "weight")
+        specs = _specs(out_features, in_features, scheme, dtype, experts)
         if bias:
             specs["bias"] = ((out_features,), dtype)
         tensors = {
@@ -169,6 +172,19 @@ class QuantizedLinear:
         return sum(t.numel() * t.element_size() for t in factors)
 
     @property
+    def num_branches(self) -> int:
+        """Return how many experts have a branch each; 1 for a layer of none, 0 without one."""
+        return 0 if self.lora_a is None else len(self.lora_a) // int(self.scheme.rank or 1)
+
+    def branch(self) -> torch.Tensor | None:
+        """Return what the branch adds to the weight. Shapes: result [N, K] float32."""
+        if self.lora_a is None or self.lora_b is None:
+            return None
+        count, (n, rank) = self.num_branches, self.lora_b.shape
+        first = self.lora_a.float().view(count, rank, -1)
+        return torch.bmm(self.lora_b.float().view(count, n // count, rank), first).view(n, -1)
+
+    @property
     def without_branch(self) -> QuantizedLinear:
         """Return what is beside the branch."""
         scheme = self.scheme.without_branch
@@ -193,8 +209,8 @@ class QuantizedLinear:
         made = self._product(x, out_dtype, experts)
         if self.lora_a is None or self.lora_b is None:
             return made
-        inner = linear(x.to(torch.bfloat16), self.lora_a)
-        return linear(inner, self.lora_b, addend=made, out_dtype=out_dtype)
+        inner = linear(x.to(torch.bfloat16), self.lora_a, experts=experts)
+        return linear(inner, self.lora_b, addend=made, out_dtype=out_dtype, experts=experts)
 
     def _product(
         self, x: torch.Tensor, out_dtype: torch.dtype, experts: ExpertRows | None
@@ -240,10 +256,8 @@ class QuantizedLinear:
 
         Shapes: result [N, K].
         """
-        values = self._values()
-        if self.lora_a is None or self.lora_b is None:
-            return values
-        return values.addmm_(self.lora_b.float(), self.lora_a.float())
+        values, branch = self._values(), self.branch()
+        return values if branch is None else values.add_(branch)
 
     def _values(self) -> torch.Tensor:
         if self.scheme.format is None:

@@ -10,6 +10,7 @@ products of the inputs, and R from that branch again.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -67,16 +68,21 @@ class BranchFitting:
         assert scheme.rank is not None
         self._weight, self._inputs, self._scheme = weight.float(), inputs, scheme
         self._rank = scheme.rank
-        products = inputs.products.clone()
-        mean = float(products.diagonal().mean()) or 1.0
-        products.diagonal().add_(DAMPING * mean)
-        self._metric = torch.linalg.cholesky(products).div_(mean**0.5).float()
 
     def first(self) -> Branch:
         """Return the branch beside which rounding inputs loses least."""
         column = _error_sizes(self._inputs, self._scheme)
         left, right = _factors(self._weight * column, self._rank)
         return _branch(left, right / column)
+
+    @functools.cached_property
+    def _metric(self) -> torch.Tensor:
+        """The Cholesky factor of the products. Shapes: [K, K]."""
+        products = self._inputs.products.clone()
+        mean = float(products.diagonal().mean()) or 1.0
+        products.diagonal().add_(DAMPING * mean)
+        factor: torch.Tensor = torch.linalg.cholesky(products).div_(mean**0.5)
+        return factor.float()
 
     def again(self, layer: QuantizedLinear) -> Branch:
         """Return the branch that is nearest on the inputs to what a layer misses of the weight."""

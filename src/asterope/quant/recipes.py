@@ -15,6 +15,8 @@ from asterope.quant.scheme import Scheme
 
 __all__ = ["RECIPES", "Recipe", "recipe"]
 
+_RANK = 32
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
@@ -72,24 +74,56 @@ def nvfp4_fast() -> Recipe:
     )
 
 
-def mxfp4_svd() -> Recipe:
-    """As mxfp4-fast, with a low-rank branch: half of the loss, for layers thousands wide."""
+def mxfp4_weights_svd() -> Recipe:
+    """As mxfp4-weights, with a low-rank branch: most of the loss, for layers thousands wide."""
+    return Recipe(scheme=Scheme(weights="mxfp4", rank=_RANK), algorithm="svdquant")
+
+
+def mxfp4_best_svd() -> Recipe:
+    """As mxfp4-best, with a low-rank branch: two thirds of the loss."""
     return Recipe(
-        scheme=Scheme(weights="mxfp4", activations="same", rank=32), algorithm="svdquant", kv="fp8"
+        scheme=Scheme(weights="mxfp4", activations="fp8", rank=_RANK),
+        algorithm="svdquant",
+        kv="fp8",
     )
 
 
-def nvfp4_svd() -> Recipe:
-    """As mxfp4-svd, in smaller blocks; the cache stays, so that others read it as NVFP4_SVD."""
-    return Recipe(scheme=Scheme(weights="nvfp4", activations="same", rank=32), algorithm="svdquant")
+def mxfp4_fast_svd() -> Recipe:
+    """As mxfp4-fast, with a low-rank branch: half of the loss."""
+    return Recipe(
+        scheme=Scheme(weights="mxfp4", activations="same", rank=_RANK), algorithm="svdquant",
+        kv="fp8",
+    )  # fmt: skip
+
+
+def nvfp4_weights_svd() -> Recipe:
+    """As mxfp4-weights-svd, in smaller blocks."""
+    return Recipe(scheme=Scheme(weights="nvfp4", rank=_RANK), algorithm="svdquant")
+
+
+def nvfp4_best_svd() -> Recipe:
+    """As mxfp4-best-svd, in smaller blocks."""
+    return Recipe(
+        scheme=Scheme(weights="nvfp4", activations="fp8", rank=_RANK),
+        algorithm="svdquant",
+        kv="fp8",
+    )
+
+
+def nvfp4_fast_svd() -> Recipe:
+    """As mxfp4-fast-svd, in smaller blocks; the cache stays: others read this as NVFP4_SVD."""
+    return Recipe(
+        scheme=Scheme(weights="nvfp4", activations="same", rank=_RANK), algorithm="svdquant"
+    )
 
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(
     {
         made.__name__.replace("_", "-"): made
         for made in (
-            fp8, mxfp8, mxfp4_weights, mxfp4_best, mxfp4_fast, mxfp4_svd, nvfp4_weights,
-            nvfp4_best, nvfp4_fast, nvfp4_svd,
+            fp8, mxfp8, mxfp4_weights, mxfp4_best, mxfp4_fast, nvfp4_weights, nvfp4_best,
+            nvfp4_fast, mxfp4_weights_svd, mxfp4_best_svd, mxfp4_fast_svd, nvfp4_weights_svd,
+            nvfp4_best_svd, nvfp4_fast_svd,
         )
     }
 )  # fmt: skip

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import torch
+
 from asterope import operators
 from asterope.chips import Chip
 from asterope.kernels import ATTENDING
@@ -63,9 +65,9 @@ def timed_by_operators(
         layer = model.layers[attended if launch.tag in _BEFORE_ATTENTION else attended - 1]
         share = None if layer.router is None else layer.router.share
         if layer.router is not None and launch.tag in _OF_EXPERTS:
-            linear = getattr(layer, launch.tag)
-            tokens = rows if share is None else share.tokens
-            return _experts_time(linear, layer.router, chip, tokens=tokens, rate=rate)
+            tokens, linear = rows if share is None else share.tokens, layer.linears[launch.tag]
+            left = left or _products_of_experts(linear, layer.router, tokens)
+            return _time(left.pop(0), chip, rate=rate)
         if share is not None and launch.tag == "router":
             rows = -(-rows // share.group)
         left = left or _products(_linear(model, layer, launch.tag), rows)
@@ -82,13 +84,18 @@ def experts_by_operators(
 
     `places` are its linear layers by their tags; those of experts are the ones that `router` feeds.
     """
+    place, left = "", list[_Product]()
 
     def found(launch: TimedLaunch) -> OperatorTime | None:
+        nonlocal place, left
+        if launch.tag != place:
+            place, left = launch.tag, []
         if not (launch.tag and launch.result.flop):
             return None
         (rate,) = launch.result.flop
         if launch.tag in _OF_EXPERTS:
-            return _experts_time(places[launch.tag], router, chip, tokens=tokens, rate=rate)
+            left = left or _products_of_experts(places[launch.tag], router, tokens)
+            return _time(left.pop(0), chip, rate=rate)
         return product_time(places[launch.tag], chip, rows=tokens, rate=rate)
 
     return _retimed(launches, chip, found)
@@ -160,45 +167,60 @@ def product_time(
 
     Raises: ChipError if the chip has no calibrated operators; ConfigError for fewer than one row.
     """
-    return _time(_product(linear, rows), chip, rate=rate, quantizes=quantizes)
+    n, k = _features(linear)
+    bits = (_activation_bits(linear), _weight_bits(linear))
+    product = _Product(rows=rows, n=n, k=k, bits=bits)
+    return _time(product, chip, rate=rate, quantizes=quantizes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Product:
-    """A product's sizes, and the bits of an element of each operand."""
+    """A product's sizes, and the bits of an element of each operand.
+
+    Of experts `loads` are the rows of each, and `n` the outputs of one.
+    """
 
     rows: int
     n: int
     k: int
     bits: tuple[float, float]
+    loads: torch.Tensor | None = None
 
 
 def _time(product: _Product, chip: Chip, *, rate: str, quantizes: bool = False) -> OperatorTime:
+    if product.loads is not None:
+        return operators.expert_product(
+            chip, product.loads.double().numpy(), product.n, product.k,
+            rate=operators.rate_on(chip, rate), bits=product.bits,
+        )  # fmt: skip
     return operators.gemm(
         chip, product.rows, product.n, product.k, rate=operators.rate_on(chip, rate),
         bits=product.bits, quantizes=quantizes,
     )  # fmt: skip
 
 
-def _product(linear: Linear, rows: int) -> _Product:
-    n, k = _features(linear)
+def _products(linear: Linear, rows: int, loads: torch.Tensor | None = None) -> list[_Product]:
+    """List the products that a linear layer launches, in their order; `loads` as in `_Product`."""
+    outputs, k = _features(linear)
+    n = outputs if loads is None else outputs // len(loads)
     bits = (_activation_bits(linear), _weight_bits(linear))
-    return _Product(rows=rows, n=n, k=k, bits=bits)
-
-
-def _products(linear: Linear, rows: int) -> list[_Product]:
-    """List the products that a linear layer launches, in their order."""
-    found = [_product(linear, rows)]
+    found = [_Product(rows=rows, n=n, k=k, bits=bits, loads=loads)]
     if not isinstance(linear, QuantizedLinear):
         return found
-    n, k, size, rank = *_features(linear), linear.scheme.rotation, linear.scheme.rank
+    size, rank = linear.scheme.rotation, linear.scheme.rank
     plain = (_PLAIN_BITS, _PLAIN_BITS)
     if size is not None:
         found.insert(0, _Product(rows=rows * k // size, n=size, k=size, bits=plain))
     if rank is not None:
-        found.append(_Product(rows=rows, n=rank, k=k, bits=plain))
-        found.append(_Product(rows=rows, n=n, k=rank, bits=plain))
+        found.append(_Product(rows=rows, n=rank, k=k, bits=plain, loads=loads))
+        found.append(_Product(rows=rows, n=n, k=rank, bits=plain, loads=loads))
     return found
+
+
+def _products_of_experts(linear: Linear, router: Router, tokens: int) -> list[_Product]:
+    """List the products of experts, each with the tokens that it is assumed to see."""
+    loads = router.assumed_loads(tokens)
+    return _products(linear, int(loads.sum()), loads)
 
 
 def _linear(model: Model, layer: Layer, place: str) -> Linear:
@@ -208,18 +230,6 @@ def _linear(model: Model, layer: Layer, place: str) -> Linear:
         assert layer.router is not None
         return layer.router.linear
     return layer.linears[place]
-
-
-def _experts_time(
-    linear: Linear, router: Router, chip: Chip, *, tokens: int, rate: str
-) -> OperatorTime:
-    """Time a product of experts, each with the tokens that it is assumed to see."""
-    n, k = _features(linear)
-    bits = (_activation_bits(linear), _weight_bits(linear))
-    loads = router.assumed_loads(tokens).double().numpy()
-    return operators.expert_product(
-        chip, loads, n // len(loads), k, rate=operators.rate_on(chip, rate), bits=bits
-    )
 
 
 def _features(linear: Linear) -> tuple[int, int]:

@@ -11,7 +11,7 @@ N, K = 96, 128
 
 
 def made_by(plan):
-    return lambda weight: quantize_weight(weight, scheme(plan), name="w").apply
+    return lambda weight, _scale: quantize_weight(weight, scheme(plan), name="w").apply
 
 
 def sums_of(x):
@@ -26,7 +26,7 @@ def weight():
 
 
 def lost(plan, weight, x, scale):
-    found = made_by(plan)(weight * scale)(x / scale)
+    found = made_by(plan)(weight * scale, scale)(x / scale)
     return float((found - x @ weight.T).square().sum())
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
 from asterope.errors import CheckpointError, ConfigError, ShapeError
+from asterope.kernels import ExpertRows
 from asterope.quant import (
     BranchFitting,
     InputSums,
@@ -16,6 +19,7 @@ from asterope.quant import (
     quantize_weight,
     scheme,
     split,
+    stack,
     to_tensors,
 )
 
@@ -98,6 +102,30 @@ def test_parts_share_the_first_factor():
                for n, t in whole.tensors.items())  # fmt: skip
     with pytest.raises(ShapeError, match="lora_a"):
         concatenate([whole, layer(seed=4)])
+
+
+@pytest.mark.parametrize(
+    "fmt", ["mxfp4/same+r8", pytest.param("nvfp4/fp8+h+r8", marks=pytest.mark.slow)]
+)
+def test_each_of_stacked_experts_computes_what_it_does_alone(fmt):
+    parts = [layer(fmt, seed) for seed in (1, 4, 5)]
+    whole, x = stack(parts), inputs(3).sample[:29].to(torch.bfloat16)
+    starts = [0, 11, 11, 29]
+    made = whole.apply(x, experts=ExpertRows(torch.tensor(starts, dtype=torch.int32)))
+    rows = [x[start:stop] for start, stop in itertools.pairwise(starts)]
+    alone = [part.apply(own) for part, own in zip(parts, rows, strict=True) if len(own)]
+    assert torch.equal(made, torch.cat(alone))
+    assert torch.equal(whole.dequantize(), torch.cat([part.dequantize() for part in parts]))
+    empty = QuantizedLinear.empty(3 * N, K, whole.scheme, experts=3)
+    assert {n: t.shape for n, t in empty.tensors.items()} == {
+        n: t.shape for n, t in whole.tensors.items()
+    }
+    again = split(whole, [16, 32] * 3)
+    for i, part in enumerate(parts):
+        for piece in again[2 * i : 2 * i + 2]:
+            assert torch.equal(piece.lora_a, part.lora_a)
+    with pytest.raises(ShapeError, match="out_features"):
+        stack([parts[0], *split(parts[1], [16, 32])])
 
 
 def test_what_is_stored_is_read_back_or_refused():

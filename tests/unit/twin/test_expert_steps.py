@@ -131,6 +131,24 @@ def test_gpus_time_products_of_experts_by_their_loads():
     assert even.time_s > step.time_s  # random tokens share some experts
 
 
+def test_gpus_time_branches_of_experts_by_their_loads_and_rotations_by_their_rows():
+    chip = get("h100")
+    steps = [
+        time_step(model_of(fmt), chip, batch=4, context=64, fidelity="operator")
+        for fmt in ("mxfp4", "mxfp4+h+r8")
+    ]
+    plain, more = ([r.time_s for r in launches_of(step, "down") if r.flop] for step in steps)
+    loads = model_of().layers[0].router.assumed_loads(4).double().numpy()
+    added = [
+        operators.gemm(chip, 4 * TOP_K * INNER // 32, 32, 32, rate="bf16", bits=(16, 16)),
+        *(operators.expert_product(chip, loads, n, k, rate="bf16", bits=(16, 16))
+          for n, k in ((8, INNER), (HIDDEN, 8))),
+    ]  # fmt: skip
+    turned, product, first, second = more[:4]
+    assert product == pytest.approx(plain[0])
+    assert [turned, first, second] == pytest.approx([each.time_s for each in added])
+
+
 def test_a_step_on_a_gpu_is_near_the_calibrated_one():
     chip, model = get("h100"), model_from_config(published_config("qwen3-30b-a3b"))
     mixture = operators.MixtureOfExperts(num_experts=128, top_k=8, intermediate_size=768)

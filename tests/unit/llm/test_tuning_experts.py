@@ -1,0 +1,74 @@
+"""Experts that are tuned: what a router in training sends, and that a layer ends nearer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from asterope.llm import load_model, quantize_layers
+from asterope.llm.differentiable import layer_output
+from asterope.llm.sent_rows import SentRows
+from asterope.llm.states import start_states
+from asterope.llm.tuning import TuningPlan, tune_layer
+from asterope.quant import algorithm, scheme
+from llm_checkpoints import MIXTURES, raw_config, write_checkpoint
+
+FAMILIES = (pytest.param("mixtral", marks=pytest.mark.slow), "qwen3_moe")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request, tmp_path_factory):
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4}
+    raw = raw_config(model_type=request.param, **sizes, **MIXTURES[request.param])
+    place = tmp_path_factory.mktemp(request.param) / "model"
+    return load_model(write_checkpoint(place, raw), dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def windows(model):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(3, model.config.vocab_size, (4, 24), generator=generator)
+
+
+def test_a_router_in_training_sends_what_the_model_s_sends(model, windows):
+    layer = model.layers[0]
+    (states,) = start_states(model, [windows])
+    x = states.residual.view(*windows.shape, -1).clone().requires_grad_()
+    states.advance(model, 0, layer)
+    sent = []
+
+    def linear(place, x):
+        weight = getattr(layer, place).weight
+        if place in {"qkv", "output"}:
+            return x @ weight.T
+        if place == "gate_up":
+            sent.append(SentRows.of(layer.router, x))
+            x = sent[0].rows
+        parts = zip(x.split(sent[0].counts), weight.chunk(len(sent[0].counts)), strict=True)
+        made = torch.cat([rows @ own.T for rows, own in parts])
+        return made if place == "gate_up" else sent[0].returned(made)
+
+    made = layer_output(model.config, 0, x, linear, lambda name: getattr(layer, name))
+    expected = (states.residual + states.branch).view(made.shape)
+    assert torch.allclose(made, expected, atol=1e-5, rtol=1e-5)
+    made.square().sum().backward()
+    assert bool(x.grad.isfinite().all())
+
+
+@pytest.mark.parametrize("fmt", ["mxfp4/same+r4", pytest.param("nvfp4", marks=pytest.mark.slow)])
+def test_a_tuned_layer_of_experts_gives_nearly_what_the_original_gives(model, windows, fmt):
+    plain = model.layers[0]
+    start = quantize_layers(model, scheme(fmt), algorithm("gptq"), windows).layers[0]
+    before, after = start_states(model, [windows, windows])
+    after.advance(model, 0, plain)
+    tuned = tune_layer(model, 0, plain, start, [before], [after], TuningPlan(steps=20, rate=0.02))
+
+    def error(layer):
+        found = before.copy()
+        found.advance(model, 0, layer)
+        wrong = found.residual + found.branch - after.residual - after.branch
+        return float(wrong.square().mean())
+
+    assert error(tuned) < 0.9 * error(start)
+    assert torch.equal(tuned.down.block_scales(), start.down.block_scales())
+    assert tuned.router is start.router

@@ -20,6 +20,7 @@ from benchmarks.harness import markdown_table
 from benchmarks.validation.served_rows import (
     Served,
     execution_of,
+    in_flight,
     is_possible,
     model_of,
     precision_of,
@@ -92,9 +93,9 @@ class Outcome:
 
 
 def predict(chip: Chip, row: Served, *, more_in_flight: int = 0) -> LoopTimes:
-    """Play a row's loop, with so many requests in flight beyond those that it states."""
+    """Play a row's loop, with so many requests in flight beyond `in_flight`."""
     step_s = _timer(chip, model_of(row), precision_of(row), row.parallel, execution_of(row))
-    concurrency = row.concurrency + more_in_flight
+    concurrency = in_flight(row) + more_in_flight
     return closed_loop(server_of(row, chip), requests_of(row), step_s, concurrency=concurrency)
 
 
@@ -170,11 +171,11 @@ def tables(
     possible = [row for row in rows if is_possible(row, chip)]
     stated = [row for row in possible if row.known]
     plain = _played(chip, stated, 0)
-    waits = [row for row in stated if row.model.endswith("8B-Instruct")]
+    waits = [row for row in stated if in_flight(row) > row.concurrency]
     return {
         "Times per output token and to the first": (COLUMNS, list(summary(plain))),
-        "The same with one more request in flight than the row states": (
-            COLUMNS, list(summary(_played(chip, waits, 1))),
+        "The same with no more requests in flight than the row states": (
+            COLUMNS, list(summary(_played(chip, waits, -1))),
         ),
         "Rows whose source does not say how many requests were in flight, with its batch": (
             COLUMNS, list(summary(_played(chip, [r for r in possible if not r.known], 0))),

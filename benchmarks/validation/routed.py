@@ -1,4 +1,4 @@
-"""How many tokens each expert saw where a benchmark drew its loads and placed them in its own way."""
+"""How many tokens each expert saw where a collector drew loads and placed them its own way."""
 
 from __future__ import annotations
 

@@ -167,10 +167,11 @@ def server_of(row: Served, chip: Chip) -> Server:
     aiconfigurator writes max_batch_size = concurrency, max_num_tokens = concurrency + isl + 1500,
     no chunked prefill and the overlap scheduler for TensorRT-LLM; dense models read one prompt of
     1,024 tokens a step there all the same, by the TTFT of those that run in few steps. vLLM 0.12
-    chunks, and decides a step when the last is over. InferenceX starts vLLM with async-scheduling, 8192
-    max-num-batched-tokens and max-num-seqs = concurrency. SGLang reads prompts before all else,
-    16384 tokens at a time (max_prefill_tokens), with its overlap scheduler. vLLM replays graphs
-    between the attention of layers; the other two launch the kernels of a prompt one by one.
+    chunks, and decides a step when the last is over. InferenceX starts vLLM with
+    async-scheduling, 8192 max-num-batched-tokens and max-num-seqs = concurrency. SGLang reads
+    prompts before all else, 16384 tokens at a time (max_prefill_tokens), with its overlap
+    scheduler. vLLM replays graphs between the attention of layers; the other two launch the
+    kernels of a prompt one by one.
     """
     eager, own = row.server != "vllm", row.server == "trtllm"
     launch_s = execution_of(row).host_layer_s * model_of(row).num_layers if eager else 0.0

@@ -69,7 +69,7 @@ def _on_busiest(loads: Floats, ranks: int) -> Floats:
     placed = np.stack([generator.permutation(loads) for _ in range(_PLACEMENTS)])
     chips = placed.reshape(_PLACEMENTS, ranks, local)
     busiest = chips[np.arange(_PLACEMENTS), chips.sum(axis=2).argmax(axis=1)]
-    return -np.sort(-busiest, axis=1).mean(axis=0).round()
+    return np.asarray(-np.sort(-busiest, axis=1).mean(axis=0).round(), dtype=np.float64)
 
 
 def _at_random(num_experts: int, top_k: int, tokens: int, ranks: int) -> Floats:
@@ -160,7 +160,7 @@ def experts(
     """
     assigned = math.ceil(loads.sum())
     tokens = assigned if tokens is None else tokens
-    check_sizes(hidden=hidden, intermediate=intermediate, assigned=assigned, tokens=tokens)
+    check_sizes(hidden=hidden, intermediate=intermediate, tokens=min(assigned, tokens))
     reach = achieved(chip)
     rows = loads[loads > 0]
     products = [

@@ -48,8 +48,8 @@ EXPLAINED = """\
   which no part of the model counts. An fp8 cache has its prompts multiplied in fp8.
 - **experts.** Seven H100 rows of 256 and 512 tokens take 4 to 8 times as long as the rows with half
   and with twice as many: the library's choice of a kernel, which no model from shapes will find;
-  without them H100's mean is 9.9 %. One token on one of 64 chips: 6 launches of 4.3 us are more than
-  the 22 us measured. The others are single draws of skewed loads, predicted by their mean
+  without them H100's mean is 9.9 %. One token on one of 64 chips: 6 launches of 4.3 us are more
+  than the 22 us measured. The others are single draws of skewed loads, predicted by their mean
   (`routed.py` and `expert_loads`).
 - **all_reduce.** Two A100s at 1 to 2 MiB: the protocol with flags in the data is predicted to win
   and was not chosen. Eight H100s above 64 MiB: NVSwitch adds up on the way, the model sends data

@@ -25,9 +25,9 @@ from asterope.chips import Chip, replace
 START = {
     "tensor_fraction.bf16": 0.8, "tensor_fraction.fp8": 0.7, "tensor_fraction.int8": 0.7,
     "attention_fraction.bf16": 0.6, "attention_fraction.fp8": 0.5, "hbm_fraction": 0.8,
-    "core_share": 1.2, "grouped_fraction": 0.8,
-    "block_scaled_fraction": 0.8, "grouped_block_fraction": 0.7,
-    "widened_fraction": 0.5,
+    "cache_fraction": 0.9, "core_share": 2.2, "grouped_fraction": 0.8, "gather_fraction": 0.6,
+    "block_scaled_fraction": 0.8, "grouped_block_fraction": 0.7, "rounding_fraction": 0.2,
+    "visit_s": 2e-7, "widened_fraction": 0.3, "program_s.bf16": 2e-6, "program_s.fp8": 5e-7,
     "kernel_s": 3e-6, "wave_s": 1e-6,
     "attention_block_s": 4e-6,
     "link_fraction": 0.75, "pair_fraction": 0.6, "collective_s": 8e-6, "hop_s": 2e-6,
@@ -39,7 +39,8 @@ START = {
 class Stage:
     """Figures that are fitted together, and the rows they are fitted to.
 
-    With `bound_by` only rows count whose time this part dominates, before the fit.
+    `variant` is one of the formats, several with a bar between them, or empty for all. With
+    `bound_by` only rows count whose time this part dominates, before the fit.
     """
 
     figures: tuple[str, ...]
@@ -50,9 +51,10 @@ class Stage:
 
 STAGES = (
     Stage(
-        figures=("kernel_s", "core_share"),
+        figures=("kernel_s", "cache_fraction", "program_s.bf16"),
         family="attention_decode", variant="bfloat16 kv bfloat16",
     ),
+    Stage(figures=("program_s.fp8",), family="attention_decode", variant="bfloat16 kv fp8"),
     Stage(
         figures=("tensor_fraction.bf16", "hbm_fraction", "wave_s"),
         family="gemm", variant="bfloat16",
@@ -60,10 +62,13 @@ STAGES = (
     Stage(figures=("tensor_fraction.fp8",), family="gemm", variant="fp8"),
     Stage(figures=("tensor_fraction.int8",), family="gemm", variant="sq"),
     Stage(figures=("block_scaled_fraction",), family="gemm", variant="fp8_block"),
-    Stage(figures=("grouped_fraction",), family="experts", variant="bfloat16"),
     Stage(
-        figures=("grouped_block_fraction",), family="experts", variant="fp8_block",
-        bound_by="tensor",
+        figures=("grouped_fraction", "gather_fraction"),
+        family="experts", variant="bfloat16|fp8",
+    ),
+    Stage(
+        figures=("grouped_block_fraction", "rounding_fraction", "visit_s"),
+        family="experts", variant="fp8_block",
     ),
     Stage(
         figures=("widened_fraction",), family="experts", variant="w4a16_mxfp4", bound_by="tensor"
@@ -98,7 +103,9 @@ def fit(chip: Chip, rows: Sequence[Measurement]) -> dict[str, float]:
 
 
 def _serves(stage: Stage, row: Measurement, chip: Chip) -> bool:
-    if row.family != stage.family or stage.variant not in ("", row.variant):
+    if row.family != stage.family or (
+        stage.variant and row.variant not in stage.variant.split("|")
+    ):
         return False
     return not stage.bound_by or row.predict(chip).bound_by == stage.bound_by
 

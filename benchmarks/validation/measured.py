@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from benchmarks.validation.routed import drawn_loads
+
 from asterope import operators
 from asterope.chips import Chip
 from asterope.operators import OperatorTime
@@ -31,6 +33,11 @@ _FORMATS: Mapping[str, tuple[str, float, float]] = {
     "int4_wo": ("bf16", 16, 4.25),
     "w4a16_mxfp4": ("bf16", 16, 4.25),
 }
+_KEYS_ONLY = "trtllm 1.0.0"
+"""Collected with a cache in which values are where the keys are (CacheType.SELFKONLY).
+
+Source: collector/trtllm/collect_attn.py of NVIDIA aiconfigurator at efcae124, mended later:
+"SELFKONLY is reserved for MLA"."""
 _EXPERTS = re.compile(
     r"hidden (\d+) inter (\d+) topk (\d+) experts (\d+) moe_tp (\d+) moe_ep (\d+)"
 )
@@ -100,14 +107,21 @@ def _cache_bits(row: Mapping[str, str]) -> int:
 
 
 def _rate(row: Mapping[str, str]) -> str:
-    return "fp8" if row["dtype"].startswith("fp8") else "bf16"
+    """Return what attention multiplies prompts in: the cache's format, whose paged kernel it takes.
+
+    Source: attentionOp.cpp of TensorRT-LLM 1.3.0rc20, `hasFp8KvCache() && use_paged_context_fmha`.
+    """
+    return "fp8" if row["dtype"].endswith("kv fp8") else "bf16"
 
 
 def _attention(row: Mapping[str, str], *, decode: bool) -> _Found:
     batch, queries, keys, query, shared, dim = (
         int(row[name]) for name in ("batch", "seq_q", "seq_kv", "heads", "kv_heads", "head_dim")
     )
-    heads = operators.Heads(query=query, key_value=shared, dim=dim, cache_bits=_cache_bits(row))
+    heads = operators.Heads(
+        query=query, key_value=shared, dim=dim, cache_bits=_cache_bits(row),
+        tied=decode and row["software"].startswith(_KEYS_ONLY),
+    )  # fmt: skip
     if decode:
         predict = partial(operators.attention_decode, heads=heads, batch=batch, keys=keys)
         return "attention_decode", row["dtype"], (query, shared, batch, keys), predict
@@ -135,10 +149,12 @@ def _experts(row: Mapping[str, str]) -> _Found | None:
     tokens, law = int(row["bytes_or_tokens"]), re.search(r"power_law_([\d.]+)", row["notes"])
     skew = float(law[1]) if law else 0.0
     rate, a_bits, b_bits = _FORMATS[row["dtype"]]
-    loads = operators.expert_loads(num, top_k, tokens, ranks=ep, skew=skew)
+    old = row["software"].startswith("trtllm 1.0.0")
+    spread = drawn_loads if old and skew else operators.expert_loads
+    loads = spread(num, top_k, tokens, ranks=ep, skew=skew)
     predict = partial(
         operators.experts, loads=loads, hidden=hidden, intermediate=inter // tp, rate=rate,
-        bits=(a_bits, b_bits), block_scaled=row["dtype"] == "fp8_block",
+        bits=(a_bits, b_bits), block_scaled=row["dtype"] == "fp8_block", tokens=tokens,
     )  # fmt: skip
     shape = (hidden, inter, top_k, num, tp, ep, tokens, skew)
     return "experts", row["dtype"], shape, predict

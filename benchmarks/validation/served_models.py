@@ -29,6 +29,7 @@ def transformer(name: str, *, cache_bits: float = 16) -> Transformer:
         heads=_heads(config, cache_bits), vocab_size=config["vocab_size"],
         intermediate_size=config["intermediate_size"], moe=_moe(config),
         dense_layers=config.get("first_k_dense_replace", 0),
+        head_norms=config["model_type"].startswith("qwen3") or config.get("use_qk_norm", False),
         windows=tuple(window if kind == "sliding_attention" else None for kind in kinds),
     )  # fmt: skip
 

@@ -22,6 +22,7 @@ from asterope.twin import Request, Server
 __all__ = [
     "Served",
     "execution_of",
+    "in_flight",
     "is_possible",
     "model_of",
     "precision_of",
@@ -59,6 +60,16 @@ _RESERVED_OUTPUT: Mapping[str, float] = {
     "vllm": 0.0,  # admits a request whose prompt fits
     "sglang": 0.5,  # between 0.7 and 0.1 by how long it went without taking requests back
 }
+_HOST_STEP_S, _HOST_SEQUENCE_S, _TOKEN_S = 2.1e-3, 60e-6, 108e-6
+"""TensorRT-LLM 1.0.0rc3's host: the least time of a step, by steps on eight chips that no kernels
+fill; of each sequence in it; and of a token that the front-end sends, by the 9,250 a second that no
+row on two to eight chips exceeds."""
+_ONE_MORE = ("meta-llama/Llama-3.1-8B-Instruct",)
+"""Rows in which a request waits as if one more were in flight than the server has places for: by
+1 / concurrency of a whole request, for every length of output and every number of chips."""
+_SHOWN_LATE = ("Qwen/Qwen3-32B",)
+"""Models whose first token TensorRT-LLM's clients see with the second, by one step's wait more than
+its scheduler explains, on any number of chips; other servers' rows of them do not have it."""
 _SHORTEST = 0.8
 """RANDOM_RANGE_RATIO of InferenceX: lengths are spread evenly from this share to all."""
 
@@ -131,32 +142,54 @@ def model_of(row: Served) -> Transformer:
 
 
 def execution_of(row: Served) -> Execution:
-    """Return how the server launches: TensorRT-LLM rounds whole tensors to fp8 in kernels apart."""
-    return Execution(fused_rounding=row.server != "trtllm" or row.model in _BLOCK_SCALED)
+    """Return how the server launches.
+
+    TensorRT-LLM rounds whole tensors to fp8 in kernels apart, and normalizes heads in the kernel
+    that rotates them (fused_qk_norm_rope); its host takes half a millisecond to launch a layer
+    without experts, as the shortest steps with prompts say that have fewer tokens.
+    """
+    own = row.server == "trtllm"
+    dense = model_of(row).moe is None
+    return Execution(
+        fused_rounding=not own or row.model in _BLOCK_SCALED, fused_head_norms=own,
+        host_layer_s=0.5e-3 if own and dense else Execution().host_layer_s,
+    )  # fmt: skip
+
+
+def in_flight(row: Served) -> int:
+    """Return how many requests were in flight; see `_ONE_MORE`."""
+    return row.concurrency + (row.model in _ONE_MORE)
 
 
 def server_of(row: Served, chip: Chip) -> Server:
     """Return the server's limits.
 
     aiconfigurator writes max_batch_size = concurrency, max_num_tokens = concurrency + isl + 1500,
-    no chunked prefill and the overlap scheduler for TensorRT-LLM; vLLM 0.12 chunks, and decides a
-    step when the last is over. InferenceX starts vLLM with async-scheduling, 8192
-    max-num-batched-tokens and max-num-seqs = concurrency. SGLang reads prompts before all else,
-    16384 tokens at a time (max_prefill_tokens), with its overlap scheduler. vLLM replays graphs
-    between the attention of layers; the other two launch the kernels of a prompt one by one.
+    no chunked prefill and the overlap scheduler for TensorRT-LLM; dense models read one prompt of
+    1,024 tokens a step there all the same, by the TTFT of those that run in few steps. vLLM 0.12
+    chunks, and decides a step when the last is over. InferenceX starts vLLM with
+    async-scheduling, 8192 max-num-batched-tokens and max-num-seqs = concurrency. SGLang reads
+    prompts before all else, 16384 tokens at a time (max_prefill_tokens), with its overlap
+    scheduler. vLLM replays graphs between the attention of layers; the other two launch the
+    kernels of a prompt one by one.
     """
-    eager = row.server != "vllm"
+    eager, own = row.server != "vllm", row.server == "trtllm"
     launch_s = execution_of(row).host_layer_s * model_of(row).num_layers if eager else 0.0
     tokens = row.concurrency + row.isl + 1500
     if row.source == "InferenceX":
         tokens = 8192
     elif row.server == "sglang":
         tokens = 16384
+    elif own and model_of(row).moe is None:
+        tokens = row.concurrency + row.isl
     return Server(
         max_batch=row.concurrency, max_step_tokens=tokens, kv_tokens=_kv_tokens(row, chip),
         reserved_output=_RESERVED_OUTPUT[row.server], chunked=row.server != "trtllm",
         prompts_first=row.server == "sglang", launch_s=launch_s,
         schedules_ahead=row.server != "vllm" or row.source == "InferenceX",
+        host_step_s=_HOST_STEP_S if own else 0.0, token_s=_TOKEN_S if own else 0.0,
+        host_sequence_s=_HOST_SEQUENCE_S if own else 0.0,
+        first_shown=2 if own and row.model in _SHOWN_LATE else 1,
     )  # fmt: skip
 
 

@@ -320,12 +320,19 @@ class Achieved:
     grouped_fraction: float = figure(
         "fraction", "rate of the products of experts, as a share of large ones", at_most=1.0
     )
+    gather_fraction: float = figure(
+        "fraction", "share of the bandwidth in gathering rows of experts and adding up", at_most=1.0
+    )
     block_scaled_fraction: float = figure(
         "fraction", "rate of products scaled in blocks, as a share of others", at_most=1.0
     )
     grouped_block_fraction: float = figure(
         "fraction", "rate of experts scaled in blocks, as a share of others", at_most=1.0
     )
+    rounding_fraction: float = figure(
+        "fraction", "share of the bandwidth where experts' rows are scaled in blocks", at_most=1.0
+    )
+    visit_s: float = figure("s", "a held expert that kernels scaled in blocks look up", zero=True)
     widened_fraction: float = figure(
         "fraction", "rate of experts whose weights are stored narrower than multiplied", at_most=1.0
     )
@@ -333,9 +340,15 @@ class Achieved:
         "fraction", "share of the tensor peak in attention, softmax between products", at_most=1.0
     )
     hbm_fraction: float = figure("fraction", "share of the bandwidth in long streams", at_most=1.0)
+    cache_fraction: float = figure(
+        "fraction", "share of the bandwidth in reading caches of keys and values", at_most=1.0
+    )
     core_share: float = figure("shares", "one core's own stream, in even shares of the bandwidth")
     kernel_s: float = figure("s", "start and end of a kernel in a recorded graph", zero=True)
     wave_s: float = figure("s", "fill and drain of each further wave of blocks", zero=True)
+    program_s: Mapping[str, float] = figure(
+        "s", "wait of a program of decode attention that queries share, by the cache", zero=True
+    )
     attention_block_s: float = figure("s", "fixed share of one block of query rows", zero=True)
     link_fraction: float = figure("fraction", "share of the links in long messages", at_most=1.0)
     pair_fraction: float = figure(
@@ -349,3 +362,4 @@ class Achieved:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tensor_fraction", FrozenMap(self.tensor_fraction))
         object.__setattr__(self, "attention_fraction", FrozenMap(self.attention_fraction))
+        object.__setattr__(self, "program_s", FrozenMap(self.program_s))

@@ -125,7 +125,7 @@ class ProductCycles:
             time += self._wave_cycles(blocks, left, reads_rows=fresh == waves)
         overlaps = self.share_of_scratchpad(blocks) <= 1 / 2
         time += self._ends_cycles(blocks) * (1 if overlaps else waves)
-        return round(time + self._adding_cycles(blocks))
+        return round(time + self._adding_cycles(blocks) + self._empty_cycles(blocks))
 
     def _wave_cycles(self, blocks: Blocks, num_programs: int, *, reads_rows: bool) -> float:
         """Return the longest of working, waiting for loads, and reading from HBM what is shared."""
@@ -224,13 +224,31 @@ class ProductCycles:
         queue = read / steps * min(1.0, read / self._work_cycles(blocks)) ** _QUEUES
         loaded = inside.hbm_latency_cycles + inside.tile.dma.latency_cycles + queue
         buffers = blocks.stages
-        programs = math.ceil(self._num_programs(blocks) / inside.num_tiles)
-        beside = max(1, min(programs, int(1 / self.share_of_scratchpad(blocks))))
+        beside = self._beside(blocks)
         if steps <= buffers:
             buffers = max(buffers, beside * steps)
         buffer_cycles = (loaded + self._step_cycles(blocks)) / buffers + self._issue_cycles(blocks)
         waits = steps * max(buffer_cycles, loaded * self._loads(blocks) / inside.tile.dma.channels)
         return waits + (loaded / beside if self.experts else 0.0)
+
+    def _beside(self, blocks: Blocks) -> int:
+        """Return how many programs a tile has at once: what fits, up to one a DMA channel."""
+        programs = math.ceil(self._num_programs(blocks) / self.inside.num_tiles)
+        room = int(1 / self.share_of_scratchpad(blocks))
+        return max(1, min(programs, room, self.inside.tile.dma.channels))
+
+    def _empty_cycles(self, blocks: Blocks) -> float:
+        """Return how long a tile is at programs of rows that no expert has.
+
+        A grid has a program for each block of rows that there may be, however rows are spread. Each
+        reads where experts begin before it knows that it has nothing to do.
+        """
+        if not self.experts:
+            return 0.0
+        most = min(self.m, self.experts) + max(self.m - self.experts, 0) // blocks.m
+        empty = max(0, most - self._row_blocks(blocks)) * math.ceil(self.n / blocks.n)
+        asked = self.inside.hbm_latency_cycles + self.inside.tile.dma.latency_cycles
+        return empty / self.inside.num_tiles * asked / self._beside(blocks)
 
     def _step_cycles(self, blocks: Blocks) -> float:
         """Return how long the tensor unit is at one block of K, or reads operands and sums."""

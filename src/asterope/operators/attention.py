@@ -21,20 +21,30 @@ from asterope.operators.timing import (
 __all__ = ["Heads", "LatentHeads", "attention_decode", "attention_prefill"]
 
 _ROWS = 128
-_KEYS = 64
-_MAX_SPLITS = 64
+_PROGRAMS_PER_CORE = 8
+_LEAST_KEYS = 128
+"""A sequence's keys are split until each core has so many programs, or a program so few keys.
+
+Source: computeMultiBlockCount of TensorRT-LLM's decoderXQAImplCommon.cpp; other libraries alike."""
 _KERNELS = 2
-"""The kernel, and the one before it that writes the cache; one more joins splits."""
+"""The kernel, and the one before it that writes the cache; one more joins splits. What reads a
+narrow cache for several queries a head writes it too."""
+_NARROW_BITS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Heads:
-    """Query heads that share key and value heads (GQA); as many of each is MHA."""
+    """Query heads that share key and value heads (GQA); as many of each is MHA.
+
+    `tied` values are the keys themselves. Queries that share a head take both piece by piece and
+    read them from memory once; a kernel of heads of their own reads all keys, then all values.
+    """
 
     query: int
     key_value: int
     dim: int
     cache_bits: float = 16
+    tied: bool = False
 
     @property
     def flop_per_pair(self) -> float:
@@ -43,8 +53,9 @@ class Heads:
 
     @property
     def cache_bytes_per_key(self) -> float:
-        """Count the bytes of one key and its value."""
-        return 2 * self.key_value * self.dim * self.cache_bits / 8
+        """Count the bytes read for one key and its value."""
+        parts = 1 if self.tied and self.query > self.key_value else 2
+        return parts * self.key_value * self.dim * self.cache_bits / 8
 
     @property
     def io_bytes_per_query(self) -> float:
@@ -140,33 +151,29 @@ def attention_decode(
 ) -> OperatorTime:
     """Time attention of one new token in each of `batch` sequences over `keys` cached ones.
 
-    Cores take one key and value head of one sequence, or a split of its keys where that leaves
-    cores idle.
+    A program takes one key and value head of one sequence, or a split of its keys where programs
+    are few. Where several queries share a head it also waits, for their first keys and to join what
+    they found, longer than others cover.
 
     Raises: ConfigError for sizes below one; ChipError if the chip has no calibrated operators.
     """
     check_sizes(batch=batch, keys=keys)
     reach, cores = achieved(chip), num_cores(chip)
     hbm_bytes = batch * (keys * heads.cache_bytes_per_key + heads.io_bytes_per_query)
-    hbm_s = hbm_bytes / (chip.hbm.bandwidth_bytes_per_s * reach.hbm_fraction)
+    hbm_s = hbm_bytes / (chip.hbm.bandwidth_bytes_per_s * reach.cache_fraction)
     core_bytes_per_s = chip.hbm.bandwidth_bytes_per_s / cores * reach.core_share
     flop = batch * keys * heads.flop_per_pair
     tensor_s = flop / (peak_flop_per_s(chip, rate) * share(reach.attention_fraction, rate))
-    best: tuple[float, int, float] | None = None
-    splits = 1
-    while splits <= _MAX_SPLITS:
-        length = min(keys, math.ceil(keys / splits / _KEYS) * _KEYS)
-        programs = batch * heads.key_value * math.ceil(keys / length)
-        one_s = length * heads.cache_bytes_per_key / heads.key_value / core_bytes_per_s
-        stream_s = max(hbm_s, math.ceil(programs / cores) * one_s)
-        total = sum(overlapped(tensor_s, stream_s).values()) + reach.kernel_s * (splits > 1)
-        if best is None or total < best[0]:
-            best = total, splits, stream_s
-        splits *= 2
-    assert best is not None
-    _, splits, stream_s = best
-    parts = {"launch": _KERNELS * reach.kernel_s, **overlapped(tensor_s, stream_s)}
-    if splits > 1:
-        parts["launch"] += reach.kernel_s
-    words = f"{batch * heads.key_value} rows of keys, each in {splits} part{'s' * (splits > 1)}"
+    rows = batch * heads.key_value
+    splits = max(1, min(keys // _LEAST_KEYS, _PROGRAMS_PER_CORE * cores // rows))
+    program_bytes = math.ceil(keys / splits) * heads.cache_bytes_per_key / heads.key_value
+    stream_s = max(hbm_s, program_bytes / core_bytes_per_s)
+    cache = "fp8" if heads.cache_bits <= _NARROW_BITS else "bf16"
+    grouped = heads.query > heads.key_value
+    if grouped:
+        stream_s += max(1.0, rows * splits / cores) * share(reach.program_s, cache)
+    writes = grouped and cache == "fp8" and isinstance(heads, Heads)
+    kernels = _KERNELS - writes + (splits > 1)
+    parts = {"launch": kernels * reach.kernel_s, **overlapped(tensor_s, stream_s)}
+    words = f"{rows} rows of keys, each in {splits} part{'s' * (splits > 1)}"
     return timed(parts, flop=flop, hbm_bytes=hbm_bytes, mapping=words)

@@ -16,8 +16,11 @@ __all__ = ["expert_loads", "expert_product", "experts"]
 
 _KERNELS = 6
 """Sort, gather, two products, activation, weighted sum."""
+_UNROUNDED_BITS = 16
 _FEW_TOKENS_RANGE = 200.0
 """Largest over smallest share of a power law where tokens do not go round all experts."""
+_PLACEMENTS = 64
+"""Placements of experts on chips whose busiest chips are averaged."""
 _LARGE_MEAN = 200
 """Tokens of an expert from which a random spread is taken for normal."""
 
@@ -29,8 +32,8 @@ def expert_loads(
     """Return the tokens of each expert that the busiest of `ranks` chips holds.
 
     Shapes: result [num_experts / ranks]; experts without a token have 0.
-    `skew` is the exponent of a power law over experts, 0 for equal shares. The busiest chip holds
-    the busiest expert and a fair sample of the others. With `random` each token picks its experts
+    `skew` is the exponent of a power law over experts, 0 for equal shares; experts are placed on
+    chips without regard for their loads. With `random` each token picks its experts
     at random instead: some have none while others have several, and one chip has more than its
     share.
 
@@ -51,10 +54,22 @@ def expert_loads(
         used = min(local, math.ceil(total / ranks))
         return np.concatenate([np.ones(used), np.zeros(local - used)])
     loads = _power_law(num_experts, total, tokens, skew)
-    if ranks == 1 or local == 1:
-        return loads[:local]
-    rest = np.linspace(1, num_experts - 1, local - 1).astype(int)
-    return loads[[0, *rest]]
+    return loads if ranks == 1 else _on_busiest(loads, ranks)
+
+
+def _on_busiest(loads: Floats, ranks: int) -> Floats:
+    """Return what the busiest chip holds where experts are placed without regard for their loads.
+
+    Shapes: loads [E]; result [E / ranks], largest first, the mean of some fixed placements.
+    """
+    local = len(loads) // ranks
+    if local == 1:
+        return loads[:1]
+    generator = np.random.default_rng(0)
+    placed = np.stack([generator.permutation(loads) for _ in range(_PLACEMENTS)])
+    chips = placed.reshape(_PLACEMENTS, ranks, local)
+    busiest = chips[np.arange(_PLACEMENTS), chips.sum(axis=2).argmax(axis=1)]
+    return np.asarray(-np.sort(-busiest, axis=1).mean(axis=0).round(), dtype=np.float64)
 
 
 def _at_random(num_experts: int, top_k: int, tokens: int, ranks: int) -> Floats:
@@ -133,33 +148,58 @@ def expert_product(
 
 def experts(
     chip: Chip, loads: Floats, hidden: int, intermediate: int, *, rate: str,
-    bits: tuple[float, float], block_scaled: bool = False,
+    bits: tuple[float, float], block_scaled: bool = False, tokens: int | None = None,
 ) -> OperatorTime:  # fmt: skip
     """Time gate, up and down projections of the experts a chip holds, and the copies around.
 
     Shapes: loads [E], the tokens of each expert; activations [tokens, hidden]. `block_scaled` is
-    that of `gemm`.
+    that of `gemm`. The chip has `tokens` before and after, whichever of their experts it holds; by
+    default those of its experts.
 
     Raises: ConfigError for sizes below one; ChipError if the chip has no calibrated operators.
     """
-    check_sizes(hidden=hidden, intermediate=intermediate, tokens=math.ceil(loads.sum()))
+    assigned = math.ceil(loads.sum())
+    tokens = assigned if tokens is None else tokens
+    check_sizes(hidden=hidden, intermediate=intermediate, tokens=min(assigned, tokens))
     reach = achieved(chip)
     rows = loads[loads > 0]
-    tokens = float(rows.sum())
     products = [
         best_plan(chip, rows, n, k, rate=rate, bits=bits, grouped=True, block_scaled=block_scaled)
         for n, k in ((2 * intermediate, hidden), (hidden, intermediate))
     ]
-    copied = tokens * (4 * hidden + 3 * intermediate) * 2
-    copies_s = copied / (chip.hbm.bandwidth_bytes_per_s * reach.hbm_fraction)
-    parts = {"launch": _KERNELS * reach.kernel_s, "copies": copies_s}
+    rounds = bits[0] < _UNROUNDED_BITS
+    moved_bits = _UNROUNDED_BITS if block_scaled else bits[0]
+    copied = _copied_bytes(float(rows.sum()), tokens, hidden, intermediate, moved_bits)
+    copies_s = copied / (chip.hbm.bandwidth_bytes_per_s * reach.gather_fraction)
+    kernels = _KERNELS + (rounds and not block_scaled)
+    parts = {"launch": kernels * reach.kernel_s, "copies": copies_s}
+    if rounds and block_scaled:
+        rounded = float(rows.sum()) * (hidden + intermediate) * (_UNROUNDED_BITS + bits[0]) / 8
+        rounding_s = rounded / (chip.hbm.bandwidth_bytes_per_s * reach.rounding_fraction)
+        parts["quantize"] = rounding_s + len(loads) * reach.visit_s
+        copied += rounded
     for plan in products:
         for name, seconds in overlapped(plan.tensor_s, plan.hbm_s).items():
             parts[name] = parts.get(name, 0.0) + seconds
     first = products[0]
     return timed(
         parts,
-        flop=2.0 * tokens * 3 * hidden * intermediate,
+        flop=2.0 * float(rows.sum()) * 3 * hidden * intermediate,
         hbm_bytes=copied + sum(plan.hbm_bytes for plan in products),
         mapping=f"{len(rows)} experts, blocks of {first.block_m} x {first.block_n}",
     )
+
+
+def _copied_bytes(
+    rows: float, tokens: int, hidden: int, intermediate: int, moved_bits: float
+) -> float:
+    """Count what kernels around the products read and write, of rows of experts and of tokens.
+
+    A row is gathered, activated, and read into its token's sum; a token's sum is written, and where
+    products read rounded rows the token is rounded first.
+    """
+    gathered = 2 * hidden * moved_bits
+    activated = intermediate * (2 * _UNROUNDED_BITS + moved_bits)
+    summed = hidden * _UNROUNDED_BITS
+    rounded = (_UNROUNDED_BITS + moved_bits) * (moved_bits < _UNROUNDED_BITS)
+    return (rows * (gathered + activated + summed) + tokens * (summed + hidden * rounded)) / 8

@@ -33,6 +33,13 @@ _BLOCKS = np.array(
     [(m, n) for m in (256, 128, 64, 16) for n in (256, 128, 64, 32) if m * n <= 128 * 256],
     dtype=np.float64,
 )
+_GROUPED_BLOCKS = np.array(
+    [(m, n) for m in (256, 128, 64, 32, 16) for n in (256, 128, 64) if m * n <= 128 * 256],
+    dtype=np.float64,
+)
+"""Kernels of several products at once have no narrower blocks of their weights.
+
+Source: the tiles of TensorRT-LLM's cutlass_heuristic.cpp for grouped products."""
 
 _WIDTHS = {"bf16": 16, "fp16": 16, "fp8": 8, "int8": 8}
 """Bits of what tensor cores multiply. Kernels widen narrower weights on the way: those of a single
@@ -75,7 +82,8 @@ def best_plan(
     if grouped:
         core_flop_per_s *= reach.grouped_fraction
     slowed = _slowed(reach, rate, bits[1], grouped=grouped, block_scaled=block_scaled)
-    block_m, block_n = _BLOCKS[:, :1], _BLOCKS[:, 1:]
+    usual = _GROUPED_BLOCKS if grouped else _BLOCKS
+    block_m, block_n = usual[:, :1], usual[:, 1:]
     split = (_SPLITS[:1] if grouped else _SPLITS)[None, :]
     blocks = np.ceil(rows[None, :] / block_m).sum(axis=1)[:, None] * np.ceil(n / block_n)
     waves = np.ceil(blocks * split / cores)
@@ -84,17 +92,19 @@ def best_plan(
     fed_bytes = (block_m * bits[0] + block_n * bits[1]) / 8
     step_flop_s = 2 * block_m * block_n / (core_flop_per_s * slowed)
     step_s = np.maximum(step_flop_s, fed_bytes / fed_bytes_per_s)
-    tensor_s = waves * depth * step_s + (waves - 1) * reach.wave_s
-    # A core asks for at most its own share of the memory's rate.
-    busy = np.minimum(1.0, 2 * blocks * split / cores)
+    # Kernels of several products at once start a block under the end of the one before.
+    wave_s = 0.0 if grouped else reach.wave_s
+    tensor_s = waves * depth * step_s + (waves - 1) * wave_s
+    # A core asks for no more than so many even shares of the memory's rate.
+    busy = np.minimum(1.0, reach.core_share * blocks * split / cores)
     sums_bytes = np.where(split > 1, 2 * _SUM_BYTES * split * rows.sum() * n, 0.0)
     hbm_bytes = (len(rows) * n * k * bits[1] + rows.sum() * (k * bits[0] + n * 16)) / 8
     hbm_s = (hbm_bytes + sums_bytes) / (chip.hbm.bandwidth_bytes_per_s * reach.hbm_fraction) / busy
     total = side_by_side(tensor_s, hbm_s)
     at = np.unravel_index(np.argmin(total), total.shape)
     return Plan(
-        block_m=int(_BLOCKS[at[0], 0]),
-        block_n=int(_BLOCKS[at[0], 1]),
+        block_m=int(usual[at[0], 0]),
+        block_n=int(usual[at[0], 1]),
         split_k=int(split[0, at[1]]),
         waves=int(waves[at]),
         tensor_s=float(tensor_s[at]),
@@ -120,8 +130,8 @@ def gemm(
     """Time C = A B with A [m, k] and B [k, n], each read once, and a 16-bit C.
 
     `rate` is the format whose tensor rate applies, the wider one of the operands. With `quantizes`
-    A is rounded from 16 bits first. `block_scaled` says that scales change along K, so that sums
-    leave the tensor cores block by block.
+    A is rounded from 16 bits first. `block_scaled` says that scales change along K: sums leave the
+    tensor cores block by block, and A is rounded in the same operator.
 
     Raises: ConfigError for sizes below one; ChipError if the chip has no calibrated operators.
     """
@@ -131,10 +141,12 @@ def gemm(
     plan = best_plan(chip, rows, n, k, rate=rate, bits=bits, block_scaled=block_scaled)
     hbm_bytes = plan.hbm_bytes
     parts = {"launch": reach.kernel_s, **overlapped(plan.tensor_s, plan.hbm_s)}
-    if quantizes:
+    if quantizes or block_scaled:
         rounded = m * k * (16 + bits[0]) / 8
         rounding_s = rounded / (chip.hbm.bandwidth_bytes_per_s * reach.hbm_fraction)
-        parts["quantize"] = _QUANTIZING_KERNELS * reach.kernel_s + rounding_s
+        # What rounds in blocks ends in the product's own launch.
+        starts_s = reach.wave_s if block_scaled else _QUANTIZING_KERNELS * reach.kernel_s
+        parts["quantize"] = starts_s + rounding_s
         hbm_bytes += rounded
     waves = f"{plan.waves} wave{'s' * (plan.waves != 1)}"
     split = f", K in {plan.split_k} parts" if plan.split_k > 1 else ""

@@ -180,6 +180,10 @@ def _around_attention(
             for _ in range(2):
                 yield product(heads.key_value * heads.dim, hidden)
         output = heads.query * heads.dim
+        if model.head_norms and not execution.fused_head_norms:
+            for number in (heads.query, heads.key_value):
+                norm = elementwise(chip, rows * number * heads.dim * 4)
+                yield "elementwise", layers, norm
     yield "elementwise", layers, elementwise(chip, rows * width * 4)  # rotation
     yield product(hidden, output)
     if execution.fused_norms:
@@ -247,7 +251,7 @@ def _experts(
     bits = (precision.moe_a_bits or precision.a_bits, precision.moe_bits or precision.b_bits)
     return experts(
         chip, loads, hidden, inner, rate=precision.moe_rate or precision.rate, bits=bits,
-        block_scaled=precision.block_scaled,
+        block_scaled=precision.block_scaled, tokens=rows,
     )  # fmt: skip
 
 

@@ -36,7 +36,7 @@ class Transformer:
 
     `windows` are how far the attention of a layer looks back, None for all the way, and repeat
     over the layers. With `moe` the first `dense_layers` have a feed-forward part of
-    `intermediate_size` all the same.
+    `intermediate_size` all the same. `head_norms` says that queries and keys are normalized.
     """
 
     hidden_size: int
@@ -47,6 +47,7 @@ class Transformer:
     moe: MixtureOfExperts | None = None
     dense_layers: int = 0
     windows: tuple[int | None, ...] = (None,)
+    head_norms: bool = False
 
     def layers_by_window(self) -> Mapping[int | None, int]:
         """Count the layers of each window."""
@@ -92,7 +93,8 @@ class Execution:
     `fused_projections`: query, key and value are one product, gate and up another.
     `fused_rounding`: what comes before a product in 8 bits or fewer writes its input in them; else
     kernels of their own round it.
-    `hidden_all_reduce`: the share of an
+    `fused_head_norms`: norms of queries and keys are in the kernel that rotates them; else there
+    are two more. `hidden_all_reduce`: the share of an
     all-reduce that runs under the product after it. `gap_s`: the pause between two kernels of a
     recorded step, beyond what `kernel_s` of the chip holds. `host_layer_s`: what the host takes to
     launch a layer of a step that reads prompts, which is not recorded as a graph; the step takes
@@ -104,6 +106,7 @@ class Execution:
     fused_norms: bool = True
     fused_projections: bool = True
     fused_rounding: bool = True
+    fused_head_norms: bool = True
     hidden_all_reduce: float = 0.0
     gap_s: float = 0.0
     host_layer_s: float = 0.8e-3
@@ -137,5 +140,6 @@ def shared_heads(heads: Heads | LatentHeads, chips: int) -> Heads | LatentHeads:
         )  # fmt: skip
     return Heads(
         query=heads.query // chips, key_value=max(1, heads.key_value // chips), dim=heads.dim,
+        tied=heads.tied,
         cache_bits=heads.cache_bits,
     )  # fmt: skip

@@ -32,7 +32,10 @@ class Server:
     schedules_ahead: a step is decided when the one before it starts, not when it ends, and its
     tokens leave once the host has launched the next, which takes launch_s if that reads prompts.
     turnaround_s: from a token's step to the client and back to where the server sees what
-    follows.
+    follows. host_step_s and host_sequence_s: the least time of a step, for what the host does in
+    it, and what each sequence adds to that. request_s and token_s: what the front-end takes for a
+    request and for a token that it sends out, each one after the other. first_shown: the token with
+    which a client sees text for the first time.
     """
 
     max_batch: int
@@ -44,6 +47,11 @@ class Server:
     schedules_ahead: bool = False
     launch_s: float = 0.0
     turnaround_s: float = 0.005
+    host_step_s: float = 0.0
+    host_sequence_s: float = 0.0
+    request_s: float = 0.0
+    token_s: float = 0.0
+    first_shown: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,6 +90,7 @@ class _Sequence:
 
     request: Request
     sent_ps: int
+    seen_ps: int
     read: int = 0
     written: int = 0
     kept: int = 0  # tokens written before its place was given back, to be read again
@@ -116,10 +125,16 @@ class _Loop:
     undelivered: list[_Sequence] = field(default_factory=list)
     now_ps: int = 0
     decided_ps: int = 0
+    received_ps: int = 0  # when the front-end is through with the requests sent so far
+    sent_out_ps: int = 0  # when it is through with the tokens made so far
+    own_ps: int = 0  # its time for those of the last step
 
     def send(self, at_ps: int) -> None:
-        if self.to_send:
-            self.waiting.append(_Sequence(request=self.to_send.popleft(), sent_ps=at_ps))
+        if not self.to_send:
+            return
+        self.received_ps = max(self.received_ps, at_ps) + round(self.server.request_s * PS_PER_S)
+        request = self.to_send.popleft()
+        self.waiting.append(_Sequence(request=request, sent_ps=at_ps, seen_ps=self.received_ps))
 
     def step(self) -> None:
         """Play one step, or as many that only make tokens as nothing can change."""
@@ -129,12 +144,13 @@ class _Loop:
             decodes = []
         if not chunks and not decodes:
             self.deliver(0)
-            self.now_ps = self.decided_ps = max(self.now_ps, self.waiting[0].sent_ps)
+            self.now_ps = self.decided_ps = max(self.now_ps, self.waiting[0].seen_ps)
             return
         launch_ps = round(self.server.launch_s * PS_PER_S) if chunks else 0
         self.deliver(launch_ps)
         shapes = tuple(Chunk(tokens=n, context=s.read) for s, n in chunks)
         context = sum(s.context for s in decodes) // len(decodes) if decodes else 0
+        began_ps = self.now_ps
         start_ps, once_ps = self.now_ps, self._timed(shapes, len(decodes), context)
         steps = 1 if chunks else self._steps_alike(decodes, once_ps)
         if steps > 1:
@@ -150,6 +166,7 @@ class _Loop:
         read = [s for s, _ in chunks if not s.missing]
         for sequence in read:
             sequence.written += 1
+        self._send_out(len(decodes) + len(read), steps, began_ps)
         self._finish([*read, *decodes])
         self.decided_ps = start_ps + launch_ps
         if not self.server.schedules_ahead:
@@ -158,17 +175,28 @@ class _Loop:
 
     def deliver(self, after_ps: int) -> None:
         """Send out the tokens of the last step, and what clients send when they are done."""
+        at_ps = self.now_ps + after_ps + max(0, self.sent_out_ps - self.now_ps - self.own_ps // 2)
         for sequence in self.undelivered:
             if not sequence.first_ps:
-                sequence.first_ps = self.now_ps + after_ps
+                sequence.first_ps = at_ps
             if sequence.over:
-                sequence.last_ps = self.now_ps + after_ps
+                sequence.last_ps = at_ps
                 self.done.append(sequence)
-                self.send(self.now_ps + after_ps + round(self.server.turnaround_s * PS_PER_S))
+                self.send(at_ps + round(self.server.turnaround_s * PS_PER_S))
         self.undelivered = []
 
+    def _send_out(self, tokens: int, steps: int, began_ps: int) -> None:
+        """Queue the tokens of steps alike, that began then and end now, at the front-end."""
+        self.own_ps = round(tokens * self.server.token_s * PS_PER_S)
+        grows_ps = self.own_ps - (self.now_ps - began_ps) // steps
+        queued_ps = max(0, self.sent_out_ps - began_ps) + steps * grows_ps
+        fresh_ps = self.own_ps + (steps - 1) * max(0, grows_ps)
+        self.sent_out_ps = self.now_ps + max(queued_ps, fresh_ps)
+
     def _timed(self, shapes: tuple[Chunk, ...], batch: int, context: int) -> int:
-        return max(1, round(self.step_s(shapes, batch, context) * PS_PER_S))
+        server = self.server
+        host_s = server.host_step_s + server.host_sequence_s * (batch + len(shapes))
+        return max(1, round(max(self.step_s(shapes, batch, context), host_s) * PS_PER_S))
 
     def _writers(self) -> list[_Sequence]:
         return [s for s in self.running if s.written and not s.missing]
@@ -200,7 +228,7 @@ class _Loop:
         free = server.kv_tokens - sum(s.reserved(share) for s in self.running)
         while admits and self.waiting and len(self.running) < server.max_batch and left > 0:
             first = self.waiting[0]
-            late = first.sent_ps > self.decided_ps
+            late = first.seen_ps > self.decided_ps
             cut = first.missing > left and not server.chunked
             if late or (cut and found) or (first.reserved(share) > free and self.running):
                 break
@@ -213,18 +241,23 @@ class _Loop:
 
     def _steps_alike(self, decodes: Sequence[_Sequence], once_ps: int) -> int:
         """Count the steps until a request is done, the cache is full, or a new request is seen."""
-        steps = min(s.request.output - s.written for s in decodes)
+        shown = self.server.first_shown
+        steps = min(
+            (shown if s.written < min(shown, s.request.output) else s.request.output) - s.written
+            for s in decodes
+        )
         free = self.server.kv_tokens - sum(s.context for s in self.running)
         if len(self.running) > 1:
             steps = min(steps, max(1, free // len(decodes)))
         if len(self.running) < self.server.max_batch and self.waiting:
-            coming = self.waiting[0].sent_ps - self.decided_ps
+            coming = self.waiting[0].seen_ps - self.decided_ps
             steps = min(steps, max(1, coming // once_ps)) if coming > 0 else steps
         return steps
 
     def _finish(self, got: Sequence[_Sequence]) -> None:
-        """Note the tokens of a step; those that are first or last are waited for."""
-        self.undelivered += [s for s in got if s.written == 1 or s.over]
+        """Note the tokens of a step; those that are first shown or last are waited for."""
+        shown = self.server.first_shown
+        self.undelivered += [s for s in got if s.written == shown or s.over]
         self.running = [s for s in self.running if not s.over]
 
 
@@ -252,7 +285,8 @@ def closed_loop(
     return LoopTimes(
         ttft_s=tuple((s.first_ps - s.sent_ps) / PS_PER_S + server.turnaround_s for s in sent),
         tpot_s=tuple(
-            (s.last_ps - s.first_ps) / PS_PER_S / max(1, s.request.output - 1) for s in sent
+            (s.last_ps - s.first_ps) / PS_PER_S / max(1, s.request.output - server.first_shown)
+            for s in sent
         ),
         total_s=loop.now_ps / PS_PER_S,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -145,3 +147,34 @@ def test_a_loop_without_requests_is_refused():
         closed_loop(WIDE, [], _step_s, concurrency=1)
     with pytest.raises(ConfigError, match="sizes of 1 or more"):
         closed_loop(WIDE, [Request(prompt=0, output=1)], _step_s, concurrency=1)
+
+
+def test_a_front_end_sends_no_more_tokens_than_it_can():
+    def least_s(token_s):
+        server = dataclasses.replace(WIDE, token_s=token_s)
+        found = closed_loop(server, [Request(prompt=100, output=40)] * 16, _step_s, concurrency=8)
+        pairs = zip(found.ttft_s, found.tpot_s, strict=True)
+        return min(ttft + 39 * tpot for ttft, tpot in pairs)
+
+    assert least_s(0.0) == 9 + 39
+    assert 0.95 * 8 * 40 * 0.5 <= least_s(0.5) <= 1.1 * 8 * 40 * 0.5
+
+
+def test_the_host_bounds_a_step_and_each_sequence_adds_to_it():
+    server = dataclasses.replace(WIDE, host_step_s=2.0, host_sequence_s=0.5)
+    found = closed_loop(server, [Request(prompt=100, output=11)] * 4, _step_s, concurrency=4)
+    assert found.mean_tpot_s == 4.0
+
+
+def test_a_first_token_shown_with_the_second_comes_a_step_later():
+    request = Request(prompt=300, output=11)
+    server = dataclasses.replace(WIDE, first_shown=2)
+    found = closed_loop(server, [request], _step_s, concurrency=1)
+    assert found.ttft_s == (5.0,)
+    assert found.tpot_s == (1.0,)
+
+
+def test_a_front_end_takes_one_request_after_the_other():
+    server = dataclasses.replace(WIDE, request_s=10.0)
+    found = closed_loop(server, [Request(prompt=100, output=2)] * 3, _step_s, concurrency=3)
+    assert found.ttft_s == (12.0, 22.0, 32.0)

@@ -44,8 +44,8 @@ def student_of(teacher, fmt="mxfp4/same", *, learn_scales=False):
     return prepare_qat(copy.deepcopy(teacher), fmt, learn_scales=learn_scales)
 
 
-def trained(teacher, windows, plan=PLAN, **options):
-    student = student_of(teacher)
+def trained(teacher, windows, plan=PLAN, fmt="mxfp4/same", **options):
+    student = student_of(teacher, fmt)
     return student, distill(student, teacher, windows[4:], windows[:4], plan, **options)
 
 
@@ -91,16 +91,21 @@ def test_weights_of_least_held_out_loss_are_kept(teacher, windows):
         assert torch.equal(mine, theirs)
 
 
-@pytest.mark.parametrize("step", [3, 4, 12])
-def test_a_killed_run_goes_on_to_the_same_bytes(teacher, windows, tmp_path, step):
-    whole, found = trained(teacher, windows)
+@pytest.mark.parametrize(
+    ("step", "fmt"),
+    [(3, "mxfp4/same"), (4, "mxfp4/same"), (12, "mxfp4/same"), (5, "nvfp4/same+r4")],
+)
+def test_a_killed_run_goes_on_to_the_same_bytes(teacher, windows, tmp_path, step, fmt):
+    whole, found = trained(teacher, windows, fmt=fmt)
     path = tmp_path / "state.safetensors"
+    kept = TrainingState(path, "a")
     with pytest.raises(KilledError):
-        trained(teacher, windows, kept=TrainingState(path, "a"), progress=killed_at(step))
+        trained(teacher, windows, fmt=fmt, kept=kept, progress=killed_at(step))
     seen = []
     again, refound = trained(
-        teacher, windows, kept=TrainingState(path, "a"), progress=lambda *said: seen.append(said[0])
-    )
+        teacher, windows, fmt=fmt, kept=TrainingState(path, "a"),
+        progress=lambda *said: seen.append(said[0]),
+    )  # fmt: skip
     first = (step - 1) // 4 * 4
     assert seen == list(range(first + 1, 13))
     assert refound == found
@@ -109,6 +114,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(teacher, windows, tmp_path, step
     layers = quantized_layers(whole)
     for name, layer in quantized_layers(again).items():
         assert torch.equal(layer.codes, layers[name].codes)
+        assert layer.input_scale == layers[name].input_scale
 
 
 def test_a_state_of_something_else_or_damaged_begins_anew(teacher, windows, tmp_path):

@@ -83,7 +83,7 @@ def score(
     results = []
     for fmt, name in models:
         quality = found[f"{fmt}|{name}"]
-        nearest = found.get(f"{fmt.partition('+')[0]}|rtn", found[f"{fmt}|rtn"])
+        nearest = found.get(f"{fmt.partition('+')[0]}|rtn") or found[f"{fmt}|rtn"]
         lost = nearest.perplexity - reference.perplexity
         is_felt = lost > _LEAST_LOSS * reference.perplexity
         results.append(Result(

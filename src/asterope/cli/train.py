@@ -55,7 +55,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command takes as many options as it tak
         typer.Option(
             metavar="SHARE", help="Peak learning rate over the root mean square of the weights."
         ),
-    ] = 0.004,
+    ] = 0.002,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the order of windows.")] = 0,
     dtype: opt.Dtype = None,
     as_json: opt.AsJson = False,

@@ -42,10 +42,10 @@ class TrainingPlan:
     steps: int = 600
     windows_per_step: int = 1
     cross_entropy: float = 0.0
-    relative_rate: float = 0.004
+    relative_rate: float = 0.002
     unrounded_share: float = 0.25
     warm_up: float = 0.1
-    evaluate_every: int = 100
+    evaluate_every: int = 50
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -134,6 +134,12 @@ class _Trained:
                     where=name,
                     hint="call prepare_qat once, on the whole model",
                 )
+            first = part if not parts else parts[0]
+            if part.lora_a is not None and not torch.equal(part.lora_a, first.tensors["lora_a"]):
+                raise ConfigError(
+                    f"does not share the first factor of its branch with {names[0]}", where=name,
+                    hint="leave `fused` of prepare_qat as it is",
+                )  # fmt: skip
             bias = None if part.bias is None else part.bias.to(self.dtype)
             parts.append(dataclasses.replace(part, bias=bias))
         return concatenate(parts)

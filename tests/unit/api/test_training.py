@@ -169,6 +169,9 @@ def test_a_module_of_something_else_is_named(model, tmp_path):
     with pytest.raises(ConfigError, match="is not quantized") as caught:
         ast.from_trained(larger, prepare_qat(api.torch_model(model), "mxfp4"))
     assert caught.value.where == "model.layers.1.self_attn.q_proj"
+    with pytest.raises(ConfigError, match="does not share the first factor") as caught:
+        ast.from_trained(model, prepare_qat(api.torch_model(model), "mxfp4+r4", fused=()))
+    assert caught.value.where == "model.layers.0.self_attn.k_proj"
     module = prepare_qat(api.torch_model(model), "mxfp4")
     with torch.no_grad():
         module.model.norm.weight[3] = float("inf")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asterope.errors import ConfigError, FormatError, UnsupportedError
+from asterope.errors import CheckpointError, ConfigError, FormatError, UnsupportedError
 from asterope.quant.branch_training import add_branch
 from asterope.quant.fake_quant import fake_inputs, fake_weight, quantize_latent
 from asterope.quant.held_scales import HeldScales
@@ -98,7 +98,8 @@ class FakeQuantizedLinear(nn.Module):
     def quantized(self) -> QuantizedLinear:
         """Return the layer that the runtime has: the codes and scales of a forward pass now.
 
-        Raises: ConfigError if its inputs have a static scale and it has seen none.
+        Raises: ConfigError if its inputs have a static scale and it has seen none; CheckpointError
+        for a weight or a factor of a branch that is not finite.
         """
         bias = None if self.bias is None else self.bias.detach()
         with torch.no_grad():
@@ -112,6 +113,12 @@ class FakeQuantizedLinear(nn.Module):
         if self.lora_b is None:
             return made
         first, second = (f.detach().to(torch.bfloat16) for f in (self._shared(), self.lora_b))
+        for factor, name in ((first, "lora_a"), (second, "lora_b")):
+            if not bool(torch.isfinite(factor).all()):
+                raise CheckpointError(
+                    "is not finite", where=f"{self.name}.{name}",
+                    hint="training diverged; use a smaller rate",
+                )  # fmt: skip
         return dataclasses.replace(made, lora_a=first, lora_b=second)
 
     @torch.no_grad()

@@ -371,6 +371,15 @@ def test_a_weight_that_diverged_is_named():
     assert caught.value.where == "w"
 
 
+def test_a_branch_that_diverged_is_named():
+    model = branched("mxfp4+r4")
+    with torch.no_grad():
+        model.q_proj.lora_a[0, 3] = float("inf")
+    with pytest.raises(CheckpointError, match="is not finite") as caught:
+        quantized_layers(model)
+    assert caught.value.where == "q_proj.lora_a"
+
+
 def test_scales_of_several_rows_are_refused():
     model = nn.Sequential(nn.Linear(128, 128))
     with pytest.raises(FormatError) as raised:

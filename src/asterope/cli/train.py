@@ -51,11 +51,13 @@ def train(  # noqa: PLR0913, PLR0917 - a command takes as many options as it tak
         ),
     ] = 0.0,
     relative_rate: Annotated[
-        float,
+        float | None,
         typer.Option(
-            metavar="SHARE", help="Peak learning rate over the root mean square of the weights."
+            metavar="SHARE",
+            help="Peak learning rate over the root mean square of the weights. Default: 0.004, or"
+            " 0.002 where activations are rounded to four bits.",
         ),
-    ] = 0.002,
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the order of windows.")] = 0,
     dtype: opt.Dtype = None,
     as_json: opt.AsJson = False,

@@ -23,6 +23,7 @@ _MAX_BATCH_TOKENS = 2048
 _BETAS = (0.9, 0.95)
 _MAX_NORM = 1.0
 _LAST_RATE = 0.02
+_RATE, _NOISY_RATE, _NOISY_BITS = 0.004, 0.002, 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,10 +32,11 @@ class TrainingPlan:
 
     `cross_entropy` is the share of the loss that the text itself has; the rest is the divergence
     from the original. `relative_rate` is AdamW's peak learning rate for each tensor as a share of
-    its root mean square, so that it suits models of any width; it warms up over `warm_up` of the
-    steps, and falls by a cosine to a fiftieth. What is not rounded to a format, norms, biases and
-    branches, has `unrounded_share` of it: a weight changes nothing until it is half a step away,
-    and these at once.
+    its root mean square, so that it suits models of any width: left out, 0.004, or 0.002 where
+    inputs have fewer than six bits, whose errors make gradients noisier. It warms up over `warm_up`
+    of the steps, and falls by a cosine to a fiftieth. What is not rounded to a format, norms,
+    biases and branches, has `unrounded_share` of it: a weight changes nothing until it is half a
+    step away, and these at once.
 
     Raises: ConfigError naming the field that is outside its limits.
     """
@@ -42,7 +44,7 @@ class TrainingPlan:
     steps: int = 600
     windows_per_step: int = 1
     cross_entropy: float = 0.0
-    relative_rate: float = 0.002
+    relative_rate: float | None = None
     unrounded_share: float = 0.25
     warm_up: float = 0.1
     evaluate_every: int = 50
@@ -55,7 +57,7 @@ class TrainingPlan:
             ("evaluate_every", 1, 10_000_000),
         ):  # fmt: skip
             value = getattr(self, name)
-            if not least <= value <= most:
+            if value is not None and not least <= value <= most:
                 raise ConfigError(f"{value} is outside {least}..{most}", where=name)
 
     def rate(self, step: int) -> float:
@@ -162,11 +164,14 @@ def _rates(
     student: nn.Module, weights: Mapping[str, nn.Parameter], plan: TrainingPlan
 ) -> list[float]:
     """Return the peak rate of each weight as a share of its root mean square."""
-    layers = (m for m in student.modules() if isinstance(m, FakeQuantizedLinear))
+    layers = [m for m in student.modules() if isinstance(m, FakeQuantizedLinear)]
+    rate = plan.relative_rate
+    if rate is None:
+        bits = min(layer.scheme.activation_bits for layer in layers)
+        rate = _NOISY_RATE if bits < _NOISY_BITS else _RATE
     rounded = {id(layer.weight) for layer in layers}
     return [
-        plan.relative_rate * (1 if id(weight) in rounded else plan.unrounded_share)
-        for weight in weights.values()
+        rate * (1 if id(weight) in rounded else plan.unrounded_share) for weight in weights.values()
     ]
 
 

@@ -125,7 +125,7 @@ class _Trained:
         return dataclasses.replace(made, **found)
 
     def linear(self, names: list[str]) -> QuantizedLinear:
-        parts = []
+        parts: list[QuantizedLinear] = []
         for name in names:
             part = self.linears.get(name)
             if part is None or part.scheme != self.scheme:

@@ -82,6 +82,28 @@ def test_training_brings_the_rounded_model_nearer(teacher, windows, learn_scales
     assert found.held_out_losses[found.best_step] < 0.7 * found.held_out_losses[0]
 
 
+@pytest.mark.parametrize(
+    ("fmt", "rate"), [("mxfp4", 0.004), ("nvfp4/fp8", 0.004), ("nvfp4/same", 0.002)]
+)
+def test_without_a_rate_it_is_smaller_where_inputs_have_four_bits(teacher, windows, fmt, rate):
+    losses = [
+        trained(teacher, windows, TrainingPlan(steps=2, relative_rate=said), fmt)[1]
+        for said in (None, rate, 0.003)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_what_is_not_rounded_moves_at_a_share_of_the_rate(teacher, windows):
+    plan = TrainingPlan(steps=1, warm_up=0.0, relative_rate=0.01, unrounded_share=0.1)
+    student, _ = trained(teacher, windows, plan, fmt="mxfp4+r4")
+    before = dict(student_of(teacher, "mxfp4+r4").named_parameters())
+    for name, parameter in student.named_parameters():
+        size = before[name].detach().double().square().mean().sqrt()
+        moved = float((parameter - before[name]).detach().abs().max() / size)
+        is_rounded = name in ("up.weight", "down.weight")
+        assert moved == pytest.approx(0.01 if is_rounded else 0.001, rel=1e-2), name
+
+
 def test_weights_of_least_held_out_loss_are_kept(teacher, windows):
     plan = TrainingPlan(steps=8, relative_rate=1.0, warm_up=0.0, evaluate_every=2)  # diverges
     student, found = trained(teacher, windows, plan)

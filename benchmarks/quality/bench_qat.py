@@ -25,16 +25,16 @@ from asterope import api, llm
 from asterope.native import write_atomically
 
 COMMAND = "python -m benchmarks.quality.bench_qat --keep DIR"
-FORMATS = "mxfp4,nvfp4,mxfp4/fp8,nvfp4/fp8,mxfp4/same,mxfp4/same+h,nvfp4/same"
+FORMATS = "mxfp4,nvfp4,mxfp4/fp8,nvfp4/fp8,mxfp4/same,nvfp4/same,mxfp4/same+r32,nvfp4/same+r32"
 LIBRARIES = ("hypothesis", "jinja2", "networkx", "numpy", "pygments", "rich")
 """None of them has a copy of a module that is scored."""
 _MAX_BYTES = 60_000  # larger files are mostly tables
-CALIBRATED = ("rtn", "awq_gptq")
 NOTES = """\
 - rtn: round to nearest.
 - awq_gptq: calibrated on 64 windows of 512 tokens; `bench_ptq` has other algorithms.
-- qad: from what awq_gptq gives, trained to say what the original says, {steps} steps of {windows}
-  windows of 512 tokens of the sources of {libraries}, which it has not seen.
+- svdquant: the same beside a branch of low rank (`+r32`); what rounding loses is that without one.
+- qad, and how many steps: from what these give, trained to say what the original says, each step
+  on {windows} windows of 512 tokens of the sources of {libraries}, which it has not seen.
 - seconds are wall time, beside whatever else the machine did.
 """
 
@@ -55,18 +55,30 @@ def unseen_text(keep: Path) -> Path:
     return text
 
 
+def untrained(formats: list[str]) -> list[Case]:
+    """List what training is compared with; beside a branch that is rounding without one too."""
+    cases: dict[Case, None] = {}
+    for fmt in formats:
+        has_branch = api.read_scheme(fmt).rank is not None
+        cases[fmt.partition("+")[0], "rtn"] = None
+        cases[fmt, "svdquant" if has_branch else "awq_gptq"] = None
+    return list(cases)
+
+
 def trained(
     original: api.LanguageModel, fmt: str, plan: llm.TrainingPlan, keep: Path
-) -> tuple[llm.Model, float]:
-    """Train for a format, or load what was trained; return the model and the seconds it took."""
+) -> tuple[llm.Model, int, float]:
+    """Train for a format, or load what was trained; return the model, its steps and seconds."""
     place = keep / fmt.replace("/", "-")
     took = place.with_suffix(".json")
     if not place.exists():
         start, state = time.perf_counter(), place.with_suffix(".state")
         made = api.train(original, fmt, plan=plan, text=unseen_text(keep), kept_in=state)
-        write_atomically(took, json.dumps(time.perf_counter() - start).encode())
+        said = {"steps": plan.steps, "seconds": time.perf_counter() - start}
+        write_atomically(took, json.dumps(said).encode())
         made.model.save(place)
-    return api.load(place).model, float(json.loads(took.read_text()))
+    said = json.loads(took.read_text())
+    return api.load(place).model, int(said["steps"]), float(said["seconds"])
 
 
 def main(
@@ -81,24 +93,25 @@ def main(
     """Compare training with calibration and rounding on the shipped model."""
     original = api.load(api.SHIPPED_NAME)
     plan = llm.TrainingPlan(steps=steps, windows_per_step=windows)
-    calibrations = {name: api.read_calibration(original, name) for name in CALIBRATED}
+    chosen = formats.split(",")
     models: dict[Case, llm.Model] = {}
     took: dict[Case, float] = {}
-    for fmt in track(formats.split(","), "training", console=Console(stderr=True)):
-        for name, calibration in calibrations.items():
-            start = time.perf_counter()
-            made = api.with_scheme(original, api.read_scheme(fmt), None, calibration)
-            models[fmt, name], took[fmt, name] = made.model, time.perf_counter() - start
-        models[fmt, "qad"], took[fmt, "qad"] = trained(original, fmt, plan, keep)
+    for fmt, name in untrained(chosen):
+        start = time.perf_counter()
+        calibration = api.read_calibration(original, name)
+        made = api.with_scheme(original, api.read_scheme(fmt), None, calibration)
+        models[fmt, name], took[fmt, name] = made.model, time.perf_counter() - start
+    for fmt in track(chosen, "training", console=Console(stderr=True)):
+        model, done, seconds = trained(original, fmt, plan, keep)
+        case = (fmt, f"qad, {done} steps")
+        models[case], took[case] = model, seconds
     results = score(original, models, took, api.text_of(original, None, max_tokens=tokens))
     publish(report(results, plan, tokens), as_json=as_json, write=write)
 
 
 def report(results: list[Result], plan: llm.TrainingPlan, tokens: int) -> Report:
     """Return the table of some results."""
-    notes = NOTES.format(
-        steps=plan.steps, windows=plan.windows_per_step, libraries=", ".join(LIBRARIES)
-    )
+    notes = NOTES.format(windows=plan.windows_per_step, libraries=", ".join(LIBRARIES))
     title = f"{api.SHIPPED_NAME}: {tokens:,} held-out tokens"
     return Report(
         theme="qat", title="Training for a format", notes=notes,

@@ -27,5 +27,5 @@ def test_trainer_trains_a_prepared_model(tmp_path, monkeypatch):
     assert (tmp_path / "steps" / "checkpoint-4").is_dir()
     before = found["original"].model.layers[0].attention_norm
     stored = found["ast"].load(tmp_path / "trained")
-    assert stored.scheme.name == "mxfp4/mxfp4"
+    assert stored.scheme.name == "mxfp4/mxfp4+r8"
     assert stored.model.layers[0].attention_norm.shape == before.shape

@@ -62,7 +62,13 @@ if TYPE_CHECKING:
     from asterope.api.tasks import score_tasks
     from asterope.api.text import HELD_OUT_MODULES, ScoredText, text_of
     from asterope.api.timed import Run
-    from asterope.api.training import TrainedModel, from_trained, torch_model, train
+    from asterope.api.training import (
+        TrainedModel,
+        forget_training,
+        from_trained,
+        torch_model,
+        train,
+    )
     from asterope.api.workers import on_processes, on_ray
 
 __all__ = [
@@ -110,6 +116,7 @@ __all__ = [
     "experts_mappings",
     "find_source",
     "fit_budget",
+    "forget_training",
     "from_config",
     "from_trained",
     "launch_report",
@@ -195,7 +202,7 @@ _MODULE_OF = {
         "sweep": ("read_sweep", "run_sweep", "time_point"),
         "text": ("HELD_OUT_MODULES", "ScoredText", "text_of"),
         "timed": ("Run",),
-        "training": ("TrainedModel", "from_trained", "torch_model", "train"),
+        "training": ("TrainedModel", "forget_training", "from_trained", "torch_model", "train"),
         "workers": ("on_processes", "on_ray"),
     }.items()
     for name in names

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 from pathlib import Path
 
 import torch
@@ -17,12 +18,13 @@ from asterope.api.progress import Progress, silent
 from asterope.api.source import resolve_scheme
 from asterope.errors import ConfigError, UnsupportedError
 from asterope.native import best_isa
-from asterope.quant import Scheme, algorithm, mix_of, prepare_qat
+from asterope.quant import Scheme, algorithm, prepare_qat
 
-__all__ = ["TrainedModel", "from_trained", "torch_model", "train"]
+__all__ = ["TrainedModel", "forget_training", "from_trained", "torch_model", "train"]
 
 _HELD_OUT, _CALIBRATED = 16, 64
 _LENGTH = 512
+_START = "awq_gptq"
 _UNTRAINED = ("model.embed_tokens.weight", "lm_head.weight")
 """Not rounded to a format: training would move rare tokens at random."""
 
@@ -38,29 +40,28 @@ class TrainedModel:
 
 def train(
     original: LanguageModel, fmt: Scheme | str | None = "mxfp4", *,
-    text: str | Path | None = None, plan: llm.TrainingPlan | None = None, start: str = "awq_gptq",
-    kept_in: Path | None = None, progress: Progress = silent,
+    text: str | Path | None = None, plan: llm.TrainingPlan | None = None,
+    start: str | LanguageModel | None = None, kept_in: Path | None = None,
+    progress: Progress = silent,
 ) -> TrainedModel:  # fmt: skip
     """Train an original's weights so that little is lost when they are rounded to a format.
 
-    It starts from what the algorithm `start` makes of them, `rtn` for the weights as they are. The
-    loss is the divergence from the original on windows of 512 tokens of a text, which is as in
-    `read_calibration`; 16 windows of it are held out, and the weights that do best on them kept.
+    It starts from what the algorithm `start` makes of them, `rtn` for the weights as they are, or
+    from a model that is quantized to the format. Left out, it is `awq_gptq`, which beside a branch
+    is what `svdquant` does. The loss is the divergence from the original on windows of 512 tokens
+    of a text, which is as in `read_calibration`; 16 windows of it are held out, and the weights
+    that do best on them kept.
     Projections and norms are trained, in float32, and the embedding and the head stay as they are;
     what is computed between is in bf16 if the original is and this CPU multiplies bf16, else in
-    float32. With `kept_in` a run that was killed goes on from that file, to the same bytes.
+    float32. With `kept_in` a run that was killed goes on from that file, to the same bytes; layers
+    of what it starts from are kept beside it until then (`forget_training`).
 
-    Raises: as `LanguageModel.quantize`; ConfigError without transformers, or if training diverges.
+    Raises: as `LanguageModel.quantize`; ConfigError without transformers, if training diverges, or
+    if it would start from another format.
     """
     scheme = resolve_scheme(fmt) if isinstance(fmt, str) else fmt
     if scheme is None:
         raise ConfigError("there is nothing to train for", where="format", hint="use mxfp4")
-    for each in mix_of(scheme, original.config.num_layers).counts:
-        if each is not None and each.rank is not None:
-            raise ConfigError(
-                "weights in training have no low-rank branch", where=f"format {each.name}",
-                hint=f"train for {each.without_branch.name}",
-            )  # fmt: skip
     plan = plan or llm.TrainingPlan()
     wanted = plan.steps * plan.windows_per_step + _HELD_OUT
     windows, what = text_windows(
@@ -70,13 +71,11 @@ def train(
     if held < 1:
         raise ConfigError(f"{what} are too few: some are held out", where="text")
     student, teacher = torch_model(original), torch_model(original)
-    first = Calibration(
-        algorithm=algorithm(start), windows=windows[held : held + _CALIBRATED], what=what
-    )
-    if first.algorithm.needs_text:
-        report = functools.partial(progress, first.algorithm.name)
-        llm.start_from(student, with_scheme(original, scheme, report, first).model)
     prepare_qat(student, scheme)
+    calibration = windows[held : held + _CALIBRATED]
+    first = _first(original, scheme, start, calibration, what, kept_in, progress)
+    if first is not None:
+        llm.start_from(student, first.model)
     for name, parameter in student.named_parameters():
         parameter.requires_grad_(name not in _UNTRAINED)
     computed_in = _computing_type(original.model.dtype)
@@ -85,7 +84,14 @@ def train(
     if kept_in is not None:
         kept = llm.TrainingState(
             kept_in,
-            made_from(original, scheme, plan, start, windows.tolist(), str(computed_in)),
+            made_from(
+                original,
+                scheme,
+                plan,
+                _digest(student) if isinstance(start, LanguageModel) else start or _START,
+                windows.tolist(),
+                str(computed_in),
+            ),
         )
     with torch.autocast("cpu", torch.bfloat16, enabled=computed_in == torch.bfloat16):
         trained = llm.distill(
@@ -93,6 +99,47 @@ def train(
             progress=lambda done, steps, _: progress("train", done, steps),
         )  # fmt: skip
     return TrainedModel(model=from_trained(original, student), trained=trained, what=what)
+
+
+def forget_training(kept_in: Path) -> None:
+    """Delete what `train` kept in a file and beside it."""
+    kept_in.unlink(missing_ok=True)
+    llm.KeptLayers.remove(_start_kept_in(kept_in))
+
+
+def _start_kept_in(kept_in: Path) -> Path:
+    return kept_in.with_name(kept_in.name + ".start")
+
+
+def _first(
+    original: LanguageModel, scheme: Scheme, start: str | LanguageModel | None,
+    windows: torch.Tensor, what: str, kept_in: Path | None, progress: Progress,
+) -> LanguageModel | None:  # fmt: skip
+    """Return what training starts from, None for the weights as they are."""
+    if isinstance(start, LanguageModel):
+        return start
+    how = algorithm(start or _START)
+    if how.ranked(scheme) != scheme:
+        raise ConfigError(
+            f"adds a branch, and {scheme.name} has none", where=f"start {how.name}",
+            hint=f"train for {how.ranked(scheme).name}",
+        )  # fmt: skip
+    if not how.needs_text:
+        return None
+    return with_scheme(
+        original, scheme, functools.partial(progress, how.name),
+        Calibration(algorithm=how, windows=windows, what=what),
+        None if kept_in is None else _start_kept_in(kept_in),
+    )  # fmt: skip
+
+
+def _digest(module: nn.Module) -> str:
+    """Return a digest of all numbers of a module."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def torch_model(original: LanguageModel) -> nn.Module:

@@ -37,11 +37,13 @@ def train(  # noqa: PLR0913, PLR0917 - a command takes as many options as it tak
         int, typer.Option(metavar="N", min=1, help="Windows of 512 tokens a step.")
     ] = 1,
     start: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="NAME", help="Algorithm whose weights it starts from: rtn, gptq, awq_gptq."
+            metavar="NAME",
+            help="Algorithm whose weights it starts from, of those of quantize. Default: awq_gptq;"
+            " with a branch (+r32) that is what svdquant does.",
         ),
-    ] = "awq_gptq",
+    ] = None,
     cross_entropy: Annotated[
         float,
         typer.Option(
@@ -49,11 +51,13 @@ def train(  # noqa: PLR0913, PLR0917 - a command takes as many options as it tak
         ),
     ] = 0.0,
     relative_rate: Annotated[
-        float,
+        float | None,
         typer.Option(
-            metavar="SHARE", help="Peak learning rate over the root mean square of the weights."
+            metavar="SHARE",
+            help="Peak learning rate over the root mean square of the weights. Default: 0.004, or"
+            " 0.002 where activations are rounded to four bits.",
         ),
-    ] = 0.004,
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the order of windows.")] = 0,
     dtype: opt.Dtype = None,
     as_json: opt.AsJson = False,
@@ -81,7 +85,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command takes as many options as it tak
             original, scheme, text=text, plan=plan, start=start, kept_in=kept_in, progress=progress,
         )  # fmt: skip
         directory = made.model.save(out, progress=functools.partial(progress, "save"))
-        kept_in.unlink(missing_ok=True)
+        api.forget_training(kept_in)
     losses, best = made.trained.held_out_losses, made.trained.best_step
     if as_json:
         write_json({

@@ -7,7 +7,7 @@ Shapes: S windows of T tokens, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ _MAX_BATCH_TOKENS = 2048
 _BETAS = (0.9, 0.95)
 _MAX_NORM = 1.0
 _LAST_RATE = 0.02
+_RATE, _NOISY_RATE, _NOISY_BITS = 0.004, 0.002, 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,8 +32,11 @@ class TrainingPlan:
 
     `cross_entropy` is the share of the loss that the text itself has; the rest is the divergence
     from the original. `relative_rate` is AdamW's peak learning rate for each tensor as a share of
-    its root mean square, so that it suits models of any width, weights and norms alike; it warms
-    up over `warm_up` of the steps, and falls by a cosine to a fiftieth.
+    its root mean square, so that it suits models of any width: left out, 0.004, or 0.002 where
+    inputs have fewer than six bits, whose errors make gradients noisier. It warms up over `warm_up`
+    of the steps, and falls by a cosine to a fiftieth. What is not rounded to a format, norms,
+    biases and branches, has `unrounded_share` of it: a weight changes nothing until it is half a
+    step away, and these at once.
 
     Raises: ConfigError naming the field that is outside its limits.
     """
@@ -40,18 +44,20 @@ class TrainingPlan:
     steps: int = 600
     windows_per_step: int = 1
     cross_entropy: float = 0.0
-    relative_rate: float = 0.004
+    relative_rate: float | None = None
+    unrounded_share: float = 0.25
     warm_up: float = 0.1
-    evaluate_every: int = 100
+    evaluate_every: int = 50
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name, least, most in (
             ("steps", 1, 10_000_000), ("windows_per_step", 1, 1 << 20), ("cross_entropy", 0, 1),
-            ("relative_rate", 0, 1), ("warm_up", 0, 1), ("evaluate_every", 1, 10_000_000),
+            ("relative_rate", 0, 1), ("unrounded_share", 0, 1), ("warm_up", 0, 1),
+            ("evaluate_every", 1, 10_000_000),
         ):  # fmt: skip
             value = getattr(self, name)
-            if not least <= value <= most:
+            if value is not None and not least <= value <= most:
                 raise ConfigError(f"{value} is outside {least}..{most}", where=name)
 
     def rate(self, step: int) -> float:
@@ -128,14 +134,18 @@ def distill(
             "has no quantized layer to train", where=type(student).__name__,
             hint="call prepare_qat(model, scheme) before",
         )  # fmt: skip
-    groups = [{"params": [w], "peak": plan.relative_rate * _size(w)} for w in weights.values()]
+    kept_tensors = {**weights, **_input_scales(student)}
+    groups = [
+        {"params": [w], "peak": rate * _size(w)}
+        for w, rate in zip(weights.values(), _rates(student, weights, plan), strict=True)
+    ]
     optimizer = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=0.0)
     state = TrainingState() if kept is None else kept
-    step = state.restore(weights, optimizer)
+    step = state.restore(kept_tensors, optimizer)
     teacher.eval()
     student.eval()  # no dropout: the loss is to be that of what will run
     if step == 0:
-        state.judge(0, _held_out_loss(student, teacher, held_out, plan), weights)
+        state.judge(0, _held_out_loss(student, teacher, held_out, plan), kept_tensors)
     while step < plan.steps:
         batch = windows[plan.batch(step, len(windows))]
         for group in optimizer.param_groups:
@@ -145,9 +155,33 @@ def distill(
         if progress:
             progress(step, plan.steps, loss)
         if step % plan.evaluate_every == 0 or step == plan.steps:
-            state.judge(step, _held_out_loss(student, teacher, held_out, plan), weights)
-            state.keep(step, weights, optimizer)
-    return Trained(held_out_losses=dict(state.losses), best_step=state.take_best(weights))
+            state.judge(step, _held_out_loss(student, teacher, held_out, plan), kept_tensors)
+            state.keep(step, kept_tensors, optimizer)
+    return Trained(held_out_losses=dict(state.losses), best_step=state.take_best(kept_tensors))
+
+
+def _rates(
+    student: nn.Module, weights: Mapping[str, nn.Parameter], plan: TrainingPlan
+) -> list[float]:
+    """Return the peak rate of each weight as a share of its root mean square."""
+    layers = [m for m in student.modules() if isinstance(m, FakeQuantizedLinear)]
+    rate = plan.relative_rate
+    if rate is None:
+        bits = min(layer.scheme.activation_bits for layer in layers)
+        rate = _NOISY_RATE if bits < _NOISY_BITS else _RATE
+    rounded = {id(layer.weight) for layer in layers}
+    return [
+        rate * (1 if id(weight) in rounded else plan.unrounded_share) for weight in weights.values()
+    ]
+
+
+def _input_scales(student: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the static scales of inputs, which training moves without a gradient."""
+    return {
+        f"{name}.input_scale": layer.input_scale
+        for name, layer in student.named_modules()
+        if isinstance(layer, FakeQuantizedLinear) and layer.input_scale is not None
+    }
 
 
 def _size(weight: torch.Tensor) -> float:

@@ -12,7 +12,14 @@ from asterope.errors import CheckpointError, ConfigError
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
 from asterope.llm.pieces import projections
-from asterope.quant import QuantizedLinear, Scheme, concatenate, quantized_layers, split
+from asterope.quant import (
+    FakeQuantizedLinear,
+    QuantizedLinear,
+    Scheme,
+    concatenate,
+    quantized_layers,
+    split,
+)
 
 __all__ = ["start_from", "trained_model"]
 
@@ -43,9 +50,11 @@ def trained_model(original: Model, module: nn.Module) -> tuple[Model, Scheme]:
 
 
 def start_from(module: nn.Module, model: Model) -> None:
-    """Give a module in training the norms and quantized weights of a model, the latter by value.
+    """Let a module in training go on from a quantized model: norms, codes, scales and branches.
 
-    The module is as in `trained_model`.
+    The module is as in `trained_model`. Layers that `prepare_qat` has not replaced get the values.
+
+    Raises: ConfigError for a layer that is not quantized by the module's scheme.
     """
     parameters = dict(module.named_parameters())
     with torch.no_grad():
@@ -56,8 +65,17 @@ def start_from(module: nn.Module, model: Model) -> None:
                     parameters[name].copy_(getattr(layer, place))
             for place, pieces in projections(model.config).items():
                 linear = getattr(layer, place)
+                if not isinstance(linear, QuantizedLinear):
+                    raise ConfigError(
+                        "is not quantized, and training would start from it",
+                        where=f"{prefix}.{pieces[0][0]}",
+                    )
                 parts = split(linear, [rows for _, rows, _, _ in pieces])
                 for (name, *_), part in zip(pieces, parts, strict=True):
+                    new = module.get_submodule(f"{prefix}.{name}")
+                    if isinstance(new, FakeQuantizedLinear):
+                        new.start(part)
+                        continue
                     parameters[f"{prefix}.{name}.weight"].copy_(part.dequantize())
                     if part.bias is not None:
                         parameters[f"{prefix}.{name}.bias"].copy_(part.bias)
@@ -107,7 +125,7 @@ class _Trained:
         return dataclasses.replace(made, **found)
 
     def linear(self, names: list[str]) -> QuantizedLinear:
-        parts = []
+        parts: list[QuantizedLinear] = []
         for name in names:
             part = self.linears.get(name)
             if part is None or part.scheme != self.scheme:
@@ -116,6 +134,12 @@ class _Trained:
                     where=name,
                     hint="call prepare_qat once, on the whole model",
                 )
+            first = part if not parts else parts[0]
+            if part.lora_a is not None and not torch.equal(part.lora_a, first.tensors["lora_a"]):
+                raise ConfigError(
+                    f"does not share the first factor of its branch with {names[0]}", where=name,
+                    hint="leave `fused` of prepare_qat as it is",
+                )  # fmt: skip
             bias = None if part.bias is None else part.bias.to(self.dtype)
             parts.append(dataclasses.replace(part, bias=bias))
         return concatenate(parts)

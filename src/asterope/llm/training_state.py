@@ -24,8 +24,8 @@ class TrainingState:
     """The best weights so far and the losses; with a file, all that training goes on from.
 
     The file is safetensors: weights, best weights and AdamW's moments by name, the step and the
-    losses as JSON beside them. `made_from` says all that the result depends on: a file that says
-    something else is written anew.
+    losses as JSON beside them. What no gradient moves has no moments. `made_from` says all that the
+    result depends on: a file that says something else is written anew.
     """
 
     def __init__(self, path: Path | None = None, made_from: str = "") -> None:
@@ -33,9 +33,7 @@ class TrainingState:
         self.losses: dict[int, float] = {}
         self._best: dict[str, torch.Tensor] = {}
 
-    def restore(
-        self, weights: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
-    ) -> int:
+    def restore(self, weights: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer) -> int:
         """Put weights and optimizer to where the file says they are; return the step, 0 without."""
         found = self._read()
         if found is None:
@@ -45,19 +43,20 @@ class TrainingState:
             for name, weight in weights.items():
                 weight.copy_(tensors[f"weight.{name}"])
                 self._best[name] = tensors[f"best.{name}"]
-                optimizer.state[weight] = {
-                    key: tensors[f"{key}.{name}"] for key in _MOMENTS
-                }  # fmt: skip
+                if weight.requires_grad:
+                    optimizer.state[weight] = {
+                        key: tensors[f"{key}.{name}"] for key in _MOMENTS
+                    }  # fmt: skip
         return step
 
-    def judge(self, step: int, loss: float, weights: Mapping[str, torch.nn.Parameter]) -> None:
+    def judge(self, step: int, loss: float, weights: Mapping[str, torch.Tensor]) -> None:
         """Note the held-out loss after a step, and the weights if it is the least so far."""
         if all(loss < other for other in self.losses.values()):
             self._best = {name: weight.detach().clone() for name, weight in weights.items()}
         self.losses[step] = loss
 
     def keep(
-        self, step: int, weights: Mapping[str, torch.nn.Parameter],
+        self, step: int, weights: Mapping[str, torch.Tensor],
         optimizer: torch.optim.Optimizer,
     ) -> None:  # fmt: skip
         """Write the file, whole or not at all.
@@ -69,15 +68,16 @@ class TrainingState:
         tensors = {f"best.{name}": tensor for name, tensor in self._best.items()}
         for name, weight in weights.items():
             tensors[f"weight.{name}"] = weight.detach()
-            moments = optimizer.state[weight]
-            tensors |= {f"{key}.{name}": moments[key] for key in _MOMENTS}
+            if weight.requires_grad:
+                moments = optimizer.state[weight]
+                tensors |= {f"{key}.{name}": moments[key] for key in _MOMENTS}
         record = json.dumps({"step": step, "losses": list(self.losses.items())})
         try:
             write_atomically(self.path, save(tensors, {_KEY: self.made_from, _RECORD: record}))
         except OSError as error:
             raise OutputError(f"cannot write: {error.strerror}", where=str(self.path)) from None
 
-    def take_best(self, weights: Mapping[str, torch.nn.Parameter]) -> int:
+    def take_best(self, weights: Mapping[str, torch.Tensor]) -> int:
         """Give the weights the values of least held-out loss; return the step that made them."""
         with torch.no_grad():
             for name, weight in weights.items():

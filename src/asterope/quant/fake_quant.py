@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from asterope.formats import ElementFormat
+from asterope.quant.held_scales import HeldScales
 from asterope.quant.learned_scales import quantize_scaled
 from asterope.quant.linear import QuantizedLinear, round_inputs
 from asterope.quant.rotation import rotate_inputs, rotate_rows
@@ -72,16 +73,19 @@ def _straight_through(
 
 def quantize_latent(
     weight: torch.Tensor, scheme: Scheme, *, name: str, amax: float | None,
-    log2_scale: torch.Tensor | None = None,
+    log2_scale: torch.Tensor | None = None, held: HeldScales | None = None,
 ) -> QuantizedLinear:  # fmt: skip
     """Return the quantized weight that a weight in training stands for.
 
     With `log2_scale` the largest magnitude of each block is multiplied by 2 to its power before
-    the scheme's rule makes a scale of it. `amax` is as in `quantize_weight`.
+    the scheme's rule makes a scale of it; with `held` no rule is asked. `amax` is as in
+    `quantize_weight`.
 
     Shapes: weight [N, K]; log2_scale [N, blocks].
     Raises: as `quantize_weight`.
     """
+    if held is not None:
+        return held.quantized(weight, name=name)
     if log2_scale is None:
         return quantize_weight(weight, scheme, name=name, amax=amax)
     return quantize_scaled(weight, scheme, log2_scale, name=name, amax=amax)
@@ -89,7 +93,7 @@ def quantize_latent(
 
 def fake_weight(
     weight: torch.Tensor, scheme: Scheme, *, name: str, amax: float | None,
-    log2_scale: torch.Tensor | None = None,
+    log2_scale: torch.Tensor | None = None, held: HeldScales | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Return the values of the quantized weight, with gradients straight through.
 
@@ -102,21 +106,25 @@ def fake_weight(
         rotated = weight.float()
         if scheme.rotation is not None:
             rotated = rotate_rows(rotated, scheme.rotation)
-        made = quantize_latent(weight, scheme, name=name, amax=amax, log2_scale=log2_scale)
+        made = quantize_latent(
+            weight, scheme, name=name, amax=amax, log2_scale=log2_scale, held=held
+        )
         made = dataclasses.replace(made, scheme=dataclasses.replace(scheme, rotation=None))
         values, inside = made.dequantize(), _inside(rotated, made)
     return _straight_through(weight, values, inside, scheme.rotation, log2_scale, rotated)
 
 
-def fake_inputs(x: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+def fake_inputs(x: torch.Tensor, scheme: Scheme, *, scale: float | None = None) -> torch.Tensor:
     """Return the inputs of a layer as the scheme rounds them, with gradients straight through.
+
+    `scale` is a static one.
 
     Shapes: x [M, K]; result the same, float32.
     """
     fmt = scheme.activation_format
     with torch.no_grad():
         rotated = x if scheme.rotation is None else rotate_inputs(x, scheme.rotation)
-        made = round_inputs(rotated.contiguous(), scheme)
+        made = round_inputs(rotated.contiguous(), scheme, scale=scale)
         if fmt is None:
             values, inside = made.codes.float(), None
         else:

@@ -24,7 +24,7 @@ from asterope.quant.nvfp4_svd import is_nvfp4_svd
 from asterope.quant.rotation import rotate_inputs, rotate_rows
 from asterope.quant.scheme import Scheme
 
-__all__ = ["Branch", "BranchFitting"]
+__all__ = ["Branch", "BranchFitting", "static_input_scale"]
 
 _LEAST_WEIGHT = 1e-3  # of a column, as a share of the root mean square
 _MORE_COLUMNS, _ITERATIONS = 8, 8
@@ -37,6 +37,11 @@ class Branch:
     first: torch.Tensor
     second: torch.Tensor
 
+    @classmethod
+    def nearest(cls, weight: torch.Tensor, rank: int) -> Branch:
+        """Return the branch nearest to a weight of unknown inputs. Shapes: weight [N, K]."""
+        return _branch(*_factors(weight.detach().float(), rank))
+
     def taken_from(self, weight: torch.Tensor) -> torch.Tensor:
         """Return what is left of a weight. Shapes: weight and result [N, K], result float32."""
         return weight.float() - self.second.float() @ self.first.float()
@@ -47,12 +52,17 @@ class Branch:
         Inputs in nvfp4 get a static upper scale, which checkpoints of such layers ask for.
         """
         scheme = dataclasses.replace(layer.scheme, rank=len(self.first))
-        static = None
-        if scheme.format is not None and is_nvfp4_svd(scheme):
-            static = float(storable(global_scale_of(float(inputs.largest.max()), scheme.format)))
+        static = static_input_scale(float(inputs.largest.max()), scheme)
         return dataclasses.replace(
             layer, scheme=scheme, lora_a=self.first, lora_b=self.second, input_scale=static
         )
+
+
+def static_input_scale(largest: float, scheme: Scheme) -> float | None:
+    """Return the upper scale of inputs up to `largest`, None where each row has its own."""
+    if scheme.format is None or not is_nvfp4_svd(scheme):
+        return None
+    return float(storable(global_scale_of(largest, scheme.format)))
 
 
 class BranchFitting:

@@ -55,9 +55,9 @@ def test_torch_model_computes_what_ours_does(family, tmp_path):
     [
         *(
             pytest.param(fmt, marks=pytest.mark.slow)
-            for fmt in ("mxfp4", "nvfp4/fp8", "fp8", "nvfp4/same")
+            for fmt in ("mxfp4", "nvfp4/fp8", "fp8", "nvfp4/same", "mxfp4/same+h", "mxfp4+r4")
         ),
-        "mxfp4/same+h",
+        "nvfp4/same+r4",
     ],
 )
 @pytest.mark.parametrize("family", FAMILIES)
@@ -67,6 +67,7 @@ def test_converted_layers_are_those_of_the_forward_pass_bit_for_bit(family, fmt,
     with torch.no_grad():  # as if trained
         for parameter in module.parameters():
             parameter.mul_(1.1)
+        module(torch.tensor([list(TEXT[:50].encode())]))
     made = ast.from_trained(model, module)
     stored = ast.load(made.save(tmp_path / "out"))
     assert made.scheme == stored.scheme
@@ -82,7 +83,7 @@ def test_converted_layers_are_those_of_the_forward_pass_bit_for_bit(family, fmt,
     with torch.inference_mode():
         found = module(tokens).logits
     logits = stored.model.forward(tokens, stored.model.new_cache(1, 50))
-    if fmt == "mxfp4":  # the others may round another way what differs in its last bit
+    if fmt.startswith("mxfp4+r") or fmt == "mxfp4":  # others may round last bits another way
         assert float((found - logits).norm()) < 1e-2 * float(logits.norm())
 
 
@@ -99,19 +100,24 @@ def test_training_is_the_same_again_and_ends_where_it_says(model, text):
     assert again.perplexity(TEXT[:300]) == model.quantize("mxfp4/same").perplexity(TEXT[:300])
 
 
-@pytest.mark.parametrize("start", ["rtn", "gptq", "awq_gptq"])
-def test_training_starts_from_what_an_algorithm_makes(model, text, start):
+@pytest.mark.parametrize(
+    ("start", "fmt"),
+    [("rtn", "mxfp4"), ("gptq", "nvfp4"), ("awq_gptq", "mxfp4"), ("svdquant", "nvfp4/same+r8")],
+)
+def test_training_starts_from_what_an_algorithm_makes(model, text, start, fmt):
     plan = llm.TrainingPlan(steps=1, windows_per_step=1, relative_rate=0.0)
-    made = ast.train(model, "mxfp4", text=text, plan=plan, start=start).model
+    made = ast.train(model, fmt, text=text, plan=plan, start=start).model
     windows, what = api.text_windows(model, text, num_windows=17, length=512)
     held = len(windows) // 2
     calibration = api.Calibration(algorithm=algorithm(start), windows=windows[held:], what=what)
-    expected = api.with_scheme(model, scheme("mxfp4"), None, calibration)
+    expected = api.with_scheme(model, scheme(fmt), None, calibration)
+    again = ast.train(model, fmt, text=text, plan=plan, start=expected).model
     for mine, theirs in zip(made.model.layers, expected.model.layers, strict=True):
         assert torch.equal(mine.attention_norm, theirs.attention_norm)
         for place in ("qkv", "output", "gate_up", "down"):
             values = getattr(mine, place).dequantize()
             assert torch.equal(values, getattr(theirs, place).dequantize())
+    assert again.perplexity(TEXT[:300]) == made.perplexity(TEXT[:300])
 
 
 def test_a_killed_run_goes_on_to_the_same_model(model, text, tmp_path):
@@ -143,6 +149,13 @@ def test_what_cannot_be_trained_is_refused(model, text, tmp_path):
         ast.train(stored, "mxfp4", text=text, plan=PLAN)
     with pytest.raises(ConfigError, match="nothing to train for"):
         ast.train(model, "bf16", text=text)
+    with pytest.raises(ConfigError, match="adds a branch") as caught:
+        ast.train(model, "mxfp4", text=text, plan=PLAN, start="svdquant")
+    assert caught.value.hint == "train for mxfp4+r32"
+    with pytest.raises(ConfigError, match="is nvfp4, not mxfp4"):
+        ast.train(model, "mxfp4", text=text, plan=PLAN, start=model.quantize("nvfp4"))
+    with pytest.raises(ConfigError, match="is not quantized"):
+        ast.train(model, "mxfp4", text=text, plan=PLAN, start=model)
     (tmp_path / "short.txt").write_text(TEXT[:200])
     with pytest.raises(ConfigError, match="too few"):
         ast.train(model, text=tmp_path / "short.txt")
@@ -156,6 +169,9 @@ def test_a_module_of_something_else_is_named(model, tmp_path):
     with pytest.raises(ConfigError, match="is not quantized") as caught:
         ast.from_trained(larger, prepare_qat(api.torch_model(model), "mxfp4"))
     assert caught.value.where == "model.layers.1.self_attn.q_proj"
+    with pytest.raises(ConfigError, match="does not share the first factor") as caught:
+        ast.from_trained(model, prepare_qat(api.torch_model(model), "mxfp4+r4", fused=()))
+    assert caught.value.where == "model.layers.0.self_attn.k_proj"
     module = prepare_qat(api.torch_model(model), "mxfp4")
     with torch.no_grad():
         module.model.norm.weight[3] = float("inf")

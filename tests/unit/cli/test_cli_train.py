@@ -40,12 +40,13 @@ def test_what_is_written_is_what_training_in_python_gives(asterope, checkpoint, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "text.txt"]
 
 
-def test_words_say_how_training_went(asterope, checkpoint, text):
+def test_words_say_how_training_went(asterope, checkpoint, text, tmp_path):
     ended = asterope("train", checkpoint, "-o", "out", "--text", text, "--steps", 1, "--seed", 1)
     assert ended.code == 0
     assert ended.out.endswith("out\n")
     assert "mxfp4 weights" in ended.err
     assert "held-out loss" in ended.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "text.txt"]
 
 
 def test_wrong_options_are_named(asterope, checkpoint, text):
@@ -53,4 +54,5 @@ def test_wrong_options_are_named(asterope, checkpoint, text):
     assert "--cross-entropy" in asterope(*command, "--cross-entropy", 2).error
     assert "nothing to train for" in asterope(*command, "--format", "bf16").error
     assert "did you mean gptq" in asterope(*command, "--start", "gptqq").error
+    assert "adds a branch" in asterope(*command, "--start", "svdquant").error
     assert "not empty" in asterope("train", checkpoint, "-o", text.parent).error

@@ -44,8 +44,8 @@ def student_of(teacher, fmt="mxfp4/same", *, learn_scales=False):
     return prepare_qat(copy.deepcopy(teacher), fmt, learn_scales=learn_scales)
 
 
-def trained(teacher, windows, plan=PLAN, **options):
-    student = student_of(teacher)
+def trained(teacher, windows, plan=PLAN, fmt="mxfp4/same", **options):
+    student = student_of(teacher, fmt)
     return student, distill(student, teacher, windows[4:], windows[:4], plan, **options)
 
 
@@ -82,6 +82,28 @@ def test_training_brings_the_rounded_model_nearer(teacher, windows, learn_scales
     assert found.held_out_losses[found.best_step] < 0.7 * found.held_out_losses[0]
 
 
+@pytest.mark.parametrize(
+    ("fmt", "rate"), [("mxfp4", 0.004), ("nvfp4/fp8", 0.004), ("nvfp4/same", 0.002)]
+)
+def test_without_a_rate_it_is_smaller_where_inputs_have_four_bits(teacher, windows, fmt, rate):
+    losses = [
+        trained(teacher, windows, TrainingPlan(steps=2, relative_rate=said), fmt)[1]
+        for said in (None, rate, 0.003)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_what_is_not_rounded_moves_at_a_share_of_the_rate(teacher, windows):
+    plan = TrainingPlan(steps=1, warm_up=0.0, relative_rate=0.01, unrounded_share=0.1)
+    student, _ = trained(teacher, windows, plan, fmt="mxfp4+r4")
+    before = dict(student_of(teacher, "mxfp4+r4").named_parameters())
+    for name, parameter in student.named_parameters():
+        size = before[name].detach().double().square().mean().sqrt()
+        moved = float((parameter - before[name]).detach().abs().max() / size)
+        is_rounded = name in ("up.weight", "down.weight")
+        assert moved == pytest.approx(0.01 if is_rounded else 0.001, rel=1e-2), name
+
+
 def test_weights_of_least_held_out_loss_are_kept(teacher, windows):
     plan = TrainingPlan(steps=8, relative_rate=1.0, warm_up=0.0, evaluate_every=2)  # diverges
     student, found = trained(teacher, windows, plan)
@@ -91,16 +113,21 @@ def test_weights_of_least_held_out_loss_are_kept(teacher, windows):
         assert torch.equal(mine, theirs)
 
 
-@pytest.mark.parametrize("step", [3, 4, 12])
-def test_a_killed_run_goes_on_to_the_same_bytes(teacher, windows, tmp_path, step):
-    whole, found = trained(teacher, windows)
+@pytest.mark.parametrize(
+    ("step", "fmt"),
+    [(3, "mxfp4/same"), (4, "mxfp4/same"), (12, "mxfp4/same"), (5, "nvfp4/same+r4")],
+)
+def test_a_killed_run_goes_on_to_the_same_bytes(teacher, windows, tmp_path, step, fmt):
+    whole, found = trained(teacher, windows, fmt=fmt)
     path = tmp_path / "state.safetensors"
+    kept = TrainingState(path, "a")
     with pytest.raises(KilledError):
-        trained(teacher, windows, kept=TrainingState(path, "a"), progress=killed_at(step))
+        trained(teacher, windows, fmt=fmt, kept=kept, progress=killed_at(step))
     seen = []
     again, refound = trained(
-        teacher, windows, kept=TrainingState(path, "a"), progress=lambda *said: seen.append(said[0])
-    )
+        teacher, windows, fmt=fmt, kept=TrainingState(path, "a"),
+        progress=lambda *said: seen.append(said[0]),
+    )  # fmt: skip
     first = (step - 1) // 4 * 4
     assert seen == list(range(first + 1, 13))
     assert refound == found
@@ -109,6 +136,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(teacher, windows, tmp_path, step
     layers = quantized_layers(whole)
     for name, layer in quantized_layers(again).items():
         assert torch.equal(layer.codes, layers[name].codes)
+        assert layer.input_scale == layers[name].input_scale
 
 
 def test_a_state_of_something_else_or_damaged_begins_anew(teacher, windows, tmp_path):

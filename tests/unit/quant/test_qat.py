@@ -18,11 +18,15 @@ from asterope.errors import (
 from asterope.quant import (
     ACTIVATIONS,
     WEIGHT_FORMATS,
+    Calibrated,
     FakeQuantizedLinear,
+    InputSums,
     Scheme,
+    algorithm,
     common_amax,
     concatenate,
     prepare_qat,
+    quantize_calibrated,
     quantize_weight,
     quantized_layers,
     scheme,
@@ -155,6 +159,129 @@ def test_learned_scales_move_the_codes(fmt):
     assert torch.equal(layer(inputs()).detach(), layer(inputs()).detach())
 
 
+@ALL
+def test_a_layer_that_starts_from_a_quantized_one_is_it(plan):
+    """Codes and scales are those of a search, which the rule would not give again."""
+    torch.manual_seed(4)
+    weight, x = torch.randn(N, K), torch.randn(64, K)
+    sums = InputSums(K, name="w")
+    sums.add(x)
+    given = quantize_calibrated(
+        weight, plan, Calibrated(algorithm("mse"), sums, plan), name="w", bias=torch.randn(N)
+    )
+    layer = layer_of(plan)
+    layer.start(given)
+    if plan.rotation is None:
+        same_bits(layer.quantized(), given)
+    else:  # turned forth and back a zero may have the other sign
+        assert torch.equal(layer.quantized().dequantize(), given.dequantize())
+    other = layer_of(plan, seed=2)
+    other.load_state_dict(layer.state_dict())
+    same_bits(other.quantized(), layer.quantized())
+
+
+BRANCHED = pytest.mark.parametrize(
+    "text", ["mxfp4+r4", "mxfp4/same+r4", "nvfp4/same+r4", "nvfp4/same+h+r4", "mxfp4/fp8+r4"]
+)
+
+
+def branched(text, seen=True):
+    model = Block()
+    with torch.no_grad():
+        model.q_proj.weight.div_(1 + torch.arange(K))
+    prepare_qat(model, text)
+    for layer in model.modules() if seen else ():
+        if isinstance(layer, FakeQuantizedLinear):
+            layer(inputs())
+    return model
+
+
+@BRANCHED
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_beside_a_branch_forward_is_what_the_runtime_computes(text, dtype):
+    """But for the order of sums, after which what is between the factors may round another way."""
+    model, x = branched(text), inputs().to(dtype)
+    for name in ("q_proj", "k_proj", "o_proj"):
+        layer = getattr(model, name)
+        found, made = layer(x).detach().view(-1, N), layer.quantized()
+        rows = x.view(-1, K)
+        inner = rows.to(torch.bfloat16).float() @ made.lora_a.float().T
+        steps = 2.0**-8 if dtype == torch.float32 else 2.0**-6
+        branch = (inner.abs() @ made.lora_b.float().abs().T) * steps
+        beside = made.without_branch.apply(rows).float().abs()
+        error = (found.float() - made.apply(rows).float()).abs()
+        assert (error <= branch + beside * (1e-5 if dtype == torch.float32 else 2.0**-7)).all()
+        assert made.scheme == scheme(text)
+
+
+@BRANCHED
+def test_a_branch_and_what_is_beside_it_are_the_weight_at_first(text):
+    plain, model = Block(), branched(text)
+    for name, layer in quantized_layers(model).items():
+        weight = getattr(plain, name).weight.detach()
+        if name == "q_proj":
+            weight = weight / (1 + torch.arange(K))
+        lost = (layer.dequantize() - weight).norm()
+        assert lost < 0.2 * weight.norm()
+        latent = model.get_submodule(name).weight
+        rest = weight - layer.lora_b.float() @ layer.lora_a.float()
+        torch.testing.assert_close(latent, rest)
+
+
+@BRANCHED
+def test_fused_layers_share_the_first_factor_and_train_all(text):
+    model = branched(text)
+    names = [name for name, _ in model.named_parameters() if name.endswith("lora_a")]
+    assert names == ["q_proj.lora_a", "o_proj.lora_a", "gate_proj.lora_a"]
+    parts = [model.q_proj, model.k_proj, model.v_proj]
+    sum(part(inputs()).square().sum() for part in parts).backward()
+    for trained in (*parts, model.q_proj.lora_a, *(part.lora_b for part in parts)):
+        weight = trained.weight if isinstance(trained, nn.Module) else trained
+        assert float(weight.grad.abs().sum()) > 0
+    layers = quantized_layers(copy.deepcopy(model))
+    for name, layer in quantized_layers(model).items():
+        same_bits(layers[name], layer)
+    whole = concatenate([layers[name] for name in ("q_proj", "k_proj", "v_proj")])
+    assert torch.equal(whole.lora_a, layers["q_proj"].lora_a)
+
+
+def test_a_branch_gets_the_gradient_of_what_it_computes():
+    model, x = branched("mxfp4+r4"), inputs()
+    rows, layer = x.view(-1, K).to(torch.bfloat16).float(), model.o_proj
+    upstream = torch.randn(2, TOKENS, N, generator=torch.Generator().manual_seed(2))
+    layer(x).backward(upstream)
+    made, sums = layer.quantized(), upstream.view(-1, N)
+    inner = (rows @ made.lora_a.float().T).to(torch.bfloat16).float()
+    torch.testing.assert_close(layer.lora_b.grad, sums.T @ inner, rtol=1e-3, atol=1e-3)
+    expected = (sums @ made.lora_b.float()).T @ rows
+    torch.testing.assert_close(layer.lora_a.grad, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_static_scales_of_inputs_follow_the_largest_in_training():
+    layer = branched("nvfp4/same+r4", seen=False).o_proj
+    with pytest.raises(ConfigError, match="has seen no inputs") as caught:
+        layer.quantized()
+    assert caught.value.where == "o_proj"
+    x = inputs()
+    with torch.no_grad():
+        layer(x)
+    first = layer.quantized().input_scale
+    assert first == pytest.approx(float(x.abs().max()) / (448 * 6), rel=1e-6)
+    with torch.no_grad():
+        layer(2 * x)  # what is held out moves nothing
+    assert layer.quantized().input_scale == first
+    layer(2 * x)
+    layer(x)
+    assert layer.quantized().input_scale == pytest.approx(2 * first, rel=1e-6)
+
+
+def test_a_layer_does_not_start_from_another_format():
+    layer = layer_of(scheme("mxfp4"))
+    with pytest.raises(ConfigError, match="is nvfp4, not mxfp4") as caught:
+        layer.start(quantize_weight(torch.randn(N, K), scheme("nvfp4"), name="w"))
+    assert caught.value.where == "w"
+
+
 class Block(nn.Module):
     """A module with the projections that engines fuse, and others."""
 
@@ -242,6 +369,15 @@ def test_a_weight_that_diverged_is_named():
     with pytest.raises(CheckpointError, match=r"element \[3, 4\] is nan") as caught:
         layer(inputs())
     assert caught.value.where == "w"
+
+
+def test_a_branch_that_diverged_is_named():
+    model = branched("mxfp4+r4")
+    with torch.no_grad():
+        model.q_proj.lora_a[0, 3] = float("inf")
+    with pytest.raises(CheckpointError, match="is not finite") as caught:
+        quantized_layers(model)
+    assert caught.value.where == "q_proj.lora_a"
 
 
 def test_scales_of_several_rows_are_refused():

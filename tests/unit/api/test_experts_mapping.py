@@ -43,8 +43,12 @@ def test_only_experts_with_tokens_are_read():
     [
         {},
         pytest.param({"tokens": 512, "hidden": 1024, "intermediate": 512}, marks=pytest.mark.slow),
+        pytest.param(
+            {"tokens": 64, "hidden": 2048, "intermediate": 768, "experts": 128, "top_k": 8},
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["few tokens", "many"],
+    ids=["few tokens", "many", "thousands of small programs"],
 )
 def test_the_closed_form_chooses_nearly_the_best_of_what_it_considers(changes):
     found = api.experts_mappings(MAIA, shape(**changes), MXFP4)
@@ -53,7 +57,7 @@ def test_the_closed_form_chooses_nearly_the_best_of_what_it_considers(changes):
         mine = [each for each in found if each.product == product]
         assert [each.time_s for each in mine] == sorted(each.time_s for each in mine)
         (chosen,) = [each for each in mine if each.is_chosen]
-        assert chosen.time_s == time.time_s <= 1.05 * mine[0].time_s
+        assert chosen.time_s == time.time_s <= 1.03 * mine[0].time_s
     assert api.experts_mappings(chips.get("h100"), shape(), MXFP4) == []
 
 

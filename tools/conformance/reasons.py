@@ -54,6 +54,10 @@ RULES = (
     ),
     Rule("wants memory of the CPU refused, which is the device here", r"test_pointer_arguments"),
     Rule("asks for tensors on CUDA", r"requires CUDA tensors|CPU only\. There seems a mistake"),
+    Rule(
+        "its reference multiplies numbers of two types, which torch refuses on a CPU",
+        r"RuntimeError: \w+ input tensors must have the same dtype, but got",
+    ),
     Rule("inline assembly of a GPU", r"inline assembly"),
     Rule("takes all but CUDA and HIP to know no fp8 but float8e5", r"test_fp8_support"),
     Rule("needs the Python package {0}", r"ModuleNotFoundError: No module named '([\w.]+)'"),

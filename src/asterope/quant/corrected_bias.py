@@ -17,8 +17,8 @@ def with_corrected_bias(
 ) -> QuantizedLinear:
     """Return a layer whose bias makes up for the mean error of its weight on a sample of inputs.
 
-    One without a bias stays as it is, and so does one that rounds its inputs: a few tokens with
-    large inputs then make most of the mean, and others lose more than they gain.
+    One without a bias stays as it is, and so does one that rounds its inputs: it lost by it where
+    that was measured.
 
     Shapes: weight [N, K], what the layer rounds.
     Source: Nagel et al., Data-Free Quantization, arXiv:1906.04721, section 4.2 (there with a mean

@@ -8,11 +8,10 @@ import pytest
 from native_call import compiled, lanewise
 
 from asterope.formats import fma32
-from asterope.native import Module, available_isas, isa_named, type_text
+from asterope.native import Module, isa_named, type_text
+from isas import EACH_ISA
 
-ISAS = available_isas()
 LANES = (0, 1, 16)
-EVERY = pytest.mark.parametrize(("isa", "lanes"), [(i, n) for i in ISAS for n in LANES])
 INTS = (np.int8, np.int16, np.int32, np.int64)
 
 
@@ -32,7 +31,8 @@ def floats(seed, count=64):
     return np.concatenate([x, left.reshape(-1)]), np.concatenate([x[::-1], right.reshape(-1)])
 
 
-@EVERY
+@pytest.mark.parametrize("isa", EACH_ISA)
+@pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("dtype", INTS)
 def test_integer_operators_wrap_like_twos_complement(isa, lanes, dtype):
     a, b = integers(dtype, 0)
@@ -50,7 +50,8 @@ def test_integer_operators_wrap_like_twos_complement(isa, lanes, dtype):
     np.testing.assert_array_equal(lanewise(isa, lanes, emit, a, b, amount), expected)
 
 
-@EVERY
+@pytest.mark.parametrize("isa", EACH_ISA)
+@pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("dtype", [np.int8, np.int64])
 def test_integer_comparisons_know_signed_from_unsigned(isa, lanes, dtype):
     a, b = integers(dtype, 1)
@@ -66,7 +67,8 @@ def test_integer_comparisons_know_signed_from_unsigned(isa, lanes, dtype):
     np.testing.assert_array_equal(lanewise(isa, lanes, emit, a, b, dtype=bool), expected)
 
 
-@EVERY
+@pytest.mark.parametrize("isa", EACH_ISA)
+@pytest.mark.parametrize("lanes", LANES)
 def test_float_comparisons_are_false_on_nan_except_not_equal(isa, lanes):
     a, b = floats(2)
     names = ("lt", "le", "gt", "ge", "eq", "ne")
@@ -78,7 +80,8 @@ def test_float_comparisons_are_false_on_nan_except_not_equal(isa, lanes):
     np.testing.assert_array_equal(lanewise(isa, lanes, emit, a, b, dtype=bool), expected)
 
 
-@EVERY
+@pytest.mark.parametrize("isa", EACH_ISA)
+@pytest.mark.parametrize("lanes", LANES)
 def test_float_arithmetic_is_ieee_and_never_contracted(isa, lanes):
     a, b = floats(3)
 
@@ -90,7 +93,8 @@ def test_float_arithmetic_is_ieee_and_never_contracted(isa, lanes):
     np.testing.assert_array_equal(lanewise(isa, lanes, emit, a, b), expected)
 
 
-@EVERY
+@pytest.mark.parametrize("isa", EACH_ISA)
+@pytest.mark.parametrize("lanes", LANES)
 def test_conversions_saturate_truncate_and_extend(isa, lanes):
     a, _ = integers(np.int16, 4)
     for emit, dtype, expected in (
@@ -117,7 +121,8 @@ def test_conversions_saturate_truncate_and_extend(isa, lanes):
     )
 
 
-@EVERY
+@pytest.mark.parametrize("isa", EACH_ISA)
+@pytest.mark.parametrize("lanes", LANES)
 def test_where_types_plain_numbers_by_the_other_side_or_by_kind(isa, lanes):
     a, b = floats(5)
     got = lanewise(isa, lanes, lambda x, y: x.lt(y).where(x, 7), a, b)
@@ -126,7 +131,8 @@ def test_where_types_plain_numbers_by_the_other_side_or_by_kind(isa, lanes):
     np.testing.assert_array_equal(got, np.where(a < b, np.float32(1.5), np.float32(-2.5)))
 
 
-@EVERY
+@pytest.mark.parametrize("isa", EACH_ISA)
+@pytest.mark.parametrize("lanes", LANES)
 def test_intrinsics_of_two_operands(isa, lanes):
     a, b = integers(np.int32, 6)
     for name, expected in (("smin", np.minimum(a, b)), ("smax", np.maximum(a, b))):
@@ -137,7 +143,7 @@ def test_intrinsics_of_two_operands(isa, lanes):
     np.testing.assert_array_equal(got.view(np.int32), np.copysign(x, y).view(np.int32))
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", EACH_ISA)
 def test_lanes_are_picked_replaced_and_shuffled(isa):
     x = np.arange(100, 116, dtype=np.int32)
     order = [3, 16 + 2, 0, 31]
@@ -152,7 +158,7 @@ def test_lanes_are_picked_replaced_and_shuffled(isa):
     assert out.tolist() == [103, 115, 100, 1115]
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", EACH_ISA)
 @pytest.mark.parametrize("lanes", [0, 1, 16])
 def test_all_lanes_and_any_lane(isa, lanes):
     for x in (np.zeros(16, bool), np.ones(16, bool), np.arange(16) == 15):
@@ -168,7 +174,7 @@ def test_all_lanes_and_any_lane(isa, lanes):
         assert out.tolist() == [part.all(), part.any()]
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", EACH_ISA)
 def test_masks_of_any_number_of_lanes_survive_a_stack_slot(isa):
     x = np.array([1, 0, 1, 1] * 8, np.uint8)
 
@@ -183,7 +189,7 @@ def test_masks_of_any_number_of_lanes_survive_a_stack_slot(isa):
     np.testing.assert_array_equal(out, x)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", EACH_ISA)
 @pytest.mark.parametrize(
     ("start", "stop", "step"), [(0, 10, 1), (3, 10, 4), (5, 5, 1), (7, 2, 3), (-4, 4, 3)]
 )
@@ -199,7 +205,7 @@ def test_loop_visits_what_range_visits(isa, start, stop, step):
     assert seen[: count[0]].tolist() == list(range(start, stop, step))
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", EACH_ISA)
 @pytest.mark.parametrize("n", [0, 1, 7, 27])
 def test_while_if_and_if_else_follow_collatz(isa, n):
     def body(fn, start, out):
@@ -227,7 +233,7 @@ def test_while_if_and_if_else_follow_collatz(isa, n):
     assert out[0] == collatz(n)
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", EACH_ISA)
 @pytest.mark.parametrize(("kind", "dtype"), [("i8", np.int8), ("i16", np.int16), ("f32", "f4")])
 def test_masked_load_keeps_other_and_masked_store_keeps_memory(isa, kind, dtype):
     x = np.arange(1, 17).astype(dtype)
@@ -246,7 +252,7 @@ def test_masked_load_keeps_other_and_masked_store_keeps_memory(isa, kind, dtype)
     np.testing.assert_array_equal(both[:16], np.where(mask, x, 77))
 
 
-@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("isa", EACH_ISA)
 @pytest.mark.parametrize(("kind", "dtype"), [("i8", np.int8), ("i64", np.int64), ("f32", "f4")])
 def test_gather_reads_each_address_and_scatter_writes_lowest_lane_first(isa, kind, dtype):
     rng = np.random.default_rng(9)

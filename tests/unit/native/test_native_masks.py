@@ -6,15 +6,12 @@ import numpy as np
 import pytest
 from native_call import compiled
 
-from asterope.native import available_isas
+from isas import EACH_ISA
 
 KINDS = {
     "f32": np.float32, "f64": np.float64, "i8": np.int8, "i16": np.int16, "i64": np.int64,
 }  # fmt: skip
 LANES = (1, 2, 16)
-EVERY = pytest.mark.parametrize(
-    ("isa", "kind", "lanes"), [(i, k, n) for i in available_isas() for k in KINDS for n in LANES]
-)
 
 
 def masks(fn, lanes, row):
@@ -28,7 +25,9 @@ def expected(x, lanes, other, row):
     return np.where(on & bool(row), x[None, :], np.array(other, x.dtype))
 
 
-@EVERY
+@pytest.mark.parametrize("isa", EACH_ISA)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("other", [0, 7])
 @pytest.mark.parametrize("form", ["run", "gather"])
 def test_a_masked_load_gives_the_other_value_where_it_is_off(isa, kind, lanes, other, form):
@@ -52,7 +51,9 @@ def test_a_masked_load_gives_the_other_value_where_it_is_off(isa, kind, lanes, o
         np.testing.assert_array_equal(found, expected(x, lanes, other, row))
 
 
-@EVERY
+@pytest.mark.parametrize("isa", EACH_ISA)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize("form", ["run", "scatter"])
 def test_a_masked_store_leaves_alone_what_is_off(isa, kind, lanes, form):
     dtype = np.dtype(KINDS[kind])
@@ -75,7 +76,7 @@ def test_a_masked_store_leaves_alone_what_is_off(isa, kind, lanes, form):
         np.testing.assert_array_equal(found, expected(x, lanes, 99, row))
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", EACH_ISA)
 @pytest.mark.parametrize("lanes", LANES)
 @pytest.mark.parametrize(("kind", "wide"), [("i8", "i32"), ("i16", "i32"), ("i8", "i16")])
 def test_a_masked_store_of_truncated_numbers_leaves_alone_what_is_off(isa, lanes, kind, wide):
@@ -94,7 +95,7 @@ def test_a_masked_store_of_truncated_numbers_leaves_alone_what_is_off(isa, lanes
     np.testing.assert_array_equal(found, expected(x.astype(dtype), lanes, 99, 1))
 
 
-@pytest.mark.parametrize("isa", available_isas())
+@pytest.mark.parametrize("isa", EACH_ISA)
 @pytest.mark.parametrize("kind", ["f32", "f64"])
 def test_what_a_known_mask_leaves_out_counts_as_zero(isa, kind):
     """LLVM took comparisons of 0 / 0 for false where one lane is on."""

@@ -33,8 +33,8 @@ NOTES = """\
 - rtn: round to nearest.
 - awq_gptq: calibrated on 64 windows of 512 tokens; `bench_ptq` has other algorithms.
 - svdquant: the same beside a branch of low rank (`+r32`); what rounding loses is that without one.
-- qad, and how many steps: from what these give, trained to say what the original says, each step
-  on {windows} windows of 512 tokens of the sources of {libraries}, which it has not seen.
+- qad, and how many steps: from what these give, trained to say what the original says, on text that
+  it has not seen, sources of {libraries}: {windows} x 512 tokens a step.
 - seconds are wall time, beside whatever else the machine did.
 """
 

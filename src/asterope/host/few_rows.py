@@ -124,7 +124,7 @@ def few_rows_of(low: Lowering, op: Op) -> FewRows | None:
     tiles = [found.codes.result, *found.between]
     if found.scales is not None:
         tiles.append(found.scales.result)
-    return found if all(isinstance(low.env[v], Lazy) for v in tiles) else None
+    return found if all(isinstance(low.env.get(v), Lazy) for v in tiles) else None
 
 
 def _find(op: Op, isa: Isa) -> FewRows | None:

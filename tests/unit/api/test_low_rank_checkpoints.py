@@ -115,8 +115,6 @@ def test_what_has_no_branch_says_so(original):
         original.quantize("mxfp4+r4")
     with pytest.raises(ConfigError, match="two more products"):
         ast.api.time_product(ast.chips.get("maia200"), 8, 64, 64, scheme("mxfp4+r32"))
-    with pytest.raises(ConfigError, match="in training"):
-        ast.api.train(original, "mxfp4/same+r4")
 
 
 def test_a_rank_that_is_lost_is_missed(svdquant, tmp_path):

@@ -17,7 +17,7 @@ from asterope.quant import (
     quantize_weight,
     scheme,
 )
-from asterope.quant.gptq import Feedback, gptq_codes
+from asterope.quant.gptq import DAMPING, Feedback, gptq_codes
 from asterope.quant.scales import least_error_scales, rule_scales
 
 N, K, TOKENS = 96, 192, 512
@@ -108,7 +108,7 @@ def test_codes_are_those_of_the_paper(fmt, inputs):
     weight = 0.05 * torch.randn(64, 32, generator=torch.Generator().manual_seed(2))
     scales = rule_scales(weight.numpy(), scheme(fmt), amax=float(weight.abs().max()))
     found = gptq_codes(weight, scales, Feedback(sums))
-    expected = reference_gptq(weight, scales, sums.products, 0.01)
+    expected = reference_gptq(weight, scales, sums.products, DAMPING)
     # A sum of float32 may fall on the other side of a tie.
     assert np.mean(found != expected) < 0.01
 

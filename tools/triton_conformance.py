@@ -183,6 +183,7 @@ def main(
     command = "python tools/triton_conformance.py CHECKOUT"
     command += f" --collection {collection}" if collection else ""
     command += " --tutorials" if only_tutorials else ""
+    command += "".join(f" --files {name}" for name in files or [])
     command += f" --sample {sample}" if sample > 1 else ""
     command += f" --timeout {timeout}" if timeout != TIMEOUT_S else ""
     if keyword:

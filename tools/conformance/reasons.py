@@ -37,6 +37,7 @@ RULES = (
     Rule("wants passes of a GPU's pipeline", r"repro_prefix|make_ttgir|make_llir"),
     Rule("wants remarks of a GPU's compiler", r"performance warning|remark"),
     Rule("asks for a CUDA device", r"Torch not compiled with CUDA|No CUDA GPUs|Found no NVIDIA"),
+    Rule("asks for a CUDA device", r"Cannot access accelerator device when none is available"),
     Rule("asks for a CUDA device", r"Tried to instantiate dummy base class|assert .*\.is_cuda"),
     Rule("asks for the library of CUDA or HIP", r"RuntimeError: unknown backend"),
     Rule(

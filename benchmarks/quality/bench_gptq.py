@@ -29,8 +29,7 @@ from asterope import api, llm
 
 COMMAND = "python -m benchmarks.quality.bench_gptq"
 NOTES = """\
-- Weights alone, embedding and head as they are; each tool's defaults: damping is 0.1 in ours, 0.01
-  in theirs.
+- Weights alone, embedding and head as they are; each tool's defaults: damping is 0.01 in all.
 - Perplexity, KL and agreement: codes times scales, in float32, in one model that we score; medians
   over choices of calibration windows, with the smallest and largest.
 - Seconds, CPU seconds and memory: of quantizing alone. The model is loaded, and one layer of it

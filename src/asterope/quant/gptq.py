@@ -16,7 +16,7 @@ __all__ = ["DAMPING", "Feedback", "gptq_codes"]
 
 _Floats = npt.NDArray[np.float32]
 
-DAMPING = 0.1
+DAMPING = 0.01
 """The share of the mean curvature that is added to each input's."""
 
 _COLUMNS, _ROWS = 128, 1024

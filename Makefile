@@ -31,7 +31,7 @@ test: $(VENV)/.dev ## run the default tests (under 5 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(JOBS) -q
 
 slow: $(VENV)/.dev ## run the tests marked slow
-	$(BIN)/python -m pytest -n $(JOBS) -q -m slow
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -q -m slow
 
 check: $(VENV)/.dev ## lint, formatting, types, import floors
 	$(BIN)/ruff check src tests benchmarks tools examples

@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.progress import track
 
 from asterope import api, llm
+from asterope.errors import ConfigError
+from asterope.native import write_atomically
 from asterope.quant import ALGORITHMS, Scheme, algorithm
 
 COMMAND = "python -m benchmarks.quality.bench_ptq"
@@ -65,13 +67,12 @@ def measure(
 ) -> list[Result]:  # fmt: skip
     """Quantize a checkpoint in every way and score each format's at once.
 
-    What `keep` has of other runs is not done again, but for rounding to nearest; what is done is
-    written there. Formats of eight bits, which lose next to nothing, get no branches.
+    What `keep` has of other runs of the same kind is not done again, but for rounding to nearest;
+    what is done is written there. Formats of eight bits, which lose next to nothing, get no
+    branches.
     """
-    done: dict[Case, Result] = {}
-    if keep is not None and keep.exists():
-        rows = json.loads(keep.read_text(encoding="utf-8"))
-        done = {(row["format"], row["algorithm"]): Result(**row) for row in rows}
+    of = [str(checkpoint), windows, tokens]
+    done = {} if keep is None else kept_results(keep, of)
     original = api.load(checkpoint)
     text = api.text_of(original, None, max_tokens=tokens)
     calibrations = {
@@ -90,8 +91,29 @@ def measure(
         done |= {(r.format, r.algorithm): r for r in score(original, models, took, text)}
         if keep is not None:
             rows = [dataclasses.asdict(result) for result in done.values()]
-            keep.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            write_atomically(
+                keep, (json.dumps({"of": of, "results": rows}, indent=1) + "\n").encode()
+            )
     return [done[fmt, name] for fmt in formats for name in algorithms if (fmt, name) in done]
+
+
+def kept_results(keep: Path, of: list[str | int]) -> dict[Case, Result]:
+    """Return what a file has, nothing if there is none.
+
+    Raises: ConfigError if it is of another checkpoint, number of windows or of tokens, or broken.
+    """
+    if not keep.exists():
+        return {}
+    try:
+        found = json.loads(keep.read_text(encoding="utf-8"))
+        is_same, rows = found["of"] == of, [Result(**row) for row in found["results"]]
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError("is not a file of results", where=str(keep), hint="delete it") from None
+    if not is_same:
+        raise ConfigError(
+            f"has results of {found['of']}, not of {of}", where=str(keep), hint="use another file"
+        )
+    return {(row.format, row.algorithm): row for row in rows}
 
 
 def _suits(fmt: str, name: str) -> bool:

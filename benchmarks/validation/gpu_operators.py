@@ -42,7 +42,7 @@ EXPLAINED = """\
   that the model has from its source, which pays the wait of every program. 128 keys in batches of
   128 and 256 are a fifth to a quarter slower than predicted: programs so short do not overlap. The
   A100 rows of grouped queries were collected with a cache whose values lie where the keys do
-  (`_KEYS_ONLY` in `measured.py`); they are predicted as such, half of the bytes.
+  (`_FIRST` in `measured.py`); they are predicted as such, half of the bytes.
 - **attention_prefill.** A prompt of 128 tokens: the fixed share of a block was fitted to longer
   ones. 512 to 2,048 tokens on H100: the library's block of 128 queries waits for its first keys,
   which no part of the model counts. An fp8 cache has its prompts multiplied in fp8.

@@ -33,8 +33,9 @@ _FORMATS: Mapping[str, tuple[str, float, float]] = {
     "int4_wo": ("bf16", 16, 4.25),
     "w4a16_mxfp4": ("bf16", 16, 4.25),
 }
-_KEYS_ONLY = "trtllm 1.0.0"
-"""Collected with a cache in which values are where the keys are (CacheType.SELFKONLY).
+_FIRST = "trtllm 1.0.0"
+"""Collected with a cache in which values are where the keys are (CacheType.SELFKONLY), and with
+loads of experts as `routed.py` has them.
 
 Source: collector/trtllm/collect_attn.py of NVIDIA aiconfigurator at efcae124, mended later:
 "SELFKONLY is reserved for MLA"."""
@@ -120,7 +121,7 @@ def _attention(row: Mapping[str, str], *, decode: bool) -> _Found:
     )
     heads = operators.Heads(
         query=query, key_value=shared, dim=dim, cache_bits=_cache_bits(row),
-        tied=decode and row["software"].startswith(_KEYS_ONLY),
+        tied=decode and row["software"].startswith(_FIRST),
     )  # fmt: skip
     if decode:
         predict = partial(operators.attention_decode, heads=heads, batch=batch, keys=keys)
@@ -149,7 +150,7 @@ def _experts(row: Mapping[str, str]) -> _Found | None:
     tokens, law = int(row["bytes_or_tokens"]), re.search(r"power_law_([\d.]+)", row["notes"])
     skew = float(law[1]) if law else 0.0
     rate, a_bits, b_bits = _FORMATS[row["dtype"]]
-    old = row["software"].startswith("trtllm 1.0.0")
+    old = row["software"].startswith(_FIRST)
     spread = drawn_loads if old and skew else operators.expert_loads
     loads = spread(num, top_k, tokens, ranks=ep, skew=skew)
     predict = partial(

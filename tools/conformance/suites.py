@@ -103,9 +103,9 @@ TUTORIAL_TESTS = Suite(
     options=("-k", "128-2-1 or 128-2-4"),
 )
 
-# 07 names a library of CUDA, and asserts that its tensors are there; its function is libdevice's.
 # How many of a benchmark's sizes are run; torch takes minutes for each of tutorial 08's in fp16.
 TUTORIAL_SIZES = {"08-grouped-gemm.py": 1}
+# 07 names a library of CUDA, and asserts that its tensors are there; its function is libdevice's.
 TUTORIAL_SHIMS = {"07-extern-functions.py": ("target_is_cuda", "tensors_are_cuda")}
 
 COLLECTIONS = {

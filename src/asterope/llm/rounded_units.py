@@ -58,7 +58,7 @@ def round_units(
     for weight, bias, unit, inputs in zip(weights, biases, units, sums, strict=True):
         part = PlainLinear(weight, bias)
         made.append(rounded(part, unit, scheme, algorithm, inputs))
-        if algorithm.corrects_bias:
+        if algorithm.needs_text:
             made[-1] = with_corrected_bias(made[-1], weight, inputs)
     return stack(made)
 

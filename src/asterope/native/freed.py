@@ -43,9 +43,7 @@ def freed_at_once() -> Iterator[None]:
 @cache
 def _found(name: str) -> Callable[..., int] | None:
     try:
-        libc = ctypes.CDLL(None)
-        libc.malloc_trim  # noqa: B018  glibc has it, others do not
-        found: Callable[..., int] = getattr(libc, name)
+        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
     except (AttributeError, OSError, TypeError):  # other C libraries have no such function
         return None
     return found

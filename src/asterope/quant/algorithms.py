@@ -24,6 +24,8 @@ from asterope.quant.scheme import Scheme
 
 __all__ = ["ALGORITHMS", "Algorithm", "Calibrated", "algorithm", "quantize_calibrated"]
 
+_RANK = 32  # of the branches of algorithms that have them
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Algorithm:
@@ -45,11 +47,6 @@ class Algorithm:
     feeds_back: bool = False
     tunes: bool = False
     rank: int | None = None
-
-    @property
-    def corrects_bias(self) -> bool:
-        """Whether biases make up for mean errors (`corrected_bias.py`)."""
-        return self.needs_text
 
     def ranked(self, scheme: Scheme) -> Scheme:
         """Return a scheme with the algorithm's own rank, where it has none."""
@@ -91,7 +88,7 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({
         ),
         Algorithm(
             name="svdquant", describe="as awq_gptq, beside a branch of rank 32 in bf16",
-            equalizes=True, searches_scales=True, feeds_back=True, rank=32,
+            equalizes=True, searches_scales=True, feeds_back=True, rank=_RANK,
         ),
         Algorithm(
             name="tuned", describe="as awq_gptq, then rounding and norms tuned layer by layer",
@@ -99,7 +96,7 @@ ALGORITHMS: Mapping[str, Algorithm] = MappingProxyType({
         ),
         Algorithm(
             name="svdquant_tuned", describe="as svdquant, then tuned, the branch too",
-            equalizes=True, searches_scales=True, feeds_back=True, tunes=True, rank=32,
+            equalizes=True, searches_scales=True, feeds_back=True, tunes=True, rank=_RANK,
         ),
     )
 })  # fmt: skip

@@ -5,17 +5,17 @@ A recipe is a short function; write one like these and add it to `RECIPES`.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from asterope.errors import ConfigError
+from asterope.quant.algorithms import algorithm
 from asterope.quant.scheme import Scheme
 
 __all__ = ["RECIPES", "Recipe", "recipe"]
-
-_RANK = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,45 +76,37 @@ def nvfp4_fast() -> Recipe:
 
 def mxfp4_weights_svd() -> Recipe:
     """As mxfp4-weights, with a low-rank branch: most of the loss, for layers thousands wide."""
-    return Recipe(scheme=Scheme(weights="mxfp4", rank=_RANK), algorithm="svdquant")
+    return _beside_branch(mxfp4_weights())
 
 
 def mxfp4_best_svd() -> Recipe:
     """As mxfp4-best, with a low-rank branch: two thirds of the loss."""
-    return Recipe(
-        scheme=Scheme(weights="mxfp4", activations="fp8", rank=_RANK),
-        algorithm="svdquant",
-        kv="fp8",
-    )
+    return _beside_branch(mxfp4_best())
 
 
 def mxfp4_fast_svd() -> Recipe:
     """As mxfp4-fast, with a low-rank branch: half of the loss."""
-    return Recipe(
-        scheme=Scheme(weights="mxfp4", activations="same", rank=_RANK), algorithm="svdquant",
-        kv="fp8",
-    )  # fmt: skip
+    return _beside_branch(mxfp4_fast())
 
 
 def nvfp4_weights_svd() -> Recipe:
     """As mxfp4-weights-svd, in smaller blocks."""
-    return Recipe(scheme=Scheme(weights="nvfp4", rank=_RANK), algorithm="svdquant")
+    return _beside_branch(nvfp4_weights())
 
 
 def nvfp4_best_svd() -> Recipe:
     """As mxfp4-best-svd, in smaller blocks."""
-    return Recipe(
-        scheme=Scheme(weights="nvfp4", activations="fp8", rank=_RANK),
-        algorithm="svdquant",
-        kv="fp8",
-    )
+    return _beside_branch(nvfp4_best())
 
 
 def nvfp4_fast_svd() -> Recipe:
     """As mxfp4-fast-svd, in smaller blocks; the cache stays: others read this as NVFP4_SVD."""
-    return Recipe(
-        scheme=Scheme(weights="nvfp4", activations="same", rank=_RANK), algorithm="svdquant"
-    )
+    return dataclasses.replace(_beside_branch(nvfp4_fast()), kv="auto")
+
+
+def _beside_branch(plain: Recipe) -> Recipe:
+    how = algorithm("svdquant")
+    return dataclasses.replace(plain, scheme=how.ranked(plain.scheme), algorithm=how.name)
 
 
 RECIPES: Mapping[str, Callable[[], Recipe]] = MappingProxyType(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tuned_layers import tuned_layer
 
 from asterope.llm import load_model, quantize_layers
 from asterope.llm.differentiable import layer_output
 from asterope.llm.states import start_states
-from asterope.llm.tuning import TuningPlan, tune_layer
 from asterope.quant import LearnedRounding, algorithm, quantize_weight, scheme
 from llm_checkpoints import raw_config, write_checkpoint
 
@@ -75,19 +75,8 @@ def test_the_differentiable_layer_computes_what_the_model_does(tmp_path, windows
     ],
 )
 def test_a_tuned_layer_gives_nearly_what_the_original_gives(model, windows, fmt):
-    plain = model.layers[0]
-    start = quantize_layers(model, scheme(fmt), algorithm("gptq"), windows).layers[0]
-    before, after = start_states(model, [windows, windows])
-    after.advance(model, 0, plain)
-    tuned = tune_layer(model, 0, plain, start, [before], [after], TuningPlan(steps=20, rate=0.02))
-
-    def error(layer):
-        found = before.copy()
-        found.advance(model, 0, layer)
-        wrong = found.residual + found.branch - after.residual - after.branch
-        return float(wrong.square().mean())
-
-    assert error(tuned) < 0.9 * error(start)
+    start, tuned, error_before, error_after = tuned_layer(model, windows, fmt)
+    assert error_after < 0.9 * error_before
     for place in PLACES:
         assert torch.equal(
             getattr(tuned, place).block_scales(), getattr(start, place).block_scales()

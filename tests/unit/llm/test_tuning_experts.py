@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tuned_layers import tuned_layer
 
-from asterope.llm import load_model, quantize_layers
+from asterope.llm import load_model
 from asterope.llm.differentiable import layer_output
 from asterope.llm.sent_rows import SentRows
 from asterope.llm.states import start_states
-from asterope.llm.tuning import TuningPlan, tune_layer
-from asterope.quant import algorithm, scheme
 from llm_checkpoints import MIXTURES, raw_config, write_checkpoint
 
 FAMILIES = (pytest.param("mixtral", marks=pytest.mark.slow), "qwen3_moe")
@@ -57,18 +56,7 @@ def test_a_router_in_training_sends_what_the_model_s_sends(model, windows):
 
 @pytest.mark.parametrize("fmt", ["mxfp4/same+r4", pytest.param("nvfp4", marks=pytest.mark.slow)])
 def test_a_tuned_layer_of_experts_gives_nearly_what_the_original_gives(model, windows, fmt):
-    plain = model.layers[0]
-    start = quantize_layers(model, scheme(fmt), algorithm("gptq"), windows).layers[0]
-    before, after = start_states(model, [windows, windows])
-    after.advance(model, 0, plain)
-    tuned = tune_layer(model, 0, plain, start, [before], [after], TuningPlan(steps=20, rate=0.02))
-
-    def error(layer):
-        found = before.copy()
-        found.advance(model, 0, layer)
-        wrong = found.residual + found.branch - after.residual - after.branch
-        return float(wrong.square().mean())
-
-    assert error(tuned) < 0.9 * error(start)
+    start, tuned, error_before, error_after = tuned_layer(model, windows, fmt)
+    assert error_after < 0.9 * error_before
     assert torch.equal(tuned.down.block_scales(), start.down.block_scales())
     assert tuned.router is start.router

@@ -16,7 +16,7 @@ def tuned_layer(model, windows, fmt):
     start = quantize_layers(model, scheme(fmt), algorithm("gptq"), windows).layers[0]
     before, after = start_states(model, [windows, windows])
     after.advance(model, 0, plain)
-    tuned = tune_layer(model, 0, plain, start, [before], [after], TuningPlan(steps=20, rate=0.02))
+    tuned = tune_layer(model, 0, plain, start, [before], [after], TuningPlan(steps=40, rate=0.02))
 
     def error(layer):
         found = before.copy()

@@ -28,12 +28,13 @@ __all__ = ["run_shared", "scratch_area"]
 _MUTEX, _WORK, _DONE = 0, 64, 128
 _GENERATION, _FUNCTION, _JOB, _WANTED, _ACTIVE, _STOP = (192 + 8 * i for i in range(6))
 _SHARED_BYTES = 256
-# How long a thread looks for news before it sleeps: some 50 us, so that it is still awake when
-# Python launches the next kernel. Giving the core away in between would lose it for milliseconds
-# where other processes want it. x86 counts ticks, 2 to 4 a ns, since a pause takes 20 ns on some
-# CPUs and 60 on others; elsewhere looks are counted.
+# How long a thread looks for news before it sleeps: some 200 us, so that it is still awake when
+# Python launches the next kernel, which takes 15 us, and 50 where the kernel before emptied the
+# caches; a thread that slept is 25 us late. Giving the core away in between would lose it for
+# milliseconds where other processes want it. x86 counts ticks, 2 to 4 a ns, since a pause takes 20
+# ns on some CPUs and 60 on others; elsewhere looks are counted.
 _IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
-_PATIENCE = 1 << 17 if _IS_X86 else 1000
+_PATIENCE = 1 << 19 if _IS_X86 else 4000
 _SYMBOLS = ("initialise", "serve", "share", "stop")
 _ALIGN = 64
 

@@ -1,8 +1,8 @@
 """What training for a format takes back of what rounding loses, beside calibration.
 
-Run it as `python -m benchmarks.quality.bench_qat --keep DIR`. Every format is rounded to nearest,
-calibrated, and trained from what calibration gives; all are scored on the same held-out windows.
-Trained models are kept in DIR, so that a run that was broken off goes on.
+Run it as `python -m benchmarks.quality.bench_qat [CHECKPOINT] --keep DIR`. Every format is rounded
+to nearest, calibrated, and trained from what calibration gives; all are scored on the same held-out
+windows. Trained models are kept in DIR, so that a run that was broken off goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rich.progress import track
 from asterope import api, llm
 from asterope.native import write_atomically
 
-COMMAND = "python -m benchmarks.quality.bench_qat --keep DIR"
+COMMAND = "python -m benchmarks.quality.bench_qat [CHECKPOINT] --keep DIR"
 FORMATS = "mxfp4,nvfp4,mxfp4/fp8,nvfp4/fp8,mxfp4/same,nvfp4/same,mxfp4/same+r32,nvfp4/same+r32"
 LIBRARIES = ("hypothesis", "jinja2", "networkx", "numpy", "pygments", "rich")
 """None of them has a copy of a module that is scored."""
@@ -34,7 +34,7 @@ NOTES = """\
 - awq_gptq: calibrated on 64 windows of 512 tokens; `bench_ptq` has other algorithms.
 - svdquant: the same beside a branch of low rank (`+r32`); what rounding loses is that without one.
 - qad, and how many steps: from what these give, trained to say what the original says, on text that
-  it has not seen, sources of {libraries}: {windows} x 512 tokens a step.
+  the shipped model has not seen, sources of {libraries}: {windows} x 512 tokens a step.
 - seconds are wall time, beside whatever else the machine did.
 """
 
@@ -83,6 +83,7 @@ def trained(
 
 def main(
     keep: Annotated[Path, typer.Option(metavar="DIR", help="Where trained models are kept.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint.")] = Path(api.SHIPPED_NAME),
     formats: Annotated[str, typer.Option(metavar="NAMES", help="Formats.")] = FORMATS,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 600,
     windows: Annotated[int, typer.Option(min=1, help="Windows of a step.")] = 1,
@@ -90,8 +91,8 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")] = False,
     write: Annotated[bool, typer.Option(help="Write benchmarks/results/qat_*.md.")] = False,
 ) -> None:
-    """Compare training with calibration and rounding on the shipped model."""
-    original = api.load(api.SHIPPED_NAME)
+    """Compare training with calibration and rounding on a checkpoint."""
+    original = api.load(str(checkpoint))
     plan = llm.TrainingPlan(steps=steps, windows_per_step=windows)
     chosen = formats.split(",")
     models: dict[Case, llm.Model] = {}
@@ -106,15 +107,16 @@ def main(
         case = (fmt, f"qad, {done} steps")
         models[case], took[case] = model, seconds
     results = score(original, models, took, api.text_of(original, None, max_tokens=tokens))
-    publish(report(results, plan, tokens), as_json=as_json, write=write)
+    publish(report(results, plan, tokens, checkpoint), as_json=as_json, write=write)
 
 
-def report(results: list[Result], plan: llm.TrainingPlan, tokens: int) -> Report:
+def report(results: list[Result], plan: llm.TrainingPlan, tokens: int, checkpoint: Path) -> Report:
     """Return the table of some results."""
     notes = NOTES.format(windows=plan.windows_per_step, libraries=", ".join(LIBRARIES))
-    title = f"{api.SHIPPED_NAME}: {tokens:,} held-out tokens"
+    title = f"{checkpoint}: {tokens:,} held-out tokens"
+    theme = "qat" if str(checkpoint) == api.SHIPPED_NAME else f"qat_{checkpoint.name}"
     return Report(
-        theme="qat", title="Training for a format", notes=notes,
+        theme=theme, title="Training for a format", notes=notes,
         sections=[Section(title=title, header=HEADER, rows=[cells(r) for r in results])],
         data=[dataclasses.asdict(r) for r in results],
         packages=["torch", "transformers"], command=COMMAND,

@@ -18,7 +18,7 @@ from asterope.api.progress import Progress, silent
 from asterope.api.source import resolve_scheme
 from asterope.errors import ConfigError, UnsupportedError
 from asterope.native import best_isa
-from asterope.quant import Scheme, algorithm, prepare_qat
+from asterope.quant import Scheme, algorithm, prepare_qat, unpack_experts
 
 __all__ = ["TrainedModel", "forget_training", "from_trained", "torch_model", "train"]
 
@@ -27,6 +27,8 @@ _LENGTH = 512
 _START = "awq_gptq"
 _UNTRAINED = ("model.embed_tokens.weight", "lm_head.weight")
 """Not rounded to a format: training would move rare tokens at random."""
+_ROUTERS = (".gate.weight", ".router.weight", ".shared_expert_gate.weight")
+"""Not rounded either: tokens keep going to the experts that they went to."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +53,8 @@ def train(
     is what `svdquant` does. The loss is the divergence from the original on windows of 512 tokens
     of a text, which is as in `read_calibration`; 16 windows of it are held out, and the weights
     that do best on them kept.
-    Projections and norms are trained, in float32, and the embedding and the head stay as they are;
+    Projections and norms are trained, in float32; the embedding, the head and the routers of
+    experts stay as they are;
     what is computed between is in bf16 if the original is and this CPU multiplies bf16, else in
     float32. With `kept_in` a run that was killed goes on from that file, to the same bytes; layers
     of what it starts from are kept beside it until then (`forget_training`).
@@ -77,7 +80,7 @@ def train(
     if first is not None:
         llm.start_from(student, first.model)
     for name, parameter in student.named_parameters():
-        parameter.requires_grad_(name not in _UNTRAINED)
+        parameter.requires_grad_(name not in _UNTRAINED and not name.endswith(_ROUTERS))
     computed_in = _computing_type(original.model.dtype)
     teacher.to(computed_in)
     kept = None
@@ -146,15 +149,16 @@ def torch_model(original: LanguageModel) -> nn.Module:
     """Return the model as transformers has it, with the checkpoint's weights in float32.
 
     Raises: ConfigError without transformers or for a quantized checkpoint; UnsupportedError
-    without weights or with experts; CheckpointError for tensors that are missing or wrong.
+    without weights or with attention over latents; CheckpointError for tensors that are missing or
+    wrong.
     """
     directory = original.source.directory
     if directory is None:
         raise UnsupportedError("has no weights, so it cannot be trained", where=original.name)
-    if original.config.experts is not None:
+    if original.config.latent is not None:
         raise UnsupportedError(
-            "has experts, which cannot be trained", where=original.name,
-            hint="quantize them: asterope quantize",
+            "attends over latents, which cannot be trained", where=original.name,
+            hint="quantize it: asterope quantize",
         )  # fmt: skip
     if original.source.stored_scheme is not None:
         raise ConfigError(
@@ -171,10 +175,12 @@ def torch_model(original: LanguageModel) -> nn.Module:
     model: nn.Module = auto.AutoModelForCausalLM.from_config(
         config, dtype=torch.float32, trust_remote_code=False
     )
+    unpack_experts(model)
     # Read by us: checked, and never unpickled.
     with llm.open_tensors(directory) as files, torch.no_grad():
         for name, parameter in model.named_parameters():
-            parameter.copy_(files.get(name, tuple(parameter.shape), torch.float32))
+            stored = llm.stored_name(original.config, name)
+            parameter.copy_(files.get(stored, tuple(parameter.shape), torch.float32))
     return model
 
 

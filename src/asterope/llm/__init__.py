@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
     from asterope.llm.load import load_model, model_from_config, read_checkpoint_config
     from asterope.llm.model import Model
-    from asterope.llm.pieces import KV_UP, fused_pieces, module_names, projections, router_name
+    from asterope.llm.pieces import (
+        KV_UP,
+        fused_pieces,
+        module_names,
+        projections,
+        router_name,
+        stored_name,
+        torch_name,
+    )
     from asterope.llm.ptq import check_plain, quantize_layers
     from asterope.llm.quality import Quality, Reference, evaluate
     from asterope.llm.router import EXPERT_LOADS, ExpertLoads, ExpertShare, Router
@@ -96,6 +104,8 @@ __all__ = [
     "sample",
     "shard",
     "start_from",
+    "stored_name",
+    "torch_name",
     "trained_model",
     "with_cache",
     "with_scales",
@@ -112,7 +122,15 @@ _MODULE_OF = {
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),
         "load": ("load_model", "model_from_config", "read_checkpoint_config"),
         "model": ("Model",),
-        "pieces": ("KV_UP", "fused_pieces", "module_names", "projections", "router_name"),
+        "pieces": (
+            "KV_UP",
+            "fused_pieces",
+            "module_names",
+            "projections",
+            "router_name",
+            "stored_name",
+            "torch_name",
+        ),
         "ptq": ("check_plain", "quantize_layers"),
         "quality": ("Quality", "Reference", "evaluate"),
         "router": ("EXPERT_LOADS", "ExpertLoads", "ExpertShare", "Router"),

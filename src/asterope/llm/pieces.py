@@ -16,6 +16,8 @@ __all__ = [
     "projections",
     "router_name",
     "scheme_place",
+    "stored_name",
+    "torch_name",
 ]
 
 Piece = tuple[str, int, int, bool]
@@ -33,6 +35,8 @@ _EXPERTS: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
     ),
 })  # fmt: skip
 """The module that has experts, and what an expert calls its gate, up and down projections."""
+_OWN_NAMES = ("mlp", "gate_proj", "up_proj", "down_proj")
+"""What transformers calls those of all families."""
 
 
 def projections(config: ModelConfig) -> dict[str, tuple[Piece, ...]]:
@@ -117,6 +121,20 @@ def _feed_forward(config: ModelConfig) -> tuple[Units, Units]:
 def module_names(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     """Return the modules of each place of a layer by their names in a checkpoint."""
     return {place: tuple(name for name, *_ in p) for place, p in projections(config).items()}
+
+
+def torch_name(config: ModelConfig, name: str) -> str:
+    """Return what transformers (5 and later) calls a module or tensor of a checkpoint."""
+    return _renamed(name, dict(zip(_EXPERTS.get(config.family, ()), _OWN_NAMES, strict=False)))
+
+
+def stored_name(config: ModelConfig, name: str) -> str:
+    """Return what a checkpoint calls a module or tensor of transformers: undo `torch_name`."""
+    return _renamed(name, dict(zip(_OWN_NAMES, _EXPERTS.get(config.family, ()), strict=False)))
+
+
+def _renamed(name: str, parts: Mapping[str, str]) -> str:
+    return ".".join(parts.get(part, part) for part in name.split("."))
 
 
 def router_name(config: ModelConfig) -> str:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import nn
 
 from asterope.errors import CheckpointError, ConfigError
+from asterope.llm.config import ModelConfig
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
-from asterope.llm.pieces import projections
+from asterope.llm.pieces import fused_pieces, projections, router_name, torch_name
+from asterope.llm.router import Router
 from asterope.quant import (
     FakeQuantizedLinear,
     QuantizedLinear,
@@ -19,6 +22,7 @@ from asterope.quant import (
     concatenate,
     quantized_layers,
     split,
+    stack,
 )
 
 __all__ = ["start_from", "trained_model"]
@@ -27,8 +31,8 @@ __all__ = ["start_from", "trained_model"]
 def trained_model(original: Model, module: nn.Module) -> tuple[Model, Scheme]:
     """Return the model that a module in training stands for, and its scheme.
 
-    The module has the layers of `original` under their names in checkpoints, as those of
-    transformers have, and `prepare_qat` made it. Codes and scales are those of its forward pass;
+    The module has the layers of `original` under their names in checkpoints or in transformers, and
+    `prepare_qat` made it. Codes and scales are those of its forward pass;
     what is not quantized is rounded to the original's type.
 
     Raises: ConfigError for a layer that is not quantized, or by another scheme; CheckpointError for
@@ -59,12 +63,13 @@ def start_from(module: nn.Module, model: Model) -> None:
     parameters = dict(module.named_parameters())
     with torch.no_grad():
         for index, layer in enumerate(model.layers):
-            prefix = f"model.layers.{index}"
+            prefix, config = f"model.layers.{index}", model.config.at(index)
             for place, name in _norm_names(prefix).items():
                 if getattr(layer, place) is not None:
                     parameters[name].copy_(getattr(layer, place))
-            for place, pieces in projections(model.config).items():
-                linear = getattr(layer, place)
+            linears = layer.linears
+            for place, pieces in projections(config).items():
+                linear = linears[place]
                 if not isinstance(linear, QuantizedLinear):
                     raise ConfigError(
                         "is not quantized, and training would start from it",
@@ -72,13 +77,19 @@ def start_from(module: nn.Module, model: Model) -> None:
                     )
                 parts = split(linear, [rows for _, rows, _, _ in pieces])
                 for (name, *_), part in zip(pieces, parts, strict=True):
-                    new = module.get_submodule(f"{prefix}.{name}")
+                    own = _own_name(config, parameters, f"{prefix}.{name}")
+                    new = module.get_submodule(own)
                     if isinstance(new, FakeQuantizedLinear):
                         new.start(part)
                         continue
-                    parameters[f"{prefix}.{name}.weight"].copy_(part.dequantize())
+                    parameters[f"{own}.weight"].copy_(part.dequantize())
                     if part.bias is not None:
-                        parameters[f"{prefix}.{name}.bias"].copy_(part.bias)
+                        parameters[f"{own}.bias"].copy_(part.bias)
+
+
+def _own_name(config: ModelConfig, tensors: Collection[str], name: str) -> str:
+    """Return what a module calls one of a checkpoint."""
+    return name if f"{name}.weight" in tensors else torch_name(config, name)
 
 
 def _norm_names(prefix: str) -> dict[str, str]:
@@ -103,7 +114,7 @@ class _Trained:
         if found is None or found.shape != like.shape:
             what = "is missing" if found is None else f"has shape {list(found.shape)}"
             raise CheckpointError(f"{what}; the original has {list(like.shape)}", where=name)
-        converted: torch.Tensor = found.detach().to(self.dtype).contiguous()
+        converted: torch.Tensor = found.detach().to(like.dtype).contiguous()
         if not bool(torch.isfinite(converted).all()):
             raise CheckpointError(
                 "is not finite", where=name, hint="training diverged; use a smaller rate"
@@ -111,18 +122,35 @@ class _Trained:
         return converted
 
     def layer(self, index: int, original: Layer) -> Layer:
-        prefix = f"model.layers.{index}"
-        pieces = {
-            place: [f"{prefix}.{name}" for name, _, _, _ in parts]
-            for place, parts in projections(self.config).items()
+        prefix, config = f"model.layers.{index}", self.config.at(index)
+        units = {
+            place: [[self.own(f"{prefix}.{name}") for name, *_ in unit] for unit in parts]
+            for place, parts in fused_pieces(config).items()
         }
-        made = original.with_linears(lambda place, _: self.linear(pieces[place]))
+        made = original.with_linears(lambda place, _: self.units(units[place]))
         found: dict[str, Any] = {
             place: self.tensor(name, getattr(original, place))
             for place, name in _norm_names(prefix).items()
             if getattr(original, place) is not None
         }
+        if original.router is not None:
+            found["router"] = self.router(f"{prefix}.{router_name(config)}", original.router)
         return dataclasses.replace(made, **found)
+
+    def own(self, name: str) -> str:
+        return _own_name(self.config, self.tensors, name)
+
+    def router(self, name: str, original: Router) -> Router:
+        assert isinstance(original.linear, PlainLinear)
+        weight = self.tensor(f"{self.own(name)}.weight", original.linear.weight)
+        return dataclasses.replace(
+            original, linear=dataclasses.replace(original.linear, weight=weight)
+        )
+
+    def units(self, units: list[list[str]]) -> QuantizedLinear:
+        """Return the layer of a place: one that engines fuse, or those of experts."""
+        made = [self.linear(unit) for unit in units]
+        return stack(made) if len(made) > 1 else made[0]
 
     def linear(self, names: list[str]) -> QuantizedLinear:
         parts: list[QuantizedLinear] = []

@@ -24,8 +24,8 @@ class TrainingState:
     """The best weights so far and the losses; with a file, all that training goes on from.
 
     The file is safetensors: weights, best weights and AdamW's moments by name, the step and the
-    losses as JSON beside them. What no gradient moves has no moments. `made_from` says all that the
-    result depends on: a file that says something else is written anew.
+    losses as JSON beside them. What no gradient has moved has no moments. `made_from` says all that
+    the result depends on: a file that says something else is written anew.
     """
 
     def __init__(self, path: Path | None = None, made_from: str = "") -> None:
@@ -43,7 +43,7 @@ class TrainingState:
             for name, weight in weights.items():
                 weight.copy_(tensors[f"weight.{name}"])
                 self._best[name] = tensors[f"best.{name}"]
-                if weight.requires_grad:
+                if f"step.{name}" in tensors:
                     optimizer.state[weight] = {
                         key: tensors[f"{key}.{name}"] for key in _MOMENTS
                     }  # fmt: skip
@@ -68,8 +68,8 @@ class TrainingState:
         tensors = {f"best.{name}": tensor for name, tensor in self._best.items()}
         for name, weight in weights.items():
             tensors[f"weight.{name}"] = weight.detach()
-            if weight.requires_grad:
-                moments = optimizer.state[weight]
+            # An expert that no token has reached has no moments.
+            if moments := optimizer.state.get(weight):
                 tensors |= {f"{key}.{name}": moments[key] for key in _MOMENTS}
         record = json.dumps({"step": step, "losses": list(self.losses.items())})
         try:

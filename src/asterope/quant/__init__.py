@@ -31,6 +31,7 @@ from asterope.quant.readers import Layout, experts_from_blocks, quantization_of,
 from asterope.quant.recipes import RECIPES, Recipe, recipe
 from asterope.quant.rtn import common_amax, quantize_weight
 from asterope.quant.scheme import ACTIVATIONS, UNQUANTIZED, WEIGHT_FORMATS, Scheme, scheme
+from asterope.quant.unpacked_experts import UnpackedExperts, unpack_experts
 
 __all__ = [
     "ACTIVATIONS",
@@ -54,6 +55,7 @@ __all__ = [
     "QuantizedLinear",
     "Recipe",
     "Scheme",
+    "UnpackedExperts",
     "algorithm",
     "common_amax",
     "concatenate",
@@ -85,5 +87,6 @@ __all__ = [
     "split",
     "stack",
     "to_tensors",
+    "unpack_experts",
     "with_corrected_bias",
 ]

@@ -19,13 +19,16 @@ from asterope.quant.low_rank import Branch, static_input_scale
 from asterope.quant.rtn import check_weight, common_amax
 from asterope.quant.scheme import UNQUANTIZED, Scheme
 from asterope.quant.scheme import scheme as parse_scheme
+from asterope.quant.unpacked_experts import UnpackedExperts, unpack_experts
 
-__all__ = ["FUSED", "FakeQuantizedLinear", "prepare_qat", "quantized_layers"]
+__all__ = ["FUSED", "IGNORED", "FakeQuantizedLinear", "prepare_qat", "quantized_layers"]
 
-FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("w1", "w3"))
 """Projections of the same input, which engines fuse: they share what a global scale follows from,
 and the first factor of a branch.
 """
+IGNORED = ("lm_head", "gate", "router", "shared_expert_gate")
+"""The head, and what routes tokens to experts."""
 _HELD = ("scales", "row_scale")
 
 
@@ -206,13 +209,15 @@ def prepare_qat(
     model: nn.Module,
     scheme: Scheme | str,
     *,
-    ignore: Sequence[str] = ("lm_head",),
+    ignore: Sequence[str] = IGNORED,
     fused: Sequence[Sequence[str]] = FUSED,
     learn_scales: bool = False,
 ) -> nn.Module:
     """Replace the linear layers of a model by ones that compute as quantized; return the model.
 
-    Parameters stay the same objects under the same names. `ignore` names layers that stay, by their
+    Parameters stay the same objects under the same names, but for those of experts that are stored
+    in one tensor: each expert gets layers of its own (`unpack_experts`), and all of a layer share a
+    static scale of inputs. `ignore` names layers that stay, by their
     whole name or its last part. Those that `fused` lists, where they are parts of one module, share
     what NVFP4's global scale follows from. `scheme` is as in `quant.scheme`: `mxfp4/same`. One with
     a rank adds parameters, and takes out of each weight the branch that is nearest to it; `start`
@@ -220,9 +225,11 @@ def prepare_qat(
 
     Raises: FormatError for a scheme that does not exist, or whose scales are of several rows;
     ShapeError, naming the layer, if a block does not divide it; ConfigError if there is nothing to
-    replace; CheckpointError for a weight that is not finite. The model is then as it was.
+    replace; CheckpointError for a weight that is not finite; UnsupportedError for experts that are
+    laid out in another way. No layer is then replaced.
     """
     plan = _trainable(scheme)
+    unpack_experts(model)
     kept = set(ignore)
     layers = {
         name: layer
@@ -235,10 +242,7 @@ def prepare_qat(
             "there is no linear layer to quantize", where=type(model).__name__,
             hint="give the whole model, before any other quantization",
         )  # fmt: skip
-    for name, layer in layers.items():
-        plan.check_shape(layer.weight.shape, name)
-        if plan.rank:
-            check_weight(layer.weight.detach(), name)
+    _check_layers(layers, plan)
     made = {
         name: FakeQuantizedLinear(layer, plan, name=name, learn_scales=learn_scales)
         for name, layer in layers.items()
@@ -250,10 +254,29 @@ def prepare_qat(
             siblings = [f"{parent}.{part}" if parent else part for part in group]
             if own in group:
                 new.fused = tuple(made[sibling] for sibling in siblings if sibling in made)
-    for new in made.values() if plan.rank else ():
-        if not new.fused or new.fused[0] is new:
-            _add_branch(new.fused or (new,), plan.rank or 0)
+    if plan.rank:
+        for new in made.values():
+            if not new.fused or new.fused[0] is new:
+                _add_branch(new.fused or (new,), plan.rank)
+    _share_input_scales(model)
     return model
+
+
+def _check_layers(layers: Mapping[str, nn.Linear], plan: Scheme) -> None:
+    for name, layer in layers.items():
+        plan.check_shape(layer.weight.shape, name)
+        if plan.rank:
+            check_weight(layer.weight.detach(), name)
+
+
+def _share_input_scales(model: nn.Module) -> None:
+    """Let all experts of a layer see their inputs by one static scale, as far as they have one."""
+    for experts in model.modules():
+        if isinstance(experts, UnpackedExperts):
+            for place in experts.places:
+                new = [layer for layer in place if isinstance(layer, FakeQuantizedLinear)]
+                for layer in new:
+                    layer.input_scale = new[0].input_scale
 
 
 def _trainable(scheme: Scheme | str) -> Scheme:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import warnings
@@ -13,7 +14,7 @@ import asterope as ast
 from asterope import api, llm
 from asterope.errors import CheckpointError, ConfigError, UnsupportedError
 from asterope.quant import algorithm, prepare_qat, quantized_layers, scheme
-from llm_checkpoints import LLAMA, tensors_of, write_checkpoint
+from llm_checkpoints import LATENT, LLAMA, MIXTURES, tensors_of, write_checkpoint
 from tokenized_checkpoint import SMALL, write_tokenized
 
 TEXT = "def f(x):\n    return x + 1\n" * 50
@@ -23,6 +24,10 @@ FAMILIES = {
     "qwen3": {**SMALL, "model_type": "qwen3", "architectures": ["Qwen3ForCausalLM"],
               "head_dim": 16, "tie_word_embeddings": True},
     "qwen2": {**SMALL, "model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]},
+    "mixtral": {**SMALL, "model_type": "mixtral", "architectures": ["MixtralForCausalLM"],
+                **MIXTURES["mixtral"]},
+    "qwen3_moe": {**SMALL, "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"],
+                  "num_hidden_layers": 2, **MIXTURES["qwen3_moe"]},
 }  # fmt: skip
 
 
@@ -60,7 +65,14 @@ def test_torch_model_computes_what_ours_does(family, tmp_path):
         "nvfp4/same+r4",
     ],
 )
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        "llama",
+        "mixtral",
+        *(pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES if f[:4] == "qwen"),
+    ],
+)
 def test_converted_layers_are_those_of_the_forward_pass_bit_for_bit(family, fmt, tmp_path):
     model = ast.load(write_tokenized(tmp_path / "model", FAMILIES[family]))
     module = prepare_qat(api.torch_model(model), fmt)
@@ -76,7 +88,8 @@ def test_converted_layers_are_those_of_the_forward_pass_bit_for_bit(family, fmt,
         for place, pieces in llm.projections(stored.config).items():
             parts = ast.quant.split(getattr(layer, place), [rows for _, rows, _, _ in pieces])
             for (name, *_), part in zip(pieces, parts, strict=True):
-                theirs = expected[f"model.layers.{index}.{name}"].tensors
+                own = llm.torch_name(stored.config, f"model.layers.{index}.{name}")
+                theirs = expected[own].tensors
                 for key, tensor in part.tensors.items():
                     assert torch.equal(tensor.view(torch.uint8), theirs[key].view(torch.uint8))
     tokens = torch.tensor([list(TEXT[:50].encode())])
@@ -100,6 +113,25 @@ def test_training_is_the_same_again_and_ends_where_it_says(model, text):
     assert again.perplexity(TEXT[:300]) == model.quantize("mxfp4/same").perplexity(TEXT[:300])
 
 
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_experts_are_trained_and_the_router_stays(family, text, tmp_path):
+    model = ast.load(write_tokenized(tmp_path / "model", FAMILIES[family]))
+    kept = tmp_path / "kept"
+    plan = dataclasses.replace(PLAN, relative_rate=0.02)
+    whole = ast.train(model, "mxfp4", text=text, plan=plan, start="gptq").model
+    with pytest.raises(_KilledError):
+        ast.train(
+            model, "mxfp4", text=text, plan=plan, start="gptq", kept_in=kept, progress=_killed
+        )
+    again = ast.train(model, "mxfp4", text=text, plan=plan, start="gptq", kept_in=kept).model
+    for mine, theirs, original in zip(
+        whole.model.layers, again.model.layers, model.model.layers, strict=True
+    ):
+        assert torch.equal(mine.down.codes, theirs.down.codes)
+        assert torch.equal(mine.router.linear.weight, original.router.linear.weight)
+    assert whole.perplexity(TEXT[:300]) == again.perplexity(TEXT[:300])
+
+
 @pytest.mark.parametrize(
     ("start", "fmt"),
     [("rtn", "mxfp4"), ("gptq", "nvfp4"), ("awq_gptq", "mxfp4"), ("svdquant", "nvfp4/same+r8")],
@@ -120,18 +152,20 @@ def test_training_starts_from_what_an_algorithm_makes(model, text, start, fmt):
     assert again.perplexity(TEXT[:300]) == made.perplexity(TEXT[:300])
 
 
+class _KilledError(Exception):
+    pass
+
+
+def _killed(stage, done, total):
+    if stage == "train" and done == 3:
+        raise _KilledError
+
+
 def test_a_killed_run_goes_on_to_the_same_model(model, text, tmp_path):
-    class KilledError(Exception):
-        pass
-
-    def killed(stage, done, total):
-        if done == 3:
-            raise KilledError
-
     whole = ast.train(model, text=text, plan=PLAN, start="rtn")
     kept = tmp_path / "kept"
-    with pytest.raises(KilledError):
-        ast.train(model, text=text, plan=PLAN, start="rtn", kept_in=kept, progress=killed)
+    with pytest.raises(_KilledError):
+        ast.train(model, text=text, plan=PLAN, start="rtn", kept_in=kept, progress=_killed)
     seen = []
     again = ast.train(
         model, text=text, plan=PLAN, start="rtn", kept_in=kept, progress=lambda *a: seen.append(a)
@@ -144,6 +178,9 @@ def test_a_killed_run_goes_on_to_the_same_model(model, text, tmp_path):
 def test_what_cannot_be_trained_is_refused(model, text, tmp_path):
     with pytest.raises(UnsupportedError, match="cannot be trained"):
         api.torch_model(ast.from_config("qwen3-8b"))
+    latent = write_tokenized(tmp_path / "latent", {**SMALL, **LATENT})
+    with pytest.raises(UnsupportedError, match="over latents"):
+        api.torch_model(ast.load(latent))
     stored = ast.load(model.quantize("mxfp4").save(tmp_path / "stored"))
     with pytest.raises(ConfigError, match="already quantized"):
         ast.train(stored, "mxfp4", text=text, plan=PLAN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -76,6 +77,9 @@ def asterope(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code."""
+    # Before torch is loaded: its threads would spin for milliseconds behind each of its operations,
+    # on the cores that our kernels want next.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     args = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         _write_any_letter(stream)

@@ -40,7 +40,7 @@ class Considered:
     cycles: int
 
 
-_confirmed: dict[tuple[Chip, str, Choice], Blocks] = {}
+_confirmed: dict[tuple[Chip, Choice], Blocks] = {}
 
 
 def choose_blocks(
@@ -62,7 +62,7 @@ def choose_blocks(
     finals = finalists(timeline.chip, choice)
     if play is None or len(finals) == 1:
         return finals[0].blocks
-    key = timeline.chip, timeline.fidelity, choice
+    key = timeline.chip, choice
     if key not in _confirmed:
         times = [_played_ps(timeline, each.blocks, play) for each in finals]
         _confirmed[key] = finals[times.index(min(times))].blocks
@@ -70,7 +70,7 @@ def choose_blocks(
 
 
 def _played_ps(timeline: Timeline, blocks: Blocks, play: Callable[[Blocks], None]) -> int:
-    with time_aside(timeline) as aside:
+    with time_aside(timeline, "tile") as aside:
         play(blocks)
     return aside.time_ps
 

@@ -27,7 +27,8 @@ START = {
     "attention_fraction.bf16": 0.6, "attention_fraction.fp8": 0.5, "hbm_fraction": 0.8,
     "cache_fraction": 0.9, "core_share": 2.2, "grouped_fraction": 0.8, "gather_fraction": 0.6,
     "block_scaled_fraction": 0.8, "grouped_block_fraction": 0.7, "rounding_fraction": 0.2,
-    "visit_s": 2e-7, "widened_fraction": 0.3, "program_s.bf16": 2e-6, "program_s.fp8": 5e-7,
+    "visit_s": 2e-7, "triton_fraction": 0.6, "routing_s": 3e-5,
+    "program_s.bf16": 2e-6, "program_s.fp8": 5e-7,
     "kernel_s": 3e-6, "wave_s": 1e-6,
     "attention_block_s": 4e-6,
     "link_fraction": 0.75, "pair_fraction": 0.6, "collective_s": 8e-6, "hop_s": 2e-6,
@@ -71,7 +72,8 @@ STAGES = (
         family="experts", variant="fp8_block",
     ),
     Stage(
-        figures=("widened_fraction",), family="experts", variant="w4a16_mxfp4", bound_by="tensor"
+        figures=("triton_fraction", "routing_s"),
+        family="experts", variant="w4a16_mxfp4",
     ),
     Stage(
         figures=("attention_fraction.bf16", "attention_block_s"),

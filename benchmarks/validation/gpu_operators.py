@@ -28,8 +28,9 @@ NOTES = """\
 - Errors are |predicted / measured - 1| of the held-out rows: their mean, median and ninth decile;
   bias is the mean with its sign; `fitted` is the mean error of the rows the fit saw.
 - Held out: one shape of three with all its sizes (of collectives one size of three), and MLA
-  whole. Products and experts with scales in blocks, and mxfp4 experts, have one figure each of
-  their own; other formats are predicted with the figures of bf16, fp8 and int8 (`sq`).
+  whole. Products and experts with scales in blocks have one figure each of their own, mxfp4
+  experts, which run in Triton's kernels, two; other formats are predicted with the figures of
+  bf16, fp8 and int8 (`sq`).
 - `impossible` rows are faster than the published memory bandwidth allows for the bytes that their
   formats say; they are left out.
 - Measurements: NVIDIA aiconfigurator (TensorRT-LLM 1.0.0 on A100, 1.3.0rc20 on H100; NCCL).

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.validation.routed import drawn_loads
 
@@ -39,6 +40,8 @@ loads of experts as `routed.py` has them.
 
 Source: collector/trtllm/collect_attn.py of NVIDIA aiconfigurator at efcae124, mended later:
 "SELFKONLY is reserved for MLA"."""
+_TRITON = "w4a16_mxfp4"
+"""What TensorRT-LLM runs in Triton's kernels on Hopper; the others' rows say `cutlass`."""
 _EXPERTS = re.compile(
     r"hidden (\d+) inter (\d+) topk (\d+) experts (\d+) moe_tp (\d+) moe_ep (\d+)"
 )
@@ -153,10 +156,13 @@ def _experts(row: Mapping[str, str]) -> _Found | None:
     old = row["software"].startswith(_FIRST)
     spread = drawn_loads if old and skew else operators.expert_loads
     loads = spread(num, top_k, tokens, ranks=ep, skew=skew)
-    predict = partial(
-        operators.experts, loads=loads, hidden=hidden, intermediate=inter // tp, rate=rate,
-        bits=(a_bits, b_bits), block_scaled=row["dtype"] == "fp8_block", tokens=tokens,
-    )  # fmt: skip
+    what: Mapping[str, Any] = {
+        "loads": loads, "hidden": hidden, "intermediate": inter // tp, "rate": rate,
+        "bits": (a_bits, b_bits), "tokens": tokens,
+    }  # fmt: skip
+    predict = partial(operators.experts, **what, block_scaled=row["dtype"] == "fp8_block")
+    if row["dtype"] == _TRITON:
+        predict = partial(operators.triton_experts, **what, routed=tokens * top_k)
     shape = (hidden, inter, top_k, num, tp, ep, tokens, skew)
     return "experts", row["dtype"], shape, predict
 

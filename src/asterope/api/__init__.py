@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from asterope.api.language_model import LanguageModel, from_config, load, with_scheme
     from asterope.api.latent_heads import LatentHeadShape
     from asterope.api.launched import PAGE_EVENTS, launch_report
-    from asterope.api.mapping import MappingTime, product_mappings
+    from asterope.api.mapping import MappingTime, PlacedTime, product_mappings
     from asterope.api.memory import MemoryUse, MemoryWatch
     from asterope.api.mix_search import compare_mixes, fit_budget, mix_report
     from asterope.api.operation import MappedTime, OperationTime
@@ -96,6 +96,7 @@ __all__ = [
     "OperationTime",
     "PlaceCosts",
     "PlaceSensitivity",
+    "PlacedTime",
     "Pricing",
     "ProductTime",
     "Progress",
@@ -172,7 +173,7 @@ _MODULE_OF = {
         "language_model": ("LanguageModel", "from_config", "load", "with_scheme"),
         "latent_heads": ("LatentHeadShape",),
         "launched": ("PAGE_EVENTS", "launch_report"),
-        "mapping": ("MappingTime", "product_mappings"),
+        "mapping": ("MappingTime", "PlacedTime", "product_mappings"),
         "memory": ("MemoryUse", "MemoryWatch"),
         "mix_search": ("compare_mixes", "fit_budget", "mix_report"),
         "operation": ("MappedTime", "OperationTime"),

@@ -336,6 +336,10 @@ class Achieved:
     widened_fraction: float = figure(
         "fraction", "rate of experts whose weights are stored narrower than multiplied", at_most=1.0
     )
+    triton_fraction: float = figure(
+        "fraction", "rate of experts in Triton's kernels, which widen MXFP4 weights", at_most=1.0
+    )
+    routing_s: float = figure("s", "what sorting rows takes more around these", zero=True)
     attention_fraction: Mapping[str, float] = figure(
         "fraction", "share of the tensor peak in attention, softmax between products", at_most=1.0
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 from asterope.compiler.loop_pointers import LoopAttempt
 from asterope.compiler.separable import Parts, Separable
-from asterope.ir import Block, Builder, Kernel, Op, Type, Value, is_volatile
+from asterope.ir import Block, Builder, Kernel, Op, Type, Value, is_pinned, is_volatile
 
 __all__ = ["TileFinder", "find_tiles"]
 
@@ -146,6 +146,8 @@ class TileFinder:
         attrs: dict[str, Any] = {"mask_dims": mask_dims}
         if is_volatile(op):
             attrs["volatile"] = True
+        if is_pinned(op):
+            attrs["pinned"] = True
         if filler is not None:
             rest.append(filler)
             attrs["other"] = True

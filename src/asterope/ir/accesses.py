@@ -10,6 +10,7 @@ __all__ = [
     "WRITES",
     "address_operands",
     "data_of",
+    "is_pinned",
     "is_volatile",
     "masks_of",
     "offsets_of",
@@ -56,6 +57,11 @@ def masks_of(op: Op) -> dict[int, Value]:
     """Return the mask vectors of a tile's access by dimension."""
     first = _POINTER_AT.get(op.name, 0) + 1 + len(offsets_of(op))
     return dict(zip(op.attrs.get("mask_dims", ()), op.operands[first:], strict=False))
+
+
+def is_pinned(op: Op) -> bool:
+    """Whether what is read should stay in CSRAM rather than what other loads bring."""
+    return bool(op.attrs.get("pinned"))
 
 
 def is_volatile(op: Op) -> bool:

@@ -27,6 +27,7 @@ from asterope.kernels.paged_attention import (
     paged_attention,
     paged_attention_reference,
 )
+from asterope.kernels.product_cycles import ProductCycles
 from asterope.kernels.quantize import ACTIVATION_FORMATS, quantize_groups, quantize_rows
 from asterope.kernels.rotary import rotate_and_cache
 from asterope.kernels.route import Routes, Routing, Scoring, route, route_reference
@@ -45,6 +46,7 @@ from asterope.kernels.tiling import (
     Considered,
     choose_blocks,
     considered,
+    finalists,
 )
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "KeyBlocks",
     "LatentStep",
     "Pages",
+    "ProductCycles",
     "Routes",
     "Routing",
     "ScaledOperand",
@@ -79,6 +82,7 @@ __all__ = [
     "expanded_attention",
     "expanded_attention_reference",
     "expands",
+    "finalists",
     "group_by_expert",
     "group_by_expert_reference",
     "head_linear",

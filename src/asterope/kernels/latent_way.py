@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from asterope.chips import Chip
 from asterope.kernels.attention_cycles import AttentionShape
+from asterope.kernels.blocks import Choice
 from asterope.kernels.key_blocks import considered_keys
-from asterope.kernels.product_cycles import Choice
 from asterope.kernels.tiling import considered
 from asterope.runtime import current_timeline
 

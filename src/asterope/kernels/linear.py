@@ -7,9 +7,11 @@ import triton
 import triton.language as tl
 
 from asterope.errors import ShapeError
+from asterope.kernels.blocks import Blocks
 from asterope.kernels.experts import ExpertRows, Spread, num_experts
 from asterope.kernels.operands import check_product_types, check_rows, check_vectors
 from asterope.kernels.product import add_parts, row_block, store_output
+from asterope.kernels.stationary import walk_product
 from asterope.kernels.tiling import choose_blocks
 
 __all__ = ["linear", "linear_reference"]
@@ -23,6 +25,7 @@ def _linear_kernel(
     EVEN_K: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
     PART_K: tl.constexpr, EXPERTS: tl.constexpr, WIDTH: tl.constexpr,
+    X_POLICY: tl.constexpr, W_POLICY: tl.constexpr,
 ):  # fmt: skip
     n, expert, row, M = row_block(starts, row_blocks, M, N, EXPERTS, WIDTH, BLOCK_M, BLOCK_N, GROUP)
     first, end = 0, K
@@ -47,12 +50,12 @@ def _linear_kernel(
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for k in range(first, end, BLOCK_K):
         if EVEN_K:
-            a = tl.load(x_at, mask=offs_m[:, None] < M, other=0.0)
-            b = tl.load(w_at, mask=offs_n[:, None] < N, other=0.0)
+            on_m, on_n = offs_m[:, None] < M, offs_n[:, None] < N
         else:
             on_k = offs_k[None, :] < K - k
-            a = tl.load(x_at, mask=(offs_m[:, None] < M) & on_k, other=0.0)
-            b = tl.load(w_at, mask=(offs_n[:, None] < N) & on_k, other=0.0)
+            on_m, on_n = (offs_m[:, None] < M) & on_k, (offs_n[:, None] < N) & on_k
+        a = tl.load(x_at, mask=on_m, other=0.0, eviction_policy=X_POLICY)
+        b = tl.load(w_at, mask=on_n, other=0.0, eviction_policy=W_POLICY)
         if a.dtype.primitive_bitwidth > b.dtype.primitive_bitwidth:
             b = b.to(a.dtype)
         acc = tl.dot(a, tl.trans(b), acc)
@@ -122,9 +125,30 @@ def linear(
     y = torch.empty((m, n), dtype=out_dtype or x.dtype, device=x.device)
     if m == 0 or n == 0:
         return y
+
+    def launch(blocks: Blocks) -> None:
+        _launch(blocks, x, weight, y, x_scale, weight_scale, bias, addend, experts)
+
     blocks = choose_blocks(
-        m, n, k, 8 * x.element_size(), 8 * weight.element_size(), experts=num_experts(experts)
-    )
+        m, n, k, 8 * x.element_size(), 8 * weight.element_size(), experts=num_experts(experts),
+        play=launch,
+    )  # fmt: skip
+    launch(blocks)
+    return y
+
+
+def _launch(
+    blocks: Blocks, x: torch.Tensor, weight: torch.Tensor, y: torch.Tensor,
+    x_scale: torch.Tensor | None, weight_scale: torch.Tensor | None, bias: torch.Tensor | None,
+    addend: torch.Tensor | None, experts: ExpertRows | None,
+) -> None:  # fmt: skip
+    (m, n), k = y.shape, x.shape[1]
+    if blocks.stationary != "y":
+        walk_product(
+            blocks, x, weight, y, k, x_scale=x_scale, weight_scale=weight_scale, bias=bias,
+            addend=addend,
+        )  # fmt: skip
+        return
     parts = blocks.parts(k)
     sums = y if parts == 1 else torch.empty((parts, m, n), dtype=torch.float32, device=x.device)
     rest = (x_scale, weight_scale, bias) if parts == 1 else (None, None, None)
@@ -136,11 +160,11 @@ def linear(
         ADDEND=addend is not None,
         EVEN_K=k % blocks.k == 0, BLOCK_M=blocks.m, BLOCK_N=blocks.n, BLOCK_K=blocks.k,
         GROUP=blocks.group, PART_K=blocks.part_depth(k) if parts > 1 else 0,
+        X_POLICY=blocks.policy("x"), W_POLICY=blocks.policy("w"),
         **spread.constants, num_stages=blocks.stages,
     )  # fmt: skip
     if parts > 1:
         add_parts(sums, y, x_scale=x_scale, weight_scale=weight_scale, bias=bias)
-    return y
 
 
 def linear_reference(

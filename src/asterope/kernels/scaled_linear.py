@@ -9,10 +9,12 @@ import triton
 import triton.language as tl
 
 from asterope.errors import ShapeError
+from asterope.kernels.blocks import Blocks
 from asterope.kernels.experts import ExpertRows, Spread, num_experts
 from asterope.kernels.linear import check_linear
 from asterope.kernels.operands import check_rows, check_vectors
 from asterope.kernels.product import add_parts, row_block, store_output
+from asterope.kernels.stationary import walk_product
 from asterope.kernels.tiling import choose_blocks
 
 __all__ = ["ScaledOperand", "scaled_linear"]
@@ -52,6 +54,7 @@ def _scaled_linear_kernel(
     W_FORMAT: tl.constexpr, W_ROW: tl.constexpr, BIAS: tl.constexpr, SCALE_GROUP: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP: tl.constexpr,
     PART_K: tl.constexpr, EXPERTS: tl.constexpr, WIDTH: tl.constexpr,
+    X_POLICY: tl.constexpr, W_POLICY: tl.constexpr,
 ):  # fmt: skip
     X_PACK: tl.constexpr = 2 if X_FORMAT == "e2m1" else 1
     W_PACK: tl.constexpr = 2 if W_FORMAT == "e2m1" else 1
@@ -84,12 +87,13 @@ def _scaled_linear_kernel(
         x_at = x + rows * stride_x + k // X_PACK + offs_xk[None, :]
         w_at = w + columns * stride_w + k // W_PACK + offs_wk[None, :]
         ws_at = w_blocks + columns * stride_ws + k // SCALE_GROUP + offs_s[None, :]
-        a = tl.load(x_at, mask=on_m & (offs_xk[None, :] < left_x))
-        b = tl.load(w_at, mask=on_n & (offs_wk[None, :] < left_w))
-        b_scale = tl.load(ws_at, mask=on_n & (offs_s[None, :] < left_s))
+        a = tl.load(x_at, mask=on_m & (offs_xk[None, :] < left_x), eviction_policy=X_POLICY)
+        b = tl.load(w_at, mask=on_n & (offs_wk[None, :] < left_w), eviction_policy=W_POLICY)
+        b_scale = tl.load(ws_at, mask=on_n & (offs_s[None, :] < left_s), eviction_policy=W_POLICY)
         if X_BLOCKS:
             xs_at = x_blocks + rows * stride_xs + k // SCALE_GROUP + offs_s[None, :]
-            a_scale = tl.load(xs_at, mask=on_m & (offs_s[None, :] < left_s))
+            on_s = on_m & (offs_s[None, :] < left_s)
+            a_scale = tl.load(xs_at, mask=on_s, eviction_policy=X_POLICY)
             acc = tl.dot_scaled(a, a_scale, X_FORMAT, tl.trans(b), b_scale, W_FORMAT, acc)
         else:
             acc = tl.dot_scaled(a, None, X_FORMAT, tl.trans(b), b_scale, W_FORMAT, acc)
@@ -134,11 +138,32 @@ def scaled_linear(
     y = torch.empty((m, n), dtype=out_dtype, device=x.codes.device)
     if m == 0 or n == 0:
         return y
+
+    def launch(blocks: Blocks) -> None:
+        _launch(blocks, x, weight, y, bias, experts)
+
     bits = {"e2m1": 4, "bf16": 16, "fp16": 16}
     blocks = choose_blocks(
         m, n, k, bits.get(x.format, 8), bits.get(weight.format, 8), k_step=weight.group,
-        scale_group=weight.group, experts=num_experts(experts),
+        scale_group=weight.group, experts=num_experts(experts), play=launch,
     )  # fmt: skip
+    launch(blocks)
+    return y
+
+
+def _launch(
+    blocks: Blocks, x: ScaledOperand, weight: ScaledOperand, y: torch.Tensor,
+    bias: torch.Tensor | None, experts: ExpertRows | None,
+) -> None:  # fmt: skip
+    assert weight.scales is not None
+    (m, n), k = y.shape, x.shape[1]
+    if blocks.stationary != "y":
+        walk_product(
+            blocks, x.codes, weight.codes, y, k, x_scale=x.row_scale, weight_scale=weight.row_scale,
+            bias=bias, x_blocks=x.scales, w_blocks=weight.scales, formats=(x.format, weight.format),
+            group=weight.group,
+        )  # fmt: skip
+        return
     parts = blocks.parts(k)
     sums = y if parts == 1 else torch.empty((parts, m, n), dtype=torch.float32, device=y.device)
     rest = (x.row_scale, weight.row_scale, bias) if parts == 1 else (None, None, None)
@@ -151,8 +176,8 @@ def scaled_linear(
         W_FORMAT=weight.format, W_ROW=rest[1] is not None, BIAS=rest[2] is not None,
         SCALE_GROUP=weight.group, BLOCK_M=blocks.m, BLOCK_N=blocks.n, BLOCK_K=blocks.k,
         GROUP=blocks.group, PART_K=blocks.part_depth(k) if parts > 1 else 0,
+        X_POLICY=blocks.policy("x"), W_POLICY=blocks.policy("w"),
         **spread.constants, num_stages=blocks.stages,
     )  # fmt: skip
     if parts > 1:
         add_parts(sums, y, x_scale=x.row_scale, weight_scale=weight.row_scale, bias=bias)
-    return y

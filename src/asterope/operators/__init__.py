@@ -23,6 +23,7 @@ from asterope.operators.transformer import (
     Precision,
     Transformer,
 )
+from asterope.operators.triton_experts import triton_experts
 
 __all__ = [
     "COLLECTIVES",
@@ -50,4 +51,5 @@ __all__ = [
     "mixed_step",
     "prefill_step",
     "rate_on",
+    "triton_experts",
 ]

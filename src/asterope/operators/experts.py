@@ -12,9 +12,9 @@ from asterope.errors import ConfigError
 from asterope.operators.products import Floats, best_plan
 from asterope.operators.timing import OperatorTime, achieved, check_sizes, overlapped, timed
 
-__all__ = ["expert_loads", "expert_product", "experts"]
+__all__ = ["KERNELS", "copied_bytes", "expert_loads", "expert_product", "experts"]
 
-_KERNELS = 6
+KERNELS = 6
 """Sort, gather, two products, activation, weighted sum."""
 _UNROUNDED_BITS = 16
 _FEW_TOKENS_RANGE = 200.0
@@ -169,9 +169,9 @@ def experts(
     ]
     rounds = bits[0] < _UNROUNDED_BITS
     moved_bits = _UNROUNDED_BITS if block_scaled else bits[0]
-    copied = _copied_bytes(float(rows.sum()), tokens, hidden, intermediate, moved_bits)
+    copied = copied_bytes(float(rows.sum()), tokens, hidden, intermediate, moved_bits)
     copies_s = copied / (chip.hbm.bandwidth_bytes_per_s * reach.gather_fraction)
-    kernels = _KERNELS + (rounds and not block_scaled)
+    kernels = KERNELS + (rounds and not block_scaled)
     parts = {"launch": kernels * reach.kernel_s, "copies": copies_s}
     if rounds and block_scaled:
         rounded = float(rows.sum()) * (hidden + intermediate) * (_UNROUNDED_BITS + bits[0]) / 8
@@ -190,7 +190,7 @@ def experts(
     )
 
 
-def _copied_bytes(
+def copied_bytes(
     rows: float, tokens: int, hidden: int, intermediate: int, moved_bits: float
 ) -> float:
     """Count what kernels around the products read and write, of rows of experts and of tokens.

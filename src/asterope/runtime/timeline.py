@@ -244,11 +244,14 @@ def current_timeline() -> Timeline | None:
 
 
 @contextmanager
-def time_aside(timeline: Timeline) -> Iterator[Timeline]:
+def time_aside(timeline: Timeline, fidelity: Fidelity | None = None) -> Iterator[Timeline]:
     """Time launches as a timeline would, without its noting them and without computing values.
 
-    What a choice between kernels costs is no part of the program that is timed.
+    What a choice between kernels costs is no part of the program that is timed. One that must not
+    depend on the timeline's fidelity is made at another.
     """
-    aside = Timeline(timeline.chip, timeline.fidelity, wants_values=False, _known=timeline._known)
+    fidelity = fidelity or timeline.fidelity
+    known = timeline._known if fidelity == timeline.fidelity else {}
+    aside = Timeline(timeline.chip, fidelity, wants_values=False, _known=known)
     with only(aside):
         yield aside

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asterope.sim.csram import pinnable_bytes
 from asterope.sim.lines import LineTime
 from asterope.sim.macro import TimeProgram, to_macro_instructions
 from asterope.sim.result import Event, Result
@@ -20,6 +21,7 @@ __all__ = [
     "TimeProgram",
     "num_joins",
     "own_memory_error",
+    "pinnable_bytes",
     "simulate_launch",
     "to_macro_instructions",
 ]

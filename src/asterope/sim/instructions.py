@@ -17,13 +17,15 @@ class Transfer:
     Each execution brings its own key (equal keys are the same bytes) and number of bytes; a gather
     instead brings the bytes of a piece and the number of pieces, each of which costs a granule at
     least. A transfer that is `shared` reads memory that this kernel never writes, so tiles may
-    pass it on to each other; only such a one has a key. Of a block, `run_bytes` lie together.
+    pass it on to each other; only such a one has a key. One that is `pinned` stays in CSRAM while
+    others pass through. Of a block, `run_bytes` lie together.
     """
 
     gather: bool
     shared: bool
     space: str = "hbm"
     run_bytes: int = 1
+    pinned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,6 +33,7 @@ from asterope.ir import (
     clone_block,
     data_of,
     grows_by_one,
+    is_pinned,
     masks_of,
     offsets_of,
     pointer_of,
@@ -298,7 +299,10 @@ class MacroLowering:
         value = data_of(op)[0] if is_store else op.result
         gather, space = self.origins.is_gather(op), pointer_of(op).type.space
         shared = not is_store and not gather and space == "hbm" and self._is_constant(op)
-        work = Transfer(gather=gather, shared=shared, space=space, run_bytes=self._run_bytes(op))
+        work = Transfer(
+            gather=gather, shared=shared, space=space, run_bytes=self._run_bytes(op),
+            pinned=shared and is_pinned(op),
+        )  # fmt: skip
         numbers = self._numbers(op, work, b)
         waits = self._transfer_waits(op, b)
         label = f"{'store' if is_store else 'load'} {self._array_name(op)}".strip()

@@ -17,6 +17,7 @@ from asterope.errors import ConfigError
 from asterope.sim import engine
 from asterope.sim import state as states
 from asterope.sim.costs import Cost, ceil_ps, cost_of
+from asterope.sim.csram import csram_parts
 from asterope.sim.energy import energy_parts_j
 from asterope.sim.hbm import block_ps, memory_of, read_ps
 from asterope.sim.instructions import Transfer
@@ -162,7 +163,6 @@ def machine_of(chip: Chip) -> states.Machine:
         csram_latency_ps=cycles(cluster.csram_latency_cycles),
         hop_ps=cycles(noc.hop_cycles),
         dma_ps=cycles(tile.dma.latency_cycles),
-        csram_bytes=cluster.csram_bytes,
         granule=tile.dma.gather_granule_bytes,
         window=window,
         window_mask=window - 1,
@@ -188,7 +188,9 @@ def _engine_program(program: TimeProgram, costs: Sequence[Cost], chip: Chip) -> 
         depth=np.array([i.depth for i in table], np.int64),
         gather=np.array([bool(t and t.gather) for t in transfers], np.bool_),
         shared=np.array([bool(t and t.shared) for t in transfers], np.bool_),
+        pinned=np.array([bool(t and t.pinned) for t in transfers], np.int64),
         space=np.array([states.SPACES.index(t.space) if t else 0 for t in transfers], np.int64),
+        ring_limit=csram_parts(inside.cluster.csram_bytes, [i.work for i in table]),
         at_once=program.need.programs_at_once(inside.tile),
     )
 

@@ -97,7 +97,6 @@ class Machine(NamedTuple):
     csram_latency_ps: int
     hop_ps: int
     dma_ps: int
-    csram_bytes: int
     granule: int  # bytes that a gathered piece costs at least
     window: int  # instructions remembered a tile: a power of two
     window_mask: int
@@ -118,7 +117,9 @@ class Program(NamedTuple):
     depth: Any  # [I] int64: results that one program has at once
     gather: Any  # [I] bool: key and size are the bytes of a piece and the number of pieces
     shared: Any  # [I] bool
+    pinned: Any  # [I] int64: which part of CSRAM a shared tile is staged in, see `ring_limit`
     space: Any  # [I] int64: which memory a transfer is with, an index of SPACES
+    ring_limit: Any  # [2] int64: bytes of a CSRAM for tiles that pass through, for pinned ones
     at_once: int  # programs that a tile has in its scratchpad at once
 
 
@@ -156,9 +157,10 @@ _SLOT = np.dtype([("program", _I), ("next", _I)])
 _CLUSTER = np.dtype(
     [(name, _I) for name in (
         "csram_free",
-        "ring_first", "ring_next",  # oldest serial number still staged, and the next one
-        "ring_used",  # bytes staged
     )]
+    # Of tiles that pass through and of pinned ones: oldest serial number still staged, the next
+    # one, bytes staged.
+    + [(name, "i8", (2,)) for name in ("ring_first", "ring_next", "ring_used")]
 )  # fmt: skip
 _CHIP = np.dtype(
     [(name, _I) for name in (
@@ -185,7 +187,7 @@ class State(NamedTuple):
     knockout: Any  # [2 L] of each tile its earliest head, from L on; from 1 on the earlier of two
     cluster: Any  # [C]
     noc_free: Any  # [C, 2, 2] when a cluster's port, in, out, is free: of all, of SRAM traffic
-    ring_bytes: Any  # [C, R] bytes of staged tiles by serial number
+    ring_bytes: Any  # [C, 2, R] bytes of staged tiles by serial number
     chip: Any  # [1]
     counters: Any  # [counters]
     busy_ps: Any  # [busy]
@@ -195,7 +197,8 @@ class Table(NamedTuple):
     """Where tiles of memory are staged: an open hash table, never shrunk.
 
     A row is the key and the size of a tile of memory, size 0 if it is free; then for each cluster
-    the serial number, the arrival in its CSRAM, and that in the tiles that asked for it last.
+    twice the serial number (plus 1 if it is pinned), the arrival in its CSRAM, and that in the
+    tiles that asked for it last.
     """
 
     rows: Any  # [N, SERIAL + 3 C]
@@ -231,7 +234,7 @@ def new_state(machine: Machine, program: Program) -> State:
         knockout=np.zeros(2 << (tiles - 1).bit_length(), _WINNER),
         cluster=np.zeros(clusters, _CLUSTER),
         noc_free=np.zeros((clusters, 2, 2), np.int64),
-        ring_bytes=np.zeros((clusters, RING), np.int64),
+        ring_bytes=np.zeros((clusters, 2, RING), np.int64),
         chip=np.zeros(1, _CHIP),
         counters=np.zeros(len(COUNTERS), np.int64),
         busy_ps=np.zeros(len(BUSY), np.int64),

@@ -29,23 +29,25 @@ def find(table, key, size):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _stage(s, m, table, at, key, size, cluster, ready):  # type: ignore[no-untyped-def]
-    """Note that a tile will be in a cluster's CSRAM, letting the oldest tiles go."""
-    if size > m.csram_bytes:
+def _stage(s, p, table, at, entry, cluster, ready):  # type: ignore[no-untyped-def]
+    """Note that a tile will be in a cluster's CSRAM, letting the oldest of its kind go."""
+    key, size, kind = entry.key, entry.size, p.pinned[entry.instruction]
+    limit = p.ring_limit[kind]
+    if size > limit:
         return
     row = table.rows[at]
     if row[SIZE] == 0:
         row[KEY], row[SIZE] = key, size
         table.used[0] += 1
-    c = s.cluster[cluster]
-    while c.ring_used + size > m.csram_bytes or c.ring_next - c.ring_first >= RING:
-        c.ring_used -= s.ring_bytes[cluster, c.ring_first & (RING - 1)]
-        c.ring_first += 1
-    s.ring_bytes[cluster, c.ring_next & (RING - 1)] = size
-    c.ring_used += size
-    row[SERIAL + 3 * cluster] = c.ring_next
+    c, sizes = s.cluster[cluster], s.ring_bytes[cluster, kind]
+    first, following, used = c.ring_first[kind], c.ring_next[kind], c.ring_used[kind]
+    while used + size > limit or following - first >= RING:
+        used -= sizes[first & (RING - 1)]
+        first += 1
+    sizes[following & (RING - 1)] = size
+    row[SERIAL + 3 * cluster] = 2 * following + kind
     row[READY + 3 * cluster] = row[SENT + 3 * cluster] = ready
-    c.ring_next += 1
+    c.ring_first[kind], c.ring_next[kind], c.ring_used[kind] = first, following + 1, used + size
 
 
 @inlined
@@ -58,7 +60,8 @@ def holder(s, table, at, cluster):  # type: ignore[no-untyped-def]
     """Return the nearest cluster that has, or will have, a tile in its CSRAM, or -1."""
     clusters, row, c = len(s.cluster), table.rows[at], cluster
     for _ in range(clusters):
-        if row[SERIAL + 3 * c] >= s.cluster[c].ring_first:
+        serial = row[SERIAL + 3 * c]
+        if serial >> 1 >= s.cluster[c].ring_first[serial & 1]:
             return c
         c = c + 1 if c + 1 < clusters else 0
     return -1
@@ -240,7 +243,7 @@ def load(s, m, p, table, tile, now, entry):  # type: ignore[no-untyped-def]
         if end > slowest:
             slowest, category = end, other
         if shared:
-            _stage(s, m, table, at, key, size, cluster, slowest + latency)
+            _stage(s, p, table, at, entry, cluster, slowest + latency)
     end, other = _into_tile(s, m, p, tile, now, entry)
     if end > slowest:
         slowest, category = end, other

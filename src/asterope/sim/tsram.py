@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from asterope.chips import Tile
@@ -32,9 +32,9 @@ class Need:
 
 
 def tsram_need(kernel: Kernel, control: Collection[Value]) -> Need:
-    """Add up the blocks alive at each op; loads in loops count `num_stages` times."""
+    """Add up the blocks alive at each op; what loops load counts `num_stages` times in them."""
     usual = int(kernel.attrs.get("num_stages", 1))
-    return _block_need(kernel.body, [], control, usual, usual, looped=False)
+    return _block_need(kernel.body, {}, control, usual, usual, looped=False)
 
 
 def _is_held(value: Value, control: Collection[Value]) -> bool:
@@ -54,33 +54,39 @@ def _bytes(value: Value, stages: int, *, looped: bool) -> int:
 
 
 def _block_need(
-    block: Block, outer: list[Value], control: Collection[Value], stages: int, usual: int,
-    *, looped: bool,
+    block: Block, outer: Mapping[Value, int], control: Collection[Value], stages: int,
+    usual: int, *, looped: bool,
 ) -> Need:  # fmt: skip
     last_use = {v: i for i, op in enumerate(block.ops) for q in op.walk() for v in q.operands}
-    alive = [*outer, *(a for a in block.args if _is_held(a, control))]
-    need = _need_of(alive, stages, looped=looped)
+
+    def sizes(values: Iterable[Value]) -> dict[Value, int]:
+        return {v: _bytes(v, stages, looped=looped) for v in values if _is_held(v, control)}
+
+    alive = {**outer, **sizes(block.args)}
+    need = _need_of(alive)
     for i, op in enumerate(block.ops):
         for inner in op.blocks if op.is_control_flow else ():
-            carried = [v for v in alive if last_use.get(v, -1) >= i and v not in op.operands[3:]]
+            carried = {
+                v: size for v, size in alive.items()
+                if last_use.get(v, -1) >= i and v not in op.operands[3:]
+            }  # fmt: skip
             deep = stages if op.name == "if" else int(op.attrs.get("num_stages", usual))
             inside = looped or op.name != "if"
             found = _block_need(inner, carried, control, deep, usual, looped=inside)
             need = max(need, found, key=lambda n: n.num_bytes)
-        alive = [v for v in alive if v in outer or last_use.get(v, -1) > i]
-        alive += [r for r in op.results if _is_held(r, control) and last_use.get(r, -1) > i]
-        need = max(need, _need_of(alive, stages, looped=looped), key=lambda n: n.num_bytes)
+        alive = {v: s for v, s in alive.items() if v in outer or last_use.get(v, -1) > i}
+        alive |= sizes(r for r in op.results if last_use.get(r, -1) > i)
+        need = max(need, _need_of(alive), key=lambda n: n.num_bytes)
     return need
 
 
-def _need_of(alive: list[Value], stages: int, *, looped: bool) -> Need:
-    sizes = [(_bytes(v, stages, looped=looped), v) for v in alive]
-    if not sizes:
+def _need_of(alive: Mapping[Value, int]) -> Need:
+    if not alive:
         return Need(num_bytes=0, largest="", largest_bytes=0, loc="")
-    size, value = max(sizes, key=lambda s: s[0])
+    value, size = max(alive.items(), key=lambda item: item[1])
     loc = value.op.loc if value.op is not None else ""
     name = f"{value.hint} {value.type}".strip()
-    return Need(num_bytes=sum(s for s, _ in sizes), largest=name, largest_bytes=size, loc=loc)
+    return Need(num_bytes=sum(alive.values()), largest=name, largest_bytes=size, loc=loc)
 
 
 def require_fit(need: Need, capacity_bytes: int, kernel: str, stages: int) -> None:

@@ -34,7 +34,14 @@ def test_the_closed_form_chooses_nearly_the_best_of_what_it_considers(m, n, k, s
     (chosen,) = [time for time in found if time.is_chosen]
     assert chosen.time_s <= 1.1 * found[0].time_s
     assert chosen.time_s == api.time_product(chips.maia200(), m, n, k, scheme).time_s
-    assert len({(t.block_m, t.block_n, t.block_k, t.split) for t in found}) == len(found)
+    mapped = {
+        (t.block_m, t.block_n, t.block_k, t.split, t.programs, t.stationary, t.pinned)
+        for t in found
+    }  # fmt: skip
+    assert len(mapped) == len(found)
+    assert {t.stationary for t in found} == ({"x", "w", "y"} if m > 1 else {"x", "y"})
+    for each in found:  # the closed form adds up: no part takes longer than the whole
+        assert max(each.limits_s.values()) <= each.estimated_s + 1e-9
 
 
 @pytest.mark.parametrize("chip", [SMALL, FEW_TILES], ids=["small scratchpad", "few tiles"])
@@ -53,7 +60,9 @@ def test_blocks_follow_the_chip_that_is_simulated(chip):
 def test_a_product_with_few_outputs_is_summed_in_parts():
     """The time is that of all launches, with the one that adds the parts."""
     found = product_mappings(chips.maia200(), 16, 64, 32768, BF16, most=2)
-    for each in found:
+    (chosen,) = [each for each in found if each.is_chosen]
+    assert chosen.split > 1
+    for each in (mapping for mapping in found if mapping.stationary == "y"):
         outputs = (16 // each.block_m) * (64 // each.block_n)
         assert each.split > 1
         assert each.programs == outputs * each.split

@@ -35,11 +35,18 @@ def _of(chip, draw_kind, a, b, c, heads):
         case "experts":
             loads = operators.expert_loads(64, 4, a, ranks=4, skew=1.2)
             return operators.experts(chip, loads, b, c, rate="bf16", bits=(16, 16))
+        case "triton experts":
+            loads = operators.expert_loads(64, 4, a, ranks=4, skew=1.2)
+            return operators.triton_experts(
+                chip, loads, b, c, rate="bf16", bits=(16, 4.25), tokens=a, routed=4 * a
+            )
         case _:
             return operators.collective(chip, "all_reduce", a * b * 2, 8)
 
 
-KINDS = st.sampled_from(["gemm", "quantized gemm", "prefill", "decode", "experts", "all_reduce"])
+KINDS = st.sampled_from(
+    ["gemm", "quantized gemm", "prefill", "decode", "experts", "triton experts", "all_reduce"]
+)
 
 
 @settings(max_examples=60, deadline=None)

@@ -5,10 +5,11 @@ Tensor descriptors and block pointers become tiles right here: they are what a D
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from asterope.ir import Builder, Type, Value
+from asterope.triton_backend.ttir import MlirOp
 
 __all__ = [
     "ArrayView",
@@ -19,10 +20,12 @@ __all__ = [
     "load_from",
     "size_of",
     "store_to",
+    "wishes",
 ]
 
 _I32 = Type("i32")
 _LARGEST = (1 << 31) - 1
+_EVICT_LAST = 3  # of Triton's enum
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,12 +129,18 @@ def _shaped(value: Value, shape: tuple[int, ...], b: Builder) -> Value:
     return value if value.type == type_ else b.value("reshape", (value,), type_)
 
 
+def wishes(op: MlirOp) -> dict[str, bool]:
+    """Return what a load asks for beside its values: `volatile`, and `pinned` if evicted last."""
+    asked = {"volatile": op.attrs.get("isVolatile"), "pinned": op.attrs.get("evict") == _EVICT_LAST}
+    return {name: True for name, is_asked in asked.items() if is_asked}
+
+
 def load_from(
-    tile: Tile, result: Type, padding: Value | None, b: Builder, *, volatile: bool = False
+    tile: Tile, result: Type, padding: Value | None, b: Builder, wishes: Mapping[str, bool]
 ) -> Value:
     """Load a tile, `padding` or zero where it is cut off."""
     pads = bool(tile.masks) and padding is not None and not is_const(padding, 0)
-    attrs = dict.fromkeys(["other"] * pads + ["volatile"] * volatile, True)
+    attrs = {**dict.fromkeys(["other"] * pads, True), **wishes}
     operands = [*tile.operands, *([padding] if pads and padding is not None else [])]
     type_ = result.with_shape(tile.shape)
     value = b.value("load_tile", operands, type_, mask_dims=tile.mask_dims, **attrs)

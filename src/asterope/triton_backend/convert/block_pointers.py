@@ -13,6 +13,7 @@ from asterope.triton_backend.convert.block_access import (
     load_from,
     size_of,
     store_to,
+    wishes,
 )
 from asterope.triton_backend.convert.bundles import pointed_block
 from asterope.triton_backend.convert.converter import Converter, Rule
@@ -57,8 +58,7 @@ def load_block(cv: Converter, op: MlirOp, b: Builder) -> bool:
     padding: Value | None = None
     if op.attrs.get("padding") == _PADS_WITH_NAN and block.is_float:
         padding = b.const(Type(block.elem), math.nan)
-    tile, volatile = _tile(cv, op, block, b), bool(op.attrs.get("isVolatile"))
-    cv.name(op, [load_from(tile, block, padding, b, volatile=volatile)])
+    cv.name(op, [load_from(_tile(cv, op, block, b), block, padding, b, wishes(op))])
     return True
 
 

@@ -12,6 +12,7 @@ from asterope.triton_backend.convert.block_access import (
     load_from,
     size_of,
     store_to,
+    wishes,
 )
 from asterope.triton_backend.convert.bundles import descriptor_block
 from asterope.triton_backend.convert.converter import Converter, Rule
@@ -52,7 +53,7 @@ def _load(cv: Converter, op: MlirOp, b: Builder) -> None:
     """Load a block, or rows for which `descriptor_gather` gives a vector of coordinates."""
     view, padding = _read(cv, op.operands[0], op)
     tile = find_tile(view, cv.values(op.operands[1:]), b)
-    cv.name(op, [load_from(tile, convert_type(op.results[0].type, op), padding, b)])
+    cv.name(op, [load_from(tile, convert_type(op.results[0].type, op), padding, b, wishes(op))])
 
 
 def _store(cv: Converter, op: MlirOp, b: Builder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asterope.ir import Builder
+from asterope.triton_backend.convert.block_access import wishes
 from asterope.triton_backend.convert.block_pointers import load_block, store_block
 from asterope.triton_backend.convert.converter import Converter, Rule
 from asterope.triton_backend.convert.types import convert_type
@@ -16,9 +17,7 @@ def _load(cv: Converter, op: MlirOp, b: Builder) -> None:
         return
     pointers, *rest = (cv.env[v] for v in op.operands)
     _, mask, other = op.attrs["operandSegmentSizes"]
-    attrs = {"mask": bool(mask), "other": bool(other)}
-    if op.attrs.get("isVolatile"):
-        attrs["volatile"] = True
+    attrs = {"mask": bool(mask), "other": bool(other)} | wishes(op)
     type_ = convert_type(op.results[0].type, op)
     # In memory an address is an i64.
     held = type_.with_elem(pointers.type.pointee)

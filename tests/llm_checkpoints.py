@@ -69,11 +69,13 @@ def latents_of(config, attention, prefix):
     sizes = config.latent
     if sizes is None:
         return {}
-    return {
+    found = {
         f"{attention}.kv_a_layernorm.weight": (sizes.rank,),
-        f"{attention}.q_a_layernorm.weight": (sizes.query_rank,),
         f"{prefix}.{KV_UP}.weight": (config.num_heads * sizes.head_size, sizes.rank),
     }
+    if sizes.query_rank:
+        found[f"{attention}.q_a_layernorm.weight"] = (sizes.query_rank,)
+    return found
 
 
 def shapes_of(config):

@@ -66,17 +66,17 @@ def _heads(
     config: ModelConfig, made: torch.Tensor, norms: _Norms, tables: _Tables
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return queries, keys and values of `qkv`'s products. Shapes: each [B, heads, T, D]."""
-    split = made.view(*made.shape[:2], -1, config.head_dim).transpose(1, 2)
-    counts = [config.num_heads, config.num_kv_heads, config.num_kv_heads]
-    q, k, v = torch.split(split, counts, 1)
 
-    def normal(x: torch.Tensor, name: str) -> torch.Tensor:
-        weight = norms(name)
-        if weight is None:
-            return x
-        return functional.rms_norm(x, x.shape[-1:], weight, config.norm_eps)
+    def heads(x: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor:
+        if weight is not None:  # over each head, or over all
+            parts = x.view(*x.shape[:2], -1, len(weight))
+            x = functional.rms_norm(parts, weight.shape, weight, config.norm_eps)
+        return x.view(*x.shape[:2], -1, config.head_dim).transpose(1, 2)
 
-    return _rotated(normal(q, "q_norm"), *tables), _rotated(normal(k, "k_norm"), *tables), v
+    q, k, v = torch.split(made, [config.q_size, config.kv_size, config.kv_size], -1)
+    q, k, v = heads(q, norms("q_norm")), heads(k, norms("k_norm")), heads(v, None)
+
+    return _rotated(q, *tables), _rotated(k, *tables), v
 
 
 def _heads_of_latents(

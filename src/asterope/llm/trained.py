@@ -13,7 +13,7 @@ from asterope.errors import CheckpointError, ConfigError
 from asterope.llm.config import ModelConfig
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
-from asterope.llm.pieces import fused_pieces, projections, router_name, torch_name
+from asterope.llm.pieces import fused_pieces, projections, routers, torch_name
 from asterope.llm.router import Router
 from asterope.quant import (
     FakeQuantizedLinear,
@@ -67,6 +67,13 @@ def start_from(module: nn.Module, model: Model) -> None:
             for place, name in _norm_names(prefix).items():
                 if getattr(layer, place) is not None:
                     parameters[name].copy_(getattr(layer, place))
+            if layer.router is not None:  # its inputs may have been equalized
+                assert isinstance(layer.router.linear, PlainLinear)
+                rows = routers(config)
+                weights = torch.split(layer.router.linear.weight, list(rows.values()))
+                for name, weight in zip(rows, weights, strict=True):
+                    own = _own_name(config, parameters, f"{prefix}.{name}")
+                    parameters[f"{own}.weight"].copy_(weight)
             linears = layer.linears
             for place, pieces in projections(config).items():
                 linear = linears[place]
@@ -134,15 +141,18 @@ class _Trained:
             if getattr(original, place) is not None
         }
         if original.router is not None:
-            found["router"] = self.router(f"{prefix}.{router_name(config)}", original.router)
+            names = [self.own(f"{prefix}.{name}") for name in routers(config)]
+            found["router"] = self.router(names, original.router)
         return dataclasses.replace(made, **found)
 
     def own(self, name: str) -> str:
         return _own_name(self.config, self.tensors, name)
 
-    def router(self, name: str, original: Router) -> Router:
+    def router(self, names: list[str], original: Router) -> Router:
         assert isinstance(original.linear, PlainLinear)
-        weight = self.tensor(f"{self.own(name)}.weight", original.linear.weight)
+        weights = torch.split(original.linear.weight, [original.num_experts, 1][: len(names)])
+        parts = (self.tensor(f"{n}.weight", w) for n, w in zip(names, weights, strict=True))
+        weight = torch.cat(list(parts))
         return dataclasses.replace(
             original, linear=dataclasses.replace(original.linear, weight=weight)
         )

@@ -64,16 +64,9 @@ def start_from(module: nn.Module, model: Model) -> None:
     with torch.no_grad():
         for index, layer in enumerate(model.layers):
             prefix, config = f"model.layers.{index}", model.config.at(index)
-            for place, name in _norm_names(prefix).items():
-                if getattr(layer, place) is not None:
-                    parameters[name].copy_(getattr(layer, place))
-            if layer.router is not None:  # its inputs may have been equalized
-                assert isinstance(layer.router.linear, PlainLinear)
-                rows = routers(config)
-                weights = torch.split(layer.router.linear.weight, list(rows.values()))
-                for name, weight in zip(rows, weights, strict=True):
-                    own = _own_name(config, parameters, f"{prefix}.{name}")
-                    parameters[f"{own}.weight"].copy_(weight)
+            for name, tensor in _unrounded(config, layer, prefix).items():
+                own = _own_name(config, parameters, name)
+                parameters[f"{own}.weight"].copy_(tensor)
             linears = layer.linears
             for place, pieces in projections(config).items():
                 linear = linears[place]
@@ -92,6 +85,21 @@ def start_from(module: nn.Module, model: Model) -> None:
                     parameters[f"{own}.weight"].copy_(part.dequantize())
                     if part.bias is not None:
                         parameters[f"{own}.bias"].copy_(part.bias)
+
+
+def _unrounded(config: ModelConfig, layer: Layer, prefix: str) -> dict[str, torch.Tensor]:
+    """Return the norms of a layer, and the router, whose inputs may have been equalized."""
+    found = {
+        name.removesuffix(".weight"): getattr(layer, place)
+        for place, name in _norm_names(prefix).items()
+        if getattr(layer, place) is not None
+    }
+    if layer.router is None:
+        return found
+    assert isinstance(layer.router.linear, PlainLinear)
+    rows = routers(config)
+    weights = torch.split(layer.router.linear.weight, list(rows.values()))
+    return found | {f"{prefix}.{name}": w for name, w in zip(rows, weights, strict=True)}
 
 
 def _own_name(config: ModelConfig, tensors: Collection[str], name: str) -> str:
@@ -150,9 +158,11 @@ class _Trained:
 
     def router(self, names: list[str], original: Router) -> Router:
         assert isinstance(original.linear, PlainLinear)
-        weights = torch.split(original.linear.weight, [original.num_experts, 1][: len(names)])
-        parts = (self.tensor(f"{n}.weight", w) for n, w in zip(names, weights, strict=True))
-        weight = torch.cat(list(parts))
+        sizes = [original.num_experts, 1][: len(names)]
+        weights = torch.split(original.linear.weight, sizes)
+        weight = torch.cat([
+            self.tensor(f"{name}.weight", each) for name, each in zip(names, weights, strict=True)
+        ])  # fmt: skip
         return dataclasses.replace(
             original, linear=dataclasses.replace(original.linear, weight=weight)
         )

@@ -7,7 +7,7 @@ import json
 import torch
 from safetensors.torch import save_file
 
-from asterope.llm import KV_UP, ModelConfig, projections, router_name
+from asterope.llm import KV_UP, ModelConfig, projections, routers
 
 __all__ = ["LATENT", "LLAMA", "MIXTURES", "raw_config", "tensors_of", "write_checkpoint"]
 
@@ -34,6 +34,11 @@ MIXTURES = {
         "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 64,
         "norm_topk_prob": True, "head_dim": 16,
     },
+    "olmoe": {"num_experts": 5, "num_experts_per_tok": 2},
+    "qwen2_moe": {
+        "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 64,
+        "shared_expert_intermediate_size": 96,
+    },
 }  # fmt: skip
 """What makes a configuration one of experts, by model type."""
 
@@ -57,10 +62,13 @@ def experts_of(config, prefix):
     """List the tensors of a layer's router."""
     if config.experts is None:
         return {}
-    router, count = f"{prefix}.{router_name(config)}", config.experts.count
-    found = {f"{router}.weight": (count, config.hidden_size)}
+    found = {
+        f"{prefix}.{name}.weight": (rows, config.hidden_size)
+        for name, rows in routers(config).items()
+    }
     if config.experts.is_corrected:
-        found[f"{router}.e_score_correction_bias"] = (count,)
+        name = next(iter(routers(config)))
+        found[f"{prefix}.{name}.e_score_correction_bias"] = (config.experts.count,)
     return found
 
 
@@ -69,11 +77,13 @@ def latents_of(config, attention, prefix):
     sizes = config.latent
     if sizes is None:
         return {}
-    return {
+    found = {
         f"{attention}.kv_a_layernorm.weight": (sizes.rank,),
-        f"{attention}.q_a_layernorm.weight": (sizes.query_rank,),
         f"{prefix}.{KV_UP}.weight": (config.num_heads * sizes.head_size, sizes.rank),
     }
+    if sizes.query_rank:
+        found[f"{attention}.q_a_layernorm.weight"] = (sizes.query_rank,)
+    return found
 
 
 def shapes_of(config):
@@ -86,8 +96,8 @@ def shapes_of(config):
         prefix = f"model.layers.{i}"
         for norm in ("input_layernorm", "post_attention_layernorm"):
             shapes[f"{prefix}.{norm}.weight"] = (config.hidden_size,)
-        for norm in ("q_norm", "k_norm") if config.head_norms else ():
-            shapes[f"{prefix}.self_attn.{norm}.weight"] = (config.head_dim,)
+        for norm, size in zip(("q_norm", "k_norm"), config.norm_sizes or (), strict=False):
+            shapes[f"{prefix}.self_attn.{norm}.weight"] = (size,)
         own = config.at(i)
         shapes |= experts_of(own, prefix) | latents_of(own, f"{prefix}.self_attn", prefix)
         for pieces in projections(own).values():

@@ -28,7 +28,7 @@ from asterope.llm import (
     load_model,
     module_names,
     projections,
-    router_name,
+    routers,
 )
 from asterope.quant import (
     Plan,
@@ -141,7 +141,7 @@ def _config(
     config = {k: v for k, v in source.config.items() if k not in ("quantization_config", "dtype")}
     config["torch_dtype"] = str(model.dtype).removeprefix("torch.")
     if scheme is not None:
-        ignore = [_HEAD] if model.config.experts is None else [_HEAD, _routers(model)]
+        ignore = [_HEAD, *(f"re:.*{re.escape(name)}$" for name in routers(model.config))]
         if model.config.latent is not None:
             ignore.append(f"re:.*{re.escape(KV_UP)}$")
         if isinstance(scheme, Scheme) and _stored_by(model, scheme) is nvfp4_svd_tensors:
@@ -161,11 +161,6 @@ def _stored_by(model: Model, scheme: Plan | None) -> _Stored:
     return nvfp4_svd_tensors if is_svd else to_tensors
 
 
-def _routers(model: Model) -> str:
-    """Return the pattern that names the routers of all layers."""
-    return f"re:.*{re.escape(router_name(model.config))}$"
-
-
 def _tensors(
     model: Model, stored: _Stored, progress: Callable[[int], object]
 ) -> Iterator[tuple[str, torch.Tensor]]:
@@ -178,12 +173,11 @@ def _tensors(
         for name, vector in _attention_tensors(layer).items():
             yield f"{prefix}.self_attn.{name}.weight", vector
         if layer.router is not None:
-            name = f"{prefix}.{router_name(model.config)}"
-            yield from _linear_tensors(
-                layer.router.linear, [name], [layer.router.num_experts], stored
-            )
+            parts = {f"{prefix}.{name}": rows for name, rows in routers(model.config).items()}
+            sizes = list(parts.values())
+            yield from _linear_tensors(layer.router.linear, list(parts), sizes, stored)
             if layer.router.bias is not None:
-                yield f"{name}.e_score_correction_bias", layer.router.bias
+                yield f"{next(iter(parts))}.e_score_correction_bias", layer.router.bias
         if model.cache_dtype is not None:
             for name, scale in zip(CACHE_SCALES, (layer.key_scale, layer.value_scale), strict=True):
                 yield f"{prefix}.self_attn.{name}", torch.tensor([scale])

@@ -34,22 +34,26 @@ def _rms_norm_kernel(
 
 
 def rms_norm(
-    x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor | None = None
-) -> torch.Tensor:
+    x: torch.Tensor, weight: torch.Tensor, eps: float, residual: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:  # fmt: skip
     """Return x / rms(x) * weight for each row; with a residual, x is first added to it in place.
 
-    Shapes: x, residual and result [M, K]; weight [K].
+    The result is written to `out`, which may be x, where it is given.
+
+    Shapes: x, residual, out and result [M, K]; weight [K].
     Raises: ShapeError if they do not fit.
     """
     added = x if residual is None else residual
-    check_rows("rms_norm", x=x, residual=added)
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device) if out is None else out
+    check_rows("rms_norm", x=x, residual=added, out=y)
     rows, k = x.shape
     check_vectors("rms_norm", k, weight=weight)
-    if added.shape != x.shape:
-        raise ShapeError(
-            f"residual {list(added.shape)} does not fit x {list(x.shape)}", where="rms_norm"
-        )
-    y = torch.empty((rows, k), dtype=x.dtype, device=x.device)
+    for name, other in (("residual", added), ("out", y)):
+        if other.shape != x.shape:
+            raise ShapeError(
+                f"{name} {list(other.shape)} does not fit x {list(x.shape)}", where="rms_norm"
+            )
     if rows:
         _rms_norm_kernel[(rows,)](
             x, residual, weight, y, k, eps, x.stride(0), added.stride(0), y.stride(0),

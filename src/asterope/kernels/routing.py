@@ -132,8 +132,9 @@ def take_rows(x: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
 
 @triton.jit
 def _combine_kernel(
-    rows, places, shares, added, y, width, stride_rows, stride_added, stride_y,
+    rows, places, shares, added, gate, y, width, stride_rows, stride_added, stride_gate, stride_y,
     TOP_K: tl.constexpr, SLOTS: tl.constexpr, COLUMNS: tl.constexpr, ADDED: tl.constexpr,
+    GATED: tl.constexpr,
 ):  # fmt: skip
     token = tl.program_id(0)
     offs = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
@@ -146,21 +147,27 @@ def _combine_kernel(
     total = tl.sum(given * share[:, None], 0)
     if ADDED:
         more = tl.load(added + token.to(tl.int64) * stride_added + offs, mask=offs < width)
-        total += more.to(tl.float32)
+        more = more.to(tl.float32)
+        if GATED:
+            more *= 1.0 / (1.0 + tl.exp(-tl.load(gate + token * stride_gate).to(tl.float32)))
+        total += more
     to = y + token.to(tl.int64) * stride_y + offs
     tl.store(to, total.to(y.dtype.element_ty), mask=offs < width)
 
 
 def combine_rows(
     rows: torch.Tensor, places: torch.Tensor, shares: torch.Tensor,
-    added: torch.Tensor | None = None,
+    added: torch.Tensor | None = None, gate: torch.Tensor | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """Return what a token's experts gave, times their shares, added up, and last what is `added`.
+
+    With a `gate` what is added is multiplied by its sigmoid first.
 
     Products and sums are fp32; sums are those of the tile IR's `reduce` along a token's experts,
     the likeliest first, which halves them: (p0 + p2) + (p1 + p3) for four.
 
-    Shapes: rows [A, H]; places [T, k] int32; shares [T, k] float32; added and result [T, H].
+    Shapes: rows [A, H]; places [T, k] int32; shares [T, k] float32; added and result [T, H]; gate
+    [T, 1].
     Raises: ShapeError if they do not fit.
     """
     more = rows if added is None else added
@@ -168,6 +175,8 @@ def combine_rows(
     count, top_k = places.shape
     if added is not None and added.shape != (count, rows.shape[1]):
         raise ShapeError(f"what is added is {list(added.shape)}", where="combine_rows")
+    if gate is not None and (added is None or gate.shape != (count, 1)):
+        raise ShapeError(f"a gate of {list(gate.shape)} gates nothing", where="combine_rows")
     if shares.shape != places.shape or len(rows) != count * top_k:
         raise ShapeError(
             f"rows {list(rows.shape)}, places {list(places.shape)} and shares "
@@ -179,9 +188,10 @@ def combine_rows(
     columns = min(_COLUMNS, triton.next_power_of_2(max(width, 1)))
     if count and width:
         _combine_kernel[count, triton.cdiv(width, columns)](
-            rows, places, shares, added, y, width, rows.stride(0), more.stride(0), y.stride(0),
+            rows, places, shares, added, gate, y, width, rows.stride(0), more.stride(0),
+            0 if gate is None else gate.stride(0), y.stride(0),
             TOP_K=top_k, SLOTS=triton.next_power_of_2(top_k), COLUMNS=columns,
-            ADDED=added is not None,
+            ADDED=added is not None, GATED=gate is not None,
         )  # fmt: skip
     return y
 

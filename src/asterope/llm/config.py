@@ -7,12 +7,12 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from asterope.errors import CheckpointError
+from asterope.llm.experts_config import ExpertsConfig, read_experts
 from asterope.llm.fields import (
     CONTEXT,
-    EXPERTS,
     FLAG,
     HEADS,
     LAYERS,
@@ -31,33 +31,10 @@ from asterope.llm.rope import ROPES, Rope
 __all__ = ["FAMILIES", "ExpertsConfig", "LatentConfig", "ModelConfig", "Rope", "read_config"]
 
 FAMILIES = (
-    "deepseek_v2", "deepseek_v3", "kimi_k2", "llama", "mistral", "mixtral", "qwen2", "qwen3",
-    "qwen3_moe",
+    "deepseek_v2", "deepseek_v3", "kimi_k2", "llama", "mistral", "mixtral", "olmoe", "qwen2",
+    "qwen2_moe", "qwen3", "qwen3_moe",
 )  # fmt: skip
 _LATENT = ("deepseek_v2", "deepseek_v3", "kimi_k2")
-_WITH_EXPERTS = ("mixtral", "qwen3_moe", *_LATENT)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ExpertsConfig:
-    """How many experts each layer has, and which of them see a token (`kernels.Routing`).
-
-    All experts are alike. The first `dense_layers` have a plain feed-forward part of `dense_size`
-    in their place. An MLP of `shared_size`, where it is not 0, sees every token besides. With
-    `is_corrected` a checkpoint has numbers that are added to the scores experts are chosen by.
-    """
-
-    count: int
-    top_k: int
-    normalized: bool
-    scoring: Literal["softmax", "sigmoid"] = "softmax"
-    groups: int = 1
-    top_groups: int = 1
-    scale: float = 1.0
-    is_corrected: bool = False
-    shared_size: int = 0
-    dense_layers: int = 0
-    dense_size: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +60,10 @@ class LatentConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """A decoder of one of the families; with experts `intermediate_size` is that of one."""
+    """A decoder of one of the families; with experts `intermediate_size` is that of one.
+
+    Queries and keys have norms over `norm_sizes` elements: those of a head, or of all heads.
+    """
 
     family: str
     vocab_size: int
@@ -100,7 +80,7 @@ class ModelConfig:
     qkv_bias: bool
     output_bias: bool
     mlp_bias: bool
-    head_norms: bool
+    norm_sizes: tuple[int, int] | None
     windows: tuple[int | None, ...]
     dtype: str
     eos_ids: tuple[int, ...]
@@ -136,7 +116,7 @@ class ModelConfig:
 
     def at(self, layer: int) -> ModelConfig:
         """Return the configuration as that of a model whose layers are all like one of these."""
-        if self.experts is None or layer >= self.experts.dense_layers:
+        if self.experts is None or layer not in self.experts.dense_layers:
             return self
         return replace(self, experts=None, intermediate_size=self.experts.dense_size)
 
@@ -216,18 +196,20 @@ class _Reader(Fields):
         if self.has("layer_types") and len(kinds) != layers:
             raise self.fail(f"has {len(kinds)} entries for {layers} layers", "layer_types")
         chosen = self.get("use_sliding_window", FLAG, bool(kinds))
-        if family in ("llama", *_LATENT) or not self.has("sliding_window"):
+        if family in ("llama", "olmoe", *_LATENT) or not self.has("sliding_window"):
             return (None,) * layers
-        window = self.get("sliding_window", CONTEXT)
         if family in ("mistral", "mixtral"):
-            return (window,) * layers
+            return (self.get("sliding_window", CONTEXT),) * layers
         if not chosen:
             return (None,) * layers
+        window = self.get("sliding_window", CONTEXT)
         if family == "qwen3_moe":
             return (window,) * layers
         if kinds:
             return tuple(window if k == "sliding_attention" else None for k in kinds)
         first = self.get("max_window_layers", whole(0, 2**31 - 1), 28)
+        if family == "qwen2_moe":  # as transformers has it: every other one of the first
+            return tuple(None if i % 2 or i >= first else window for i in range(layers))
         return tuple(window if i >= first else None for i in range(layers))
 
     def eos_ids(self) -> tuple[int, ...]:
@@ -250,6 +232,12 @@ class _Reader(Fields):
             raise self.fail(f"{head_dim} is odd", "head_dim")
         return heads, kv_heads, head_dim
 
+    def qkv_bias(self, family: str) -> bool:
+        """Return whether queries, keys and values of a family have biases, said or not."""
+        if family == "qwen2_moe":
+            return bool(self.get("qkv_bias", FLAG, True))
+        return family == "qwen2"
+
     def latent(self, family: str) -> LatentConfig | None:
         """Read the sizes of attention over latents, None where a family has none."""
         if family not in _LATENT:
@@ -267,58 +255,6 @@ class _Reader(Fields):
             nope=self.get("qk_nope_head_dim", HEADS), value=self.get("v_head_dim", HEADS),
         )  # fmt: skip
 
-    def experts(self, family: str, layers: int) -> ExpertsConfig | None:
-        """Read the mixture of experts, None for a dense model."""
-        if family not in _WITH_EXPERTS or (family in _LATENT and not self.has("n_routed_experts")):
-            return None
-        names = ("n_routed_experts", "num_experts", "num_local_experts")
-        field = next((name for name in names if self.has(name)), names[-1])
-        count, top_k = self.get(field, EXPERTS), self.get("num_experts_per_tok", EXPERTS)
-        if top_k > count:
-            raise self.fail(f"{top_k} is above {field} {count}", "num_experts_per_tok")
-        if family in _LATENT:
-            return self.deepseek_experts(family, layers, count, top_k)
-        dense = self.get("mlp_only_layers", list_of(whole(0, 10_000), "layers"), [])
-        if any(layer < layers for layer in dense) or self.get("decoder_sparse_step", LAYERS, 1) > 1:
-            name = "mlp_only_layers" if dense else "decoder_sparse_step"
-            what = f"{reprlib.repr(self.raw[name])} is not supported"
-            raise self.fail(what, name, "all layers have experts, or none has")
-        normalized = family == "mixtral" or self.get("norm_topk_prob", FLAG, False)
-        return ExpertsConfig(count=count, top_k=top_k, normalized=normalized)
-
-    def deepseek_experts(self, family: str, layers: int, count: int, top_k: int) -> ExpertsConfig:
-        """Read groups and scores of experts, the MLP beside them, and the layers without."""
-        is_second = family == "deepseek_v2"
-        scoring = self.get(
-            "scoring_func", one_of("softmax", "sigmoid"), "softmax" if is_second else "sigmoid"
-        )
-        if is_second != (scoring == "softmax"):
-            raise self.fail(f"{scoring} is not supported for {family}", "scoring_func")
-        methods = ("greedy", "group_limited_greedy") if is_second else ("noaux_tc",)
-        method = self.get("topk_method", one_of(*methods), methods[0])
-        normalized = self.get("norm_topk_prob", FLAG, not is_second)
-        if is_second and normalized:
-            raise self.fail("true is not supported for deepseek_v2", "norm_topk_prob")
-        if self.get("moe_layer_freq", LAYERS, 1) != 1:
-            raise self.fail(f"{self.raw['moe_layer_freq']} is not supported", "moe_layer_freq",
-                            "all layers behind the first ones have experts")  # fmt: skip
-        dense = self.get("first_k_dense_replace", whole(0, 10_000), 0 if is_second else 3)
-        groups, best = 1, 1
-        if method != "greedy":
-            groups, best = (self.get(name, EXPERTS, 1) for name in ("n_group", "topk_group"))
-        if count % groups or best > groups or top_k > count // groups * best:
-            raise self.fail(
-                f"{best} of {groups} groups of {count} experts have no {top_k}", "topk_group"
-            )
-        size = self.get("moe_intermediate_size", SIZE)
-        return ExpertsConfig(
-            count=count, top_k=top_k, normalized=normalized, scoring=scoring, groups=groups,
-            top_groups=best, scale=float(self.get("routed_scaling_factor", POSITIVE, 1.0)),
-            is_corrected=not is_second, dense_layers=min(dense, layers),
-            shared_size=size * self.get("n_shared_experts", whole(0, 64), 0),
-            dense_size=self.get("intermediate_size", SIZE),
-        )  # fmt: skip
-
     def config(self) -> ModelConfig:
         family = self.family()
         hidden, layers = self.get("hidden_size", SIZE), self.get("num_hidden_layers", LAYERS)
@@ -326,8 +262,15 @@ class _Reader(Fields):
         self.get("hidden_act", one_of("silu", "swish"), "silu", hint="supported is silu")
         bias = self.get("attention_bias", FLAG, False)
         dtype = "dtype" if self.has("dtype") else "torch_dtype"
-        experts, latent = self.experts(family, layers), self.latent(family)
-        own_size = experts is not None and family != "mixtral"
+        experts, latent = read_experts(self, family, layers), self.latent(family)
+        own_size = experts is not None and family not in ("mixtral", "olmoe")
+        if self.has("clip_qkv"):
+            raise self.fail(f"{reprlib.repr(self.raw['clip_qkv'])} is not supported", "clip_qkv")
+        norms = None
+        if family in ("qwen3", "qwen3_moe"):
+            norms = (head_dim, head_dim)
+        elif family == "olmoe":
+            norms = (heads * head_dim, kv_heads * head_dim)
         return ModelConfig(
             family=family,
             vocab_size=self.get("vocab_size", SIZE),
@@ -343,10 +286,10 @@ class _Reader(Fields):
             norm_eps=float(self.get("rms_norm_eps", POSITIVE, 1e-6)),
             rope=self.rope(),
             tied_embeddings=self.get("tie_word_embeddings", FLAG, False),
-            qkv_bias=bias or family == "qwen2",
-            output_bias=bias and family != "qwen2",
+            qkv_bias=self.qkv_bias(family) or bias,
+            output_bias=bias and family not in ("qwen2", "qwen2_moe"),
             mlp_bias=self.get("mlp_bias", FLAG, False),
-            head_norms=family in ("qwen3", "qwen3_moe"),
+            norm_sizes=norms,
             windows=self.windows(family, layers),
             dtype=self.get(dtype, NAME, "float32"),
             eos_ids=self.eos_ids(),

@@ -14,6 +14,7 @@ from safetensors.torch import save
 
 from asterope.errors import OutputError
 from asterope.llm.layers import Layer, Linear, PlainLinear
+from asterope.llm.pieces import scheme_place
 from asterope.native import write_atomically
 from asterope.quant import QuantizedLinear, Scheme
 
@@ -21,7 +22,7 @@ __all__ = ["KeptLayers"]
 
 _NORMS = ("attention_norm", "mlp_norm")
 _KEY, _FEW_TOKENS = "made_from", "few_tokens"
-_ROUTER = "router"
+_ROUTER, _QUERY_NORM = "router", "latent.q_norm"
 _INPUTS = "input_scale"
 
 
@@ -48,18 +49,24 @@ class KeptLayers:
 
         def linear(place: str, _: Linear) -> Linear:
             own = {n.partition(".")[2]: t for n, t in found.items() if n.startswith(f"{place}.")}
-            scheme = schemes[place]
+            scheme = schemes[scheme_place(place)]
             if scheme is None:
                 return PlainLinear(**own)
             inputs = own.pop(_INPUTS, None)
             scale = None if inputs is None else float(inputs)
             return QuantizedLinear(scheme=scheme, input_scale=scale, **own)
 
-        router = plain.router and dataclasses.replace(
-            plain.router, linear=PlainLinear(found[f"{_ROUTER}.weight"])
-        )
+        router = plain.router
+        if router is not None:
+            assert isinstance(router.linear, PlainLinear)
+            read = dataclasses.replace(router.linear, weight=found[f"{_ROUTER}.weight"])
+            router = dataclasses.replace(router, linear=read)
         norms = {name: found[name] for name in _NORMS}
-        return dataclasses.replace(plain.with_linears(linear), router=router, **norms)
+        made = dataclasses.replace(plain.with_linears(linear), router=router, **norms)
+        if made.latent is None or _QUERY_NORM not in found:
+            return made
+        latent = dataclasses.replace(made.latent, q_norm=found[_QUERY_NORM])
+        return dataclasses.replace(made, latent=latent)
 
     def reload(self, index: int, plain: Layer, schemes: Mapping[str, Scheme | None]) -> Layer:
         """Return a layer that was kept by this run; `plain` is as in `load`.
@@ -93,6 +100,8 @@ class KeptLayers:
             return linear
 
         layer.with_linears(add)
+        if layer.latent is not None and layer.latent.q_norm is not None:
+            tensors[_QUERY_NORM] = layer.latent.q_norm.contiguous()
         if layer.router is not None:
             add(_ROUTER, layer.router.linear)
         path = self._path(index)

@@ -13,9 +13,9 @@ from asterope.kernels import latent_attention, rms_norm, turn_and_cache_latents
 from asterope.llm.config import ModelConfig
 from asterope.llm.linears import Linear
 
-__all__ = ["LatentParts"]
+__all__ = ["LATENT_EPS", "LatentParts"]
 
-_EPS = 1e-6
+LATENT_EPS = 1e-6
 """Of the norms of latents, whatever config.json says of others, as in DeepSeek's published code."""
 
 
@@ -45,11 +45,11 @@ class LatentParts:
         sizes = config.latent
         assert sizes is not None
         if self.q_norm is not None:
-            normal = rms_norm(latents[:, : sizes.query_rank], self.q_norm, _EPS)
+            normal = rms_norm(latents[:, : sizes.query_rank], self.q_norm, LATENT_EPS)
         q = self.q_up.apply(normal).view(len(latents), config.num_heads, -1)
         turn_and_cache_latents(
-            latents[:, sizes.query_rank :], q, cache, self.kv_norm, *tables, past=past, eps=_EPS,
-            pairs=sizes.pairs,
+            latents[:, sizes.query_rank :], q, cache, self.kv_norm, *tables, past=past,
+            eps=LATENT_EPS, pairs=sizes.pairs,
         )  # fmt: skip
         return latent_attention(
             q, cache, self.kv_up, nope=sizes.nope, past=past, scale=config.score_scale

@@ -38,7 +38,7 @@ def layer_inputs(model: Model, index: int, layer: Layer, batches: Sequence[State
 
     Cost: one pass; a second one where an expert sees too few tokens.
     """
-    units = fused_pieces(model.config)
+    units = fused_pieces(model.config.at(index))
 
     def empty(place: str, expert: int = 0) -> InputSums:
         name, _, width, _ = units[place][expert][0]

@@ -90,14 +90,25 @@ class Layer:
         return found if self.latent is None else {**found, "q_up": self.latent.q_up}
 
     @property
-    def vectors(self) -> list[torch.Tensor]:
-        """What the layer has besides: norms, and weights that no format rounds."""
-        found = [self.attention_norm, self.q_norm, self.k_norm, self.mlp_norm]
+    def named_vectors(self) -> dict[str, torch.Tensor | None]:
+        """What the layer has besides, by name: norms, and weights that no format rounds."""
+        found = {
+            "attention_norm": self.attention_norm, "q_norm": self.q_norm, "k_norm": self.k_norm,
+            "mlp_norm": self.mlp_norm,
+        }  # fmt: skip
         if self.router is not None:
-            found.append(self.router.bias)
+            found["router_bias"] = self.router.bias
         if self.latent is not None:
-            found += [self.latent.q_norm, self.latent.kv_norm, self.latent.kv_up]
-        return [each for each in found if each is not None]
+            latent = self.latent
+            found |= {
+                "query_norm": latent.q_norm, "kv_norm": latent.kv_norm, "kv_up": latent.kv_up
+            }  # fmt: skip
+        return found
+
+    @property
+    def vectors(self) -> list[torch.Tensor]:
+        """Those of them that are there."""
+        return [each for each in self.named_vectors.values() if each is not None]
 
 
 def made_layer(

@@ -22,7 +22,7 @@ from asterope.llm.pieces import (
     Piece,
     fused_pieces,
     module_names,
-    router_name,
+    routers,
     scheme_place,
 )
 from asterope.llm.router import Router
@@ -165,10 +165,8 @@ class _Checkpoint:
         prefix = f"model.layers.{index}"
         width = (self.config.hidden_size,)
         norms: dict[str, torch.Tensor | None] = {"q_norm": None, "k_norm": None}
-        if self.config.head_norms:
-            for name in norms:
-                shape = (self.config.head_dim,)
-                norms[name] = self.files.get(f"{prefix}.self_attn.{name}.weight", shape, self.dtype)
+        for name, size in zip(norms, self.config.norm_sizes or (), strict=False):
+            norms[name] = self.files.get(f"{prefix}.self_attn.{name}.weight", (size,), self.dtype)
         config, schemes = self.config.at(index), self.mix.of(index)
         parts: dict[str, Any] = {
             place: self._projection(prefix, units, schemes[scheme_place(place)])
@@ -207,13 +205,14 @@ class _Checkpoint:
         experts = config.experts
         if experts is None:
             return None
-        name = f"{prefix}.{router_name(config)}"
-        weight = self.files.get(f"{name}.weight", (experts.count, config.hidden_size), self.dtype)
-        bias = None
+        parts, bias = [], None
+        for name, rows in routers(config).items():
+            stored = f"{prefix}.{name}.weight"
+            parts.append(self.files.get(stored, (rows, config.hidden_size), self.dtype))
         if experts.is_corrected:
-            stored = f"{name}.e_score_correction_bias"
+            stored = f"{prefix}.{next(iter(routers(config)))}.e_score_correction_bias"
             bias = self.files.get(stored, (experts.count,), torch.float32)
-        return _router(config, weight, bias)
+        return _router(config, torch.cat(parts) if len(parts) > 1 else parts[0], bias)
 
     def _projection(
         self, prefix: str, units: tuple[tuple[Piece, ...], ...], scheme: Scheme | None
@@ -322,20 +321,21 @@ def model_from_config(
         return PlainLinear(meta(rows, k), meta(rows) if has_bias else None)
 
     def layer(schemes: Mapping[str, Scheme | None], config: ModelConfig) -> Layer:
-        head = meta(config.head_dim) if config.head_norms else None
+        q_norm, k_norm = map(meta, config.norm_sizes) if config.norm_sizes else (None, None)
         experts, router = config.experts, None
         if experts is not None:
             bias = None
             if experts.is_corrected:
                 bias = torch.empty(experts.count, dtype=torch.float32, device="meta")
-            router = _router(config, meta(experts.count, config.hidden_size), bias)
+            rows = sum(routers(config).values())
+            router = _router(config, meta(rows, config.hidden_size), bias)
         return made_layer(
             {
                 place: projection(units, schemes[scheme_place(place)])
                 for place, units in fused_pieces(config).items()
             },
             attention_norm=meta(config.hidden_size), mlp_norm=meta(config.hidden_size),
-            q_norm=head, k_norm=head, router=router, **latent_weights(config),
+            q_norm=q_norm, k_norm=k_norm, router=router, **latent_weights(config),
         )  # fmt: skip
 
     def latent_weights(config: ModelConfig) -> dict[str, torch.Tensor]:

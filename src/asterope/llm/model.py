@@ -165,15 +165,27 @@ class Model:
         made = layer.qkv.apply(normal)
         if layer.latent is not None:
             return layer.latent.attend(config, normal, made, keys[:, 0], tables, past=past)
+        q_norm, k_norm = layer.q_norm, layer.k_norm
+        if config.norm_sizes and config.norm_sizes[0] != config.head_dim:  # over all heads
+            self._norm_heads(made, layer)
+            q_norm, k_norm = None, None
         q = rotate_and_cache(
             made, keys, values, *tables, q_heads=config.num_heads, past=past,
-            q_norm=layer.q_norm, k_norm=layer.k_norm, eps=config.norm_eps,
+            q_norm=q_norm, k_norm=k_norm, eps=config.norm_eps,
             key_scale=layer.key_scale, value_scale=layer.value_scale,
         )  # fmt: skip
         return attention(
             q, keys, values, past=past, scale=config.score_scale, window=config.windows[index],
             key_scale=layer.key_scale, value_scale=layer.value_scale,
         )  # fmt: skip
+
+    def _norm_heads(self, made: torch.Tensor, layer: Layer) -> None:
+        """Normalise queries, and keys behind them, each over all heads, in place."""
+        config = self.config
+        q, k = made[:, : config.q_size], made[:, config.q_size :][:, : config.kv_size]
+        for x, weight in ((q, layer.q_norm), (k, layer.k_norm)):
+            assert weight is not None
+            rms_norm(x, weight, config.norm_eps, out=x)
 
     def _norm(
         self, branch: torch.Tensor | None, residual: torch.Tensor, weight: torch.Tensor

@@ -13,7 +13,8 @@ __all__ = ["COUNTED_MODEL_TYPES", "ParameterCount", "count_parameters"]
 
 COUNTED_MODEL_TYPES = frozenset({
     "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe", "glm_moe_dsa", "gpt_oss", "kimi_k2",
-    "llama", "minimax_m2", "mistral", "mixtral", "phi3", "qwen2", "qwen3", "qwen3_moe",
+    "llama", "minimax_m2", "mistral", "mixtral", "olmoe", "phi3", "qwen2", "qwen2_moe", "qwen3",
+    "qwen3_moe",
 })  # fmt: skip
 """Architectures whose layers are attention and a gated MLP or experts, as counted here."""
 
@@ -73,6 +74,8 @@ def _layer(config: Mapping[str, Any], layer: int) -> tuple[int, int]:
     inner = "moe_intermediate_size" if "moe_intermediate_size" in config else "intermediate_size"
     expert = 3 * hidden * _whole(config, inner)
     always = attention + hidden * num_experts + expert * _whole(config, "n_shared_experts", 0)
+    if "shared_expert_intermediate_size" in config:  # and the share of what it gives
+        always += hidden * (3 * _whole(config, "shared_expert_intermediate_size") + 1)
     active_experts = _whole(config, "num_experts_per_tok")
     return always + expert * num_experts, always + expert * active_experts
 

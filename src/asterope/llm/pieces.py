@@ -14,7 +14,7 @@ __all__ = [
     "fused_pieces",
     "module_names",
     "projections",
-    "router_name",
+    "routers",
     "scheme_place",
     "stored_name",
     "torch_name",
@@ -30,7 +30,7 @@ Units = tuple[tuple[Piece, ...], ...]
 _EXPERTS: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
     "mixtral": ("block_sparse_moe", "w1", "w3", "w2"),
     **dict.fromkeys(
-        ("qwen3_moe", "deepseek_v2", "deepseek_v3", "kimi_k2"),
+        ("olmoe", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "kimi_k2"),
         ("mlp", "gate_proj", "up_proj", "down_proj"),
     ),
 })  # fmt: skip
@@ -70,8 +70,7 @@ def fused_pieces(config: ModelConfig) -> dict[str, Units]:
             ("self_attn.v_proj", kv, hidden, bias),
         ),),
         "output": ((("self_attn.o_proj", hidden, q, config.output_bias),),),
-        "gate_up": gate_up,
-        "down": down,
+        "gate_up": gate_up, "down": down, **_shared(config),
     }  # fmt: skip
 
 
@@ -92,7 +91,7 @@ def _shared(config: ModelConfig) -> dict[str, Units]:
     if config.experts is None or not config.experts.shared_size:
         return {}
     hidden, inner, bias = config.hidden_size, config.experts.shared_size, config.mlp_bias
-    name = "mlp.shared_experts"
+    name = "mlp.shared_expert" if config.family == "qwen2_moe" else "mlp.shared_experts"
     return {
         "shared_gate_up": ((
             (f"{name}.gate_proj", inner, hidden, bias), (f"{name}.up_proj", inner, hidden, bias),
@@ -137,6 +136,13 @@ def _renamed(name: str, parts: Mapping[str, str]) -> str:
     return ".".join(parts.get(part, part) for part in name.split("."))
 
 
-def router_name(config: ModelConfig) -> str:
-    """Return what a layer's router is called, "" where there are no experts."""
-    return f"{_EXPERTS[config.family][0]}.gate" if config.experts is not None else ""
+def routers(config: ModelConfig) -> dict[str, int]:
+    """Return what the router of a layer of experts is made of, row below row, and the rows of each.
+
+    Behind the experts' rows is that of the MLP beside them, where it has a share for each token.
+    """
+    experts = config.experts
+    if experts is None:
+        return {}
+    found = {f"{_EXPERTS[config.family][0]}.gate": experts.count}
+    return found | {"mlp.shared_expert_gate": 1} if experts.shared_gated else found

@@ -17,11 +17,12 @@ from asterope.llm.layer_inputs import layer_inputs
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.model import Model
+from asterope.llm.pieces import scheme_place
 from asterope.llm.rounded_units import round_units, units_of
 from asterope.llm.states import in_batches, start_states
 from asterope.llm.tuning import tune_layer
 from asterope.native import freed_at_once, release_freed
-from asterope.quant import PLACES, Algorithm, InputSums, Plan, Scheme, mix_of
+from asterope.quant import Algorithm, InputSums, Plan, Scheme, mix_of
 
 __all__ = ["check_plain", "quantize_layer", "quantize_layers"]
 
@@ -49,8 +50,7 @@ def quantize_layers(
     layer's inputs are held.
 
     Raises: CheckpointError for inputs or weights that are not finite, naming the layer; ShapeError
-    if the format's block does not divide a layer; ConfigError for tokens the model does not have;
-    UnsupportedError for attention over latents.
+    if the format's block does not divide a layer; ConfigError for tokens the model does not have.
     """
     model.check_tokens(windows.flatten().tolist(), where="calibration text")
     batches = start_states(model, in_batches(windows))
@@ -100,21 +100,21 @@ def _nothing(place: str, _: Linear) -> Linear:
 
 
 def check_plain(model: Model) -> None:
-    """Check that nothing of a model is quantized yet.
+    """Check that nothing of a model is quantized yet, and that its places can be told apart.
 
-    Raises: ConfigError if something is.
+    Raises: ConfigError if something is; UnsupportedError for attention over latents.
     """
+    if model.config.latent is not None:
+        raise UnsupportedError(
+            "places of layers over latents are not looked at one by one",
+            where=model.name or "model", hint="quantize all of them alike: asterope quantize",
+        )  # fmt: skip
     for layer in model.layers:
         _check_plain_layer(model, layer)
 
 
 def _check_plain_layer(model: Model, layer: Layer) -> None:
-    if layer.latent is not None:
-        raise UnsupportedError(
-            "attention over latents is rounded to nearest only", where=model.name or "model",
-            hint="use --algorithm rtn",
-        )  # fmt: skip
-    if not all(isinstance(getattr(layer, place), PlainLinear) for place in PLACES):
+    if not all(isinstance(linear, PlainLinear) for linear in layer.linears.values()):
         raise ConfigError(
             "is quantized already", where=model.name or "model",
             hint="quantize the original checkpoint",
@@ -138,7 +138,7 @@ def quantize_layer(
         layer, sums = equalized(layer, schemes, units, sums)
 
     def rounded(place: str, inner: Linear) -> Linear:
-        scheme = schemes[place]
+        scheme = schemes[scheme_place(place)]
         if scheme is None:
             return inner
         return round_units(inner, units[place], scheme, algorithm, sums[place])

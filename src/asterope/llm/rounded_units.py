@@ -34,7 +34,7 @@ def units_of(model: Model, index: int) -> dict[str, list[Unit]]:
     """List the outputs of the projections of each place of a layer by full name, unit by unit."""
     return {
         place: [{f"model.layers.{index}.{name}": n for name, n, _, _ in unit} for unit in units]
-        for place, units in fused_pieces(model.config).items()
+        for place, units in fused_pieces(model.config.at(index)).items()
     }
 
 

@@ -56,7 +56,9 @@ class ExpertShare:
 class Router:
     """Sends each token to some experts and adds up what they give, by their shares.
 
-    Which ones `routing` says, with `bias` added to the scores that they are chosen by. On shapes
+    Which ones `routing` says, with `bias` added to the scores that they are chosen by. Where the
+    linear layer has a row more than there are experts, its sigmoid is the share of what is beside
+    them. On shapes
     without values tokens are spread as `loads` says, and experts may be on several chips: `sends`
     is told the name of a collective, the bytes, and how many chips take part, 0 for those that
     share the rest of the layer.
@@ -87,7 +89,9 @@ class Router:
         Shapes: rows [M x k, H], and so is what experts return; result [M, H].
         """
         mine = x_MH if self.share is None else x_MH[: -(-len(x_MH) // self.share.group)]
-        routes = route(self.linear.apply(mine), self.routing, self.bias)
+        logits = self.linear.apply(mine)
+        own, beside = logits[:, : self.num_experts], logits[:, self.num_experts :]
+        routes = route(own, self.routing, self.bias)
         grouping = self._grouping(routes)
         rows = take_rows(mine, grouping.tokens)
         if self.share is None:
@@ -95,7 +99,8 @@ class Router:
         else:
             made = self._elsewhere(rows, experts, self.share)
         added = None if shared is None else shared(mine)
-        result = combine_rows(made, grouping.places, routes.shares, added)
+        gate = beside if beside.shape[1] else None
+        result = combine_rows(made, grouping.places, routes.shares, added, gate)
         if self.share is None:
             self.sends("all_reduce", _num_bytes(result), 0)
             return result

@@ -21,7 +21,9 @@ __all__ = ["SentRows"]
 class SentRows:
     """Rows sorted by expert, so many for each, and the token and share of each row.
 
-    Shapes: rows [M x k, H]; counts E; tokens and shares [M x k].
+    `beside` is the share of each token of what is beside the experts, where it has one.
+
+    Shapes: rows [M x k, H]; counts E; tokens and shares [M x k]; beside [M, 1] or [M, 0].
     """
 
     rows: torch.Tensor
@@ -29,6 +31,7 @@ class SentRows:
     tokens: torch.Tensor
     shares: torch.Tensor
     num_tokens: int
+    beside: torch.Tensor
 
     @classmethod
     def of(cls, router: Router, x: torch.Tensor) -> SentRows:
@@ -41,11 +44,13 @@ class SentRows:
         logits = functional.linear(
             x, router.linear.weight.float(), None if bias is None else bias.float()
         )
-        routes = route_reference(logits, router.routing, router.bias)
+        count = router.num_experts
+        routes = route_reference(logits[:, :count], router.routing, router.bias)
         order = routes.experts.flatten().argsort(stable=True)
         tokens = order // router.top_k
-        counts = torch.bincount(routes.experts.flatten(), minlength=router.num_experts).tolist()
-        return cls(x[tokens], counts, tokens, routes.shares.float().flatten()[order], len(x))
+        counts = torch.bincount(routes.experts.flatten(), minlength=count).tolist()
+        shares, beside = routes.shares.float().flatten()[order], logits[:, count:].sigmoid()
+        return cls(x[tokens], counts, tokens, shares, len(x), beside)
 
     def returned(self, made: torch.Tensor) -> torch.Tensor:
         """Return the sum of what experts made of each token, times their shares.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import torch
 
-from asterope.errors import ConfigError, ShapeError
+from asterope.errors import ConfigError, ShapeError, UnsupportedError
 from asterope.llm.config import ExpertsConfig, ModelConfig
 from asterope.llm.latent import LatentParts
 from asterope.llm.layers import Layer, Linear, PlainLinear
@@ -29,7 +29,8 @@ def shard(model: Model, chips: int, experts: int = 1) -> Model:
     chips, those and others, share the experts out whole.
 
     Raises: ConfigError if chips cannot share the heads, the width of the MLP or the experts evenly;
-    ShapeError if the blocks of a format do not divide a part.
+    UnsupportedError for norms over all heads; ShapeError if the blocks of a format do not divide a
+    part.
     """
     if chips == 1 and experts == 1:
         return model
@@ -45,6 +46,11 @@ def shard(model: Model, chips: int, experts: int = 1) -> Model:
             f"{whole.num_kv_heads} key heads cannot be shared by {chips} chips",
             where="tensor_parallel",
         )
+    if chips > 1 and whole.norm_sizes and whole.norm_sizes[0] != whole.head_dim:
+        raise UnsupportedError(
+            "norms over all heads need all of them on one chip", where="tensor_parallel",
+            hint="use expert_parallel alone",
+        )  # fmt: skip
     mixture = _experts(whole, chips, experts)
     config = dataclasses.replace(
         whole, num_heads=whole.num_heads // chips,

@@ -13,7 +13,7 @@ from asterope.errors import CheckpointError, ConfigError
 from asterope.llm.config import ModelConfig
 from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
-from asterope.llm.pieces import fused_pieces, projections, router_name, torch_name
+from asterope.llm.pieces import fused_pieces, projections, routers, torch_name
 from asterope.llm.router import Router
 from asterope.quant import (
     FakeQuantizedLinear,
@@ -64,9 +64,9 @@ def start_from(module: nn.Module, model: Model) -> None:
     with torch.no_grad():
         for index, layer in enumerate(model.layers):
             prefix, config = f"model.layers.{index}", model.config.at(index)
-            for place, name in _norm_names(prefix).items():
-                if getattr(layer, place) is not None:
-                    parameters[name].copy_(getattr(layer, place))
+            for name, tensor in _unrounded(config, layer, prefix).items():
+                own = _own_name(config, parameters, name)
+                parameters[f"{own}.weight"].copy_(tensor)
             linears = layer.linears
             for place, pieces in projections(config).items():
                 linear = linears[place]
@@ -85,6 +85,21 @@ def start_from(module: nn.Module, model: Model) -> None:
                     parameters[f"{own}.weight"].copy_(part.dequantize())
                     if part.bias is not None:
                         parameters[f"{own}.bias"].copy_(part.bias)
+
+
+def _unrounded(config: ModelConfig, layer: Layer, prefix: str) -> dict[str, torch.Tensor]:
+    """Return the norms of a layer, and the router, whose inputs may have been equalized."""
+    found = {
+        name.removesuffix(".weight"): getattr(layer, place)
+        for place, name in _norm_names(prefix).items()
+        if getattr(layer, place) is not None
+    }
+    if layer.router is None:
+        return found
+    assert isinstance(layer.router.linear, PlainLinear)
+    rows = routers(config)
+    weights = torch.split(layer.router.linear.weight, list(rows.values()))
+    return found | {f"{prefix}.{name}": w for name, w in zip(rows, weights, strict=True)}
 
 
 def _own_name(config: ModelConfig, tensors: Collection[str], name: str) -> str:
@@ -134,15 +149,20 @@ class _Trained:
             if getattr(original, place) is not None
         }
         if original.router is not None:
-            found["router"] = self.router(f"{prefix}.{router_name(config)}", original.router)
+            names = [self.own(f"{prefix}.{name}") for name in routers(config)]
+            found["router"] = self.router(names, original.router)
         return dataclasses.replace(made, **found)
 
     def own(self, name: str) -> str:
         return _own_name(self.config, self.tensors, name)
 
-    def router(self, name: str, original: Router) -> Router:
+    def router(self, names: list[str], original: Router) -> Router:
         assert isinstance(original.linear, PlainLinear)
-        weight = self.tensor(f"{self.own(name)}.weight", original.linear.weight)
+        sizes = [original.num_experts, 1][: len(names)]
+        weights = torch.split(original.linear.weight, sizes)
+        weight = torch.cat([
+            self.tensor(f"{name}.weight", each) for name, each in zip(names, weights, strict=True)
+        ])  # fmt: skip
         return dataclasses.replace(
             original, linear=dataclasses.replace(original.linear, weight=weight)
         )

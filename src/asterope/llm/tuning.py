@@ -19,12 +19,12 @@ from asterope.llm.layers import Layer, Linear, PlainLinear
 from asterope.llm.model import Model
 from asterope.llm.sent_rows import SentRows
 from asterope.llm.states import States
-from asterope.quant import PLACES, LearnedRounding, QuantizedLinear, fake_inputs
+from asterope.quant import LearnedRounding, QuantizedLinear, fake_inputs
 
 __all__ = ["TuningPlan", "tune_layer"]
 
 _NORMS = ("attention_norm", "mlp_norm")
-_OF_ATTENTION, _FIRST_OF_EXPERTS = ("qkv", "output"), "gate_up"
+_OF_EXPERTS = ("gate_up", "down")
 _BETAS = (0.9, 0.95)
 _LEAST = 1e-12
 
@@ -148,8 +148,8 @@ class _TunedLayer(nn.Module):
         self.quantized = quantized
         self.sent: SentRows | None = None
         self.linears = nn.ModuleDict({
-            place: _TunedLinear(getattr(plain, place), getattr(quantized, place))
-            for place in PLACES
+            place: _TunedLinear(linear, quantized.linears[place])
+            for place, linear in plain.linears.items()
         })  # fmt: skip
         self.norms = nn.ParameterDict({
             name: nn.Parameter(getattr(quantized, name).float().clone()) for name in _NORMS
@@ -161,10 +161,11 @@ class _TunedLayer(nn.Module):
         The first of experts takes tokens and gives rows, the last takes rows and gives tokens.
         """
         router, sent = self.quantized.router, self.sent
-        if router is None or place in _OF_ATTENTION:
+        if router is None or place not in _OF_EXPERTS:
             made: torch.Tensor = self.linears[place](x, [len(x)])
-            return made
-        if place == _FIRST_OF_EXPERTS:
+            is_gated = place == "shared_down" and sent is not None and sent.beside.shape[1]
+            return made * sent.beside if sent is not None and is_gated else made
+        if place == _OF_EXPERTS[0]:
             sent = self.sent = SentRows.of(router, x)
             return self.linears[place](sent.rows, sent.counts)  # type: ignore[no-any-return]
         assert sent is not None
@@ -172,8 +173,7 @@ class _TunedLayer(nn.Module):
 
     def norm(self, name: str) -> torch.Tensor | None:
         """Return the weight of a norm, None if there is none of that name."""
-        tuned = dict(self.norms)
-        weight: torch.Tensor | None = tuned.get(name, getattr(self.quantized, name))
+        weight: torch.Tensor | None = {**self.quantized.named_vectors, **self.norms}[name]
         return None if weight is None else weight.float()
 
     def groups(self, plan: TuningPlan) -> list[dict[str, Any]]:
@@ -191,7 +191,10 @@ class _TunedLayer(nn.Module):
     def result(self, dtype: torch.dtype) -> Layer:
         """Return the layer that the runtime has."""
         changed: dict[str, Any] = {n: w.detach().to(dtype) for n, w in self.norms.items()}
-        for place, linear in self.linears.items():
+
+        def result(place: str, _: Linear) -> Linear:
+            linear = self.linears[place]
             assert isinstance(linear, _TunedLinear)
-            changed[place] = linear.result()
-        return dataclasses.replace(self.quantized, **changed)
+            return linear.result()
+
+        return dataclasses.replace(self.quantized.with_linears(result), **changed)

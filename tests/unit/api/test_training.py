@@ -28,6 +28,10 @@ FAMILIES = {
                 **MIXTURES["mixtral"]},
     "qwen3_moe": {**SMALL, "model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"],
                   "num_hidden_layers": 2, **MIXTURES["qwen3_moe"]},
+    "qwen2_moe": {**SMALL, "model_type": "qwen2_moe", "architectures": ["Qwen2MoeForCausalLM"],
+                  "num_hidden_layers": 2, "mlp_only_layers": [0], **MIXTURES["qwen2_moe"]},
+    "olmoe": {**SMALL, "model_type": "olmoe", "architectures": ["OlmoeForCausalLM"],
+              **MIXTURES["olmoe"]},
 }  # fmt: skip
 
 
@@ -70,7 +74,10 @@ def test_torch_model_computes_what_ours_does(family, tmp_path):
     [
         "llama",
         "mixtral",
-        *(pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES if f[:4] == "qwen"),
+        *(
+            pytest.param(f, marks=pytest.mark.slow)
+            for f in (*list(FAMILIES)[1:3], *list(FAMILIES)[4:])
+        ),
     ],
 )
 def test_converted_layers_are_those_of_the_forward_pass_bit_for_bit(family, fmt, tmp_path):
@@ -85,8 +92,8 @@ def test_converted_layers_are_those_of_the_forward_pass_bit_for_bit(family, fmt,
     assert made.scheme == stored.scheme
     expected = quantized_layers(module)
     for index, layer in enumerate(stored.model.layers):
-        for place, pieces in llm.projections(stored.config).items():
-            parts = ast.quant.split(getattr(layer, place), [rows for _, rows, _, _ in pieces])
+        for place, pieces in llm.projections(stored.config.at(index)).items():
+            parts = ast.quant.split(layer.linears[place], [rows for _, rows, _, _ in pieces])
             for (name, *_), part in zip(pieces, parts, strict=True):
                 own = llm.torch_name(stored.config, f"model.layers.{index}.{name}")
                 theirs = expected[own].tensors
@@ -150,6 +157,24 @@ def test_training_starts_from_what_an_algorithm_makes(model, text, start, fmt):
             values = getattr(mine, place).dequantize()
             assert torch.equal(values, getattr(theirs, place).dequantize())
     assert again.perplexity(TEXT[:300]) == made.perplexity(TEXT[:300])
+
+
+def test_a_router_whose_inputs_are_equalized_goes_with_them(text, tmp_path):
+    raw = FAMILIES["mixtral"]
+    tensors = tensors_of(raw)
+    for name, tensor in tensors.items():
+        if name.endswith("post_attention_layernorm.weight"):
+            tensor[3] *= 16
+    write_checkpoint(write_tokenized(tmp_path / "model", raw), raw, tensors=tensors)
+    model = ast.load(tmp_path / "model")
+    plan = llm.TrainingPlan(steps=1, windows_per_step=1, relative_rate=0.0)
+    start = model.quantize("mxfp4", algorithm="awq_gptq", calibrate=text, calibration_windows=1)
+    made = ast.train(model, "mxfp4", text=text, plan=plan, start=start).model
+    for mine, theirs, original in zip(
+        made.model.layers, start.model.layers, model.model.layers, strict=True
+    ):
+        assert torch.equal(mine.router.linear.weight, theirs.router.linear.weight)
+        assert not torch.equal(mine.router.linear.weight, original.router.linear.weight)
 
 
 class _KilledError(Exception):

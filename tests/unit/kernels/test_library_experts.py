@@ -161,6 +161,17 @@ def test_what_is_added_to_a_tokens_experts_is_added_last():
         combine_rows(rows, places, shares, added[:3])
 
 
+def test_what_is_added_is_multiplied_by_the_sigmoid_of_its_gate():
+    rows, places = random(8, 40), torch.arange(8, dtype=torch.int32).view(4, 2)
+    shares, added, logits = random(4, 2, seed=1), random(4, 40, seed=2), random(4, 7, seed=3)
+    gate = logits[:, 6:]
+    got = combine_rows(rows, places, shares, added, gate)
+    wanted = combine_rows_reference(rows, places, shares) + added.double() * gate.double().sigmoid()
+    torch.testing.assert_close(got.double(), wanted, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ShapeError, match="gates nothing"):
+        combine_rows(rows, places, shares, None, gate)
+
+
 def test_equal_logits_choose_the_first_and_what_is_not_finite_shows():
     logits = torch.zeros(3, 9)
     logits[1, 3], logits[2, 5] = torch.nan, torch.inf

@@ -68,6 +68,16 @@ def test_rms_norm_of_rows_in_wider_matrices(x_stride, residual_stride):
     assert int(buffer.count_nonzero()) == total.numel()  # nothing else was written
 
 
+def test_rms_norm_in_place_is_that_of_a_copy():
+    wide, weight = random(5, 90), random(40, seed=1)
+    part = wide[:, 30:70]
+    kept, expected = wide.clone(), rms_norm(part, weight, 1e-5)
+    assert rms_norm(part, weight, 1e-5, out=part) is part
+    assert torch.equal(part, expected)
+    assert torch.equal(wide[:, :30], kept[:, :30])
+    assert torch.equal(wide[:, 70:], kept[:, 70:])
+
+
 def test_rms_norm_of_zeros_and_of_nothing():
     assert not rms_norm(torch.zeros(3, 50), torch.ones(50), 1e-6).any()
     assert rms_norm(torch.zeros(0, 50), torch.ones(50), 1e-6).shape == (0, 50)

@@ -63,6 +63,30 @@ CASES = {
             "norm_topk_prob": True, "tie_word_embeddings": True, "head_dim": 8,
         },
     ),
+    "olmoe": ("Olmoe", {"num_experts": 6, "num_experts_per_tok": 3}),
+    "olmoe, shares that add up": (
+        "Olmoe",
+        {
+            "num_experts": 5, "num_experts_per_tok": 2, "norm_topk_prob": True,
+            "attention_bias": True, "num_key_value_heads": 6,
+        },
+    ),
+    "qwen2 experts": (
+        "Qwen2Moe",
+        {
+            "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 24,
+            "shared_expert_intermediate_size": 56,
+        },
+    ),
+    "qwen2 experts, layers without, window": (
+        "Qwen2Moe",
+        {
+            "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 40,
+            "shared_expert_intermediate_size": 24, "norm_topk_prob": True, "num_hidden_layers": 4,
+            "decoder_sparse_step": 2, "mlp_only_layers": [1], "use_sliding_window": True,
+            "sliding_window": 8,
+        },
+    ),
     "deepseek v3": ("DeepseekV3", {**LATENT, "routed_scaling_factor": 2.5}),
     "deepseek v3, yarn, other pairs, one group": (
         "DeepseekV3",
@@ -87,6 +111,7 @@ CASES = {
 RARELY = (
     "deepseek v3", "deepseek v3, yarn, other pairs, one group", "qwen3, yarn",
     "deepseek v2, yarn, queries without latents",
+    "olmoe, shares that add up", "qwen2 experts",
     "mixtral", "qwen3 experts", "llama", "llama linear rope", "qwen2 tied", "qwen3 tied, bias",
 )  # fmt: skip
 OFTEN = ("llama3 rope", "mistral window")

@@ -13,7 +13,7 @@ from asterope.llm.layer_inputs import layer_inputs
 from asterope.llm.rounded_units import units_of
 from asterope.llm.states import start_states
 from asterope.quant import PLACES, algorithm, scheme
-from llm_checkpoints import raw_config, tensors_of, write_checkpoint
+from llm_checkpoints import MIXTURES, raw_config, tensors_of, write_checkpoint
 
 CONFIG = raw_config(
     model_type="qwen3_moe", architectures=["Qwen3MoeForCausalLM"], hidden_size=64, head_dim=16,
@@ -97,6 +97,27 @@ def test_equalized_experts_and_their_router_compute_the_same_bits(model, windows
         sums["down"], inputs.sums["down"], strict=True,
     )]  # fmt: skip
     assert not torch.equal(scales[0], scales[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", MIXTURES)
+def test_each_family_is_calibrated_and_equalized(family, tmp_path):
+    raw = raw_config(model_type=family, architectures=None, hidden_size=64, num_attention_heads=4,
+                     intermediate_size=96, **MIXTURES[family])  # fmt: skip
+    tensors = tensors_of(raw)
+    for name, tensor in tensors.items():
+        if name.endswith("layernorm.weight"):
+            tensor[OUTLIERS] *= 16
+        if "layers" in name and tensor.shape[1:] == (64,):
+            tensor[:, OUTLIERS] /= 16
+    model = load_model(write_checkpoint(tmp_path / "model", raw, tensors=tensors))
+    generator = torch.Generator().manual_seed(0)
+    windows, unseen = torch.randint(3, 101, (2, 16, 32), generator=generator)
+    plan, names = scheme("mxfp4"), ("rtn", "gptq", "awq_gptq")
+    models = {name: quantize_layers(model, plan, algorithm(name), windows) for name in names}
+    _, found = evaluate(model, models, unseen.flatten().tolist(), context=32)
+    assert found["gptq"].kl < 0.9 * found["rtn"].kl
+    assert found["awq_gptq"].kl < 0.9 * found["gptq"].kl
 
 
 @pytest.mark.slow

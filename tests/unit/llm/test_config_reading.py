@@ -17,7 +17,7 @@ from asterope.llm import (
     published_config,
     read_config,
 )
-from llm_checkpoints import raw_config
+from llm_checkpoints import MIXTURES, raw_config
 
 
 def read(**changes):
@@ -30,7 +30,7 @@ def test_a_plain_config():
     assert (config.family, config.num_layers, config.head_dim) == ("llama", 2, 8)
     assert (config.q_size, config.kv_size) == (48, 16)
     assert config.windows == (None, None)
-    assert not (config.qkv_bias or config.output_bias or config.mlp_bias or config.head_norms)
+    assert not (config.qkv_bias or config.output_bias or config.mlp_bias or config.norm_sizes)
     assert config.rope == Rope(theta=10000.0)
     assert config.kv_bytes_per_token(2) == 2 * 2 * 16 * 2
 
@@ -38,15 +38,15 @@ def test_a_plain_config():
 @pytest.mark.parametrize(
     ("family", "qkv", "output", "norms"),
     [
-        ("llama", False, False, False),
-        ("mistral", False, False, False),
-        ("qwen2", True, False, False),
-        ("qwen3", False, False, True),
+        ("llama", False, False, None),
+        ("mistral", False, False, None),
+        ("qwen2", True, False, None),
+        ("qwen3", False, False, (8, 8)),
     ],
 )
 def test_families_differ_in_biases_and_norms(family, qkv, output, norms):
     config = read(model_type=family, architectures=None)
-    assert (config.qkv_bias, config.output_bias, config.head_norms) == (qkv, output, norms)
+    assert (config.qkv_bias, config.output_bias, config.norm_sizes) == (qkv, output, norms)
 
 
 def test_missing_fields_have_the_values_of_the_family():
@@ -173,7 +173,7 @@ def test_published_configurations_over_latents_are_read():
     )
     assert config.experts == ExpertsConfig(
         count=256, top_k=8, normalized=True, scoring="sigmoid", groups=8, top_groups=4, scale=2.5,
-        is_corrected=True, shared_size=2048, dense_layers=3, dense_size=18432,
+        is_corrected=True, shared_size=2048, dense_layers=(0, 1, 2), dense_size=18432,
     )  # fmt: skip
     assert (config.at(2).experts, config.at(2).intermediate_size) == (None, 18432)
     assert config.at(3) is config
@@ -205,8 +205,8 @@ def test_other_ways_to_route_and_to_turn_are_refused_by_field(changes, field):
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("mlp_only_layers", [0], r"\[0\] is not supported"),
-        ("decoder_sparse_step", 2, "2 is not supported"),
+        ("mlp_only_layers", [-1], r"\[-1\] is not a list of layers"),
+        ("decoder_sparse_step", 0, "0 is not a whole number"),
         ("num_experts_per_tok", 129, "above num_experts 128"),
         ("num_experts", None, "is missing"),
     ],
@@ -216,6 +216,22 @@ def test_mixtures_of_another_build_are_refused_by_field(field, value, says):
     with pytest.raises(CheckpointError, match=says) as caught:
         ModelConfig.from_dict(raw, where="config")
     assert caught.value.where.removeprefix("config: ") in (field, "num_local_experts")
+
+
+def test_layers_without_experts_are_those_named_and_those_between():
+    raw = {**published_config("qwen3-30b-a3b"), "num_hidden_layers": 6}
+    config = ModelConfig.from_dict(
+        {**raw, "decoder_sparse_step": 2, "mlp_only_layers": [3, 9]}, where="config"
+    )
+    assert config.experts.dense_layers == (0, 2, 3, 4)
+    assert [i for i in range(6) if config.at(i).experts is None] == [0, 2, 3, 4]
+    assert (config.at(3).intermediate_size, config.intermediate_size) == (6144, 768)
+
+
+def test_values_that_are_clipped_before_attention_are_refused():
+    with pytest.raises(CheckpointError, match=r"8\.0 is not supported") as caught:
+        read(model_type="olmoe", architectures=None, clip_qkv=8.0, **MIXTURES["olmoe"])
+    assert caught.value.where == "some/config.json: clip_qkv"
 
 
 # -- errors ----------------------------------------------------------------------------------------

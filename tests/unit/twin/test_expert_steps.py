@@ -7,7 +7,7 @@ import torch
 
 from asterope import operators
 from asterope.chips import get, maia200
-from asterope.errors import ConfigError
+from asterope.errors import ConfigError, UnsupportedError
 from asterope.llm import model_from_config, published_config
 from asterope.quant import scheme
 from asterope.runtime import listen, stop_listening
@@ -171,3 +171,38 @@ def test_random_tokens_pick_different_experts_alike_often():
     counts = model_of().layers[0].router.assumed_loads(4000).double()
     assert float(counts.std()) == pytest.approx((4000 * TOP_K / EXPERTS) ** 0.5, rel=0.4)
     assert torch.equal(counts, model_of().layers[0].router.assumed_loads(4000).double())
+
+
+SMALL = {
+    "vocab_size": 2048, "num_hidden_layers": 4, "hidden_size": 512, "num_attention_heads": 8,
+    "intermediate_size": 1024, "num_experts": 8, "num_experts_per_tok": 2,
+}  # fmt: skip
+
+
+def test_layers_without_experts_lie_between_those_with_and_one_beside_them():
+    raw = {
+        **SMALL, "model_type": "qwen2_moe", "moe_intermediate_size": 256, "decoder_sparse_step": 2,
+        "shared_expert_intermediate_size": 384,
+    }  # fmt: skip
+    model = model_from_config(raw, dtype="bfloat16")
+    for chip, fidelity in ((CHIP, "roofline"), (get("h100"), "operator")):
+        step = time_step(model, chip, batch=4, context=64, fidelity=fidelity)
+        for place, flop in (
+            ("gate_up", [4 * 512 * 2048, 8 * 512 * 512] * 2),
+            ("shared_gate_up", [4 * 512 * 768] * 2),
+        ):
+            found = [r.total_flop for r in launches_of(step, place) if r.flop]
+            assert found == [2 * n for n in flop]
+    whole, shared = (
+        time_step(model, CHIP, batch=4, context=64, fidelity="roofline", **kind)
+        for kind in ({}, {"tensor_parallel": 2, "expert_parallel": 2})
+    )
+    assert shared.memory.weight_bytes < whole.memory.weight_bytes
+
+
+def test_norms_over_all_heads_keep_these_on_one_chip():
+    model = model_from_config({**SMALL, "model_type": "olmoe"}, dtype="bfloat16")
+    step = time_step(model, CHIP, batch=4, context=64, fidelity="roofline", expert_parallel=2)
+    assert [t.name for t in step.launches].count("_rms_norm_kernel") == 4 * (2 + 2) + 1
+    with pytest.raises(UnsupportedError, match="norms over all heads"):
+        time_step(model, CHIP, batch=4, context=64, fidelity="roofline", tensor_parallel=2)

@@ -79,14 +79,15 @@ def save_checkpoint(
     `kept_in` while they were made are deleted before it gets its name. `progress(done, total)`
     counts layers that are written, then read back.
 
-    Raises: UnsupportedError for an fp8 KV cache beside unquantized weights; OutputError if the
+    Raises: UnsupportedError for a quantized KV cache beside unquantized weights; OutputError if the
     directory holds something or cannot be written, or what was read
     back is not what was written; then nothing is left behind.
     """
     check_target(directory)
-    if scheme is None and model.cache_dtype is not None:
+    if scheme is None and model.cache_format.name != "auto":
         raise UnsupportedError(
-            "has a KV cache in fp8 beside unquantized weights, which no checkpoint stores",
+            f"has a KV cache in {model.cache_format.name} beside unquantized weights, which no "
+            "checkpoint stores",
             where=model.name or "model", hint="quantize the weights too, to fp8 or fewer bits",
         )  # fmt: skip
     directory = directory.expanduser().absolute()
@@ -150,14 +151,13 @@ def _config(
             scheme, ignore, static_inputs=static_inputs,
             names=module_names(model.config),
         )  # fmt: skip
-        if model.cache_dtype is not None:
-            config["quantization_config"]["kv_cache_scheme"] = kv_cache_scheme()
+        config["quantization_config"]["kv_cache_scheme"] = kv_cache_scheme(model.cache_format)
     return config
 
 
 def _stored_by(model: Model, scheme: Plan | None) -> _Stored:
-    """Return what gives the tensors of a layer; Model Optimizer's layout has no fp8 KV cache."""
-    is_svd = is_nvfp4_svd(scheme) and model.cache_dtype is None
+    """Return what gives the tensors of a layer; Model Optimizer's layout has no KV cache."""
+    is_svd = is_nvfp4_svd(scheme) and model.cache_format.name == "auto"
     return nvfp4_svd_tensors if is_svd else to_tensors
 
 
@@ -184,7 +184,7 @@ def _tensors(
             )
             if layer.router.bias is not None:
                 yield f"{name}.e_score_correction_bias", layer.router.bias
-        if model.cache_dtype is not None:
+        if model.cache_format.largest is not None:
             for name, scale in zip(CACHE_SCALES, (layer.key_scale, layer.value_scale), strict=True):
                 yield f"{prefix}.self_attn.{name}", torch.tensor([scale])
         for place, pieces in projections(model.config.at(index)).items():

@@ -60,10 +60,10 @@ class Source:
         return layout.notes if layout else ()
 
     @property
-    def has_fp8_cache(self) -> bool:
-        """Whether a checkpoint says that its KV cache is in fp8."""
+    def cache_format(self) -> str:
+        """In which format a checkpoint says that its KV cache is; `auto` if it says nothing."""
         layout = self._layout
-        return layout is not None and layout.has_fp8_cache
+        return "auto" if layout is None else layout.cache_format
 
     @property
     def _layout(self) -> Layout | None:

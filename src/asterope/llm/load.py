@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from asterope.errors import CheckpointError, ConfigError, UnsupportedError
-from asterope.kernels import Routing
+from asterope.kernels import CacheFormat, Routing, cache_format
 from asterope.llm.cache import CACHE_SCALES, check_scale, with_scales
 from asterope.llm.config import ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear, made_layer
@@ -152,11 +152,14 @@ class _Checkpoint:
             head = PlainLinear(files.get("lm_head.weight", shape, self.dtype))
         model = Model(config, embedding, layers, norm, head, self.dtype)
         model.scheme = model.plan.describe() if model.plan else ""
-        if self.layout is not None and self.layout.has_fp8_cache:
-            return with_scales(model, [self._cache_scales(i) for i in range(config.num_layers)])
-        return model
+        fmt = cache_format("auto" if self.layout is None else self.layout.cache_format)
+        if fmt.name == "auto":
+            return model
+        return with_scales(model, fmt, [self._cache_scales(i, fmt) for i in range(len(layers))])
 
-    def _cache_scales(self, index: int) -> tuple[float, float]:
+    def _cache_scales(self, index: int, fmt: CacheFormat) -> tuple[float, float]:
+        if fmt.largest is None:
+            return 1.0, 1.0
         names = (f"model.layers.{index}.self_attn.{name}" for name in CACHE_SCALES)
         keys, values = (check_scale(self.files.raw(name), name) for name in names)
         return keys, values

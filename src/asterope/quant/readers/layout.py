@@ -27,15 +27,15 @@ class Layout:
     `layer(name, tensors, metadata)` makes a layer of the tensors whose names begin with its own,
     and of the text that the safetensors files carry beside them. `is_plain(name, own)` tells
     whether it was left plain by the full names of its tensors, where its name does not say so.
-    `notes` say what is in the checkpoint and not used. With `has_fp8_cache` each layer's attention
-    stores scales of keys and values.
+    `notes` say what is in the checkpoint and not used. `cache_format` is that of the KV cache; if
+    it has scales of a layer, each layer's attention stores that of keys and that of values.
     """
 
     scheme_of: Callable[[str], Scheme | None]
     layer: LayerReader
     is_plain: Callable[[str, Collection[str]], bool] = lambda _name, _own: False
     notes: tuple[str, ...] = ()
-    has_fp8_cache: bool = False
+    cache_format: str = "auto"
 
     def is_kept(self, name: str, own: Collection[str]) -> bool:
         """Tell whether a layer was left unquantized, by its name or those of its tensors."""

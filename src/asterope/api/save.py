@@ -17,7 +17,6 @@ from asterope.api.staging import staged
 from asterope.api.tensor_writer import TensorWriter, digest
 from asterope.errors import OutputError, UnsupportedError
 from asterope.llm import (
-    CACHE_SCALES,
     KV_UP,
     KeptLayers,
     Layer,
@@ -31,6 +30,7 @@ from asterope.llm import (
     router_name,
 )
 from asterope.quant import (
+    CACHE_SCALES,
     Plan,
     QuantizedLinear,
     Scheme,

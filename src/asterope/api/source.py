@@ -16,8 +16,9 @@ from asterope.llm import (
     published_config,
     published_model,
     read_checkpoint_config,
+    stored_layout,
 )
-from asterope.quant import UNQUANTIZED, Layout, Plan, Scheme, read_layout
+from asterope.quant import UNQUANTIZED, Layout, Plan, Scheme
 from asterope.quant import scheme as parse_scheme
 
 __all__ = [
@@ -67,8 +68,7 @@ class Source:
 
     @property
     def _layout(self) -> Layout | None:
-        stored = self.config.get("quantization_config")
-        return read_layout(stored) if stored else None
+        return stored_layout(self.config, where=self.where)
 
 
 def shipped_model() -> Path:

@@ -20,10 +20,7 @@ from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.model import Model
 from asterope.llm.states import in_batches, start_states
 
-__all__ = ["CACHE_FORMATS", "CACHE_SCALES", "check_scale", "with_cache", "with_scales"]
-
-CACHE_SCALES = ("k_scale", "v_scale")
-"""What a layer's attention stores of them in a checkpoint."""
+__all__ = ["CACHE_FORMATS", "check_scale", "with_cache", "with_scales"]
 
 
 def with_cache(

@@ -15,8 +15,10 @@ from typing import Any
 from asterope.kernels import CACHE_FORMATS, CacheFormat
 from asterope.quant.fields import check_fields, mapping, refuse
 
-__all__ = ["kv_cache_scheme", "stored_cache_format"]
+__all__ = ["CACHE_SCALES", "kv_cache_scheme", "stored_cache_format"]
 
+CACHE_SCALES = ("k_scale", "v_scale")
+"""What a layer's attention stores, of keys and of values."""
 _WHERE = "quantization_config.kv_cache_scheme"
 _FIELDS = ("num_bits", "type", "strategy")
 _ABSENT = ("group_size", "block_structure", "actorder")

@@ -17,22 +17,20 @@ __all__ = ["attend_blocks"]
 
 
 @triton.jit
-def _scales_of_keys(
-    scales, at, start, lies, there, last, DIM: tl.constexpr, GROUP: tl.constexpr,
-    PAGE: tl.constexpr, KEYS: tl.constexpr,
+def _of_keys(
+    source, at, start, lies, last, SIZE: tl.constexpr, WIDTH: tl.constexpr, PAGE: tl.constexpr,
+    KEYS: tl.constexpr,
 ):  # fmt: skip
-    """Return the scales of blocks of GROUP elements of each key, or value."""
-    BLOCKS: tl.constexpr = DIM // GROUP
-    WIDTH: tl.constexpr = triton.next_power_of_2(DIM) // GROUP
-    if PAGE == 0 and WIDTH == BLOCKS:  # those of all keys lie in one piece
-        offs = tl.arange(0, KEYS * BLOCKS)
-        on = offs < (last + 1 - start) * BLOCKS
-        found = tl.load(scales + at + start * BLOCKS + offs, mask=on, other=0.0)
-        found = tl.reshape(found, (KEYS, BLOCKS))
+    """Return SIZE bytes of each key, codes or scales, and zeros up to WIDTH."""
+    if PAGE == 0 and WIDTH == SIZE:  # those of all keys lie in one piece
+        offs = tl.arange(0, KEYS * SIZE)
+        on = offs < (last + 1 - start) * SIZE
+        found = tl.load(source + at + start * SIZE + offs, mask=on, other=0.0)
+        found = tl.reshape(found, (KEYS, SIZE))
     else:
         offs = tl.arange(0, WIDTH)[None, :]
-        on = there[:, None] & (offs < BLOCKS)
-        found = tl.load(scales + at + lies[:, None] + offs, mask=on, other=0.0)
+        on = (start + tl.arange(0, KEYS) <= last)[:, None] & (offs < SIZE)
+        found = tl.load(source + at + lies[:, None] + offs, mask=on, other=0.0)
     return found
 
 
@@ -66,7 +64,9 @@ def attend_blocks(
     block = tl.program_id(0)
     rows = block * ROWS + tl.arange(0, ROWS)
     WIDTH: tl.constexpr = triton.next_power_of_2(DIM)
-    offs, offs_c = tl.arange(0, WIDTH), tl.arange(0, WIDTH // 2)[None, :]
+    CODES: tl.constexpr = DIM // 2
+    SCALES: tl.constexpr = DIM // GROUP
+    offs = tl.arange(0, WIDTH)
     token, share = rows // SHARE, rows % SHARE
     place, on_row = past + token, token < tokens
     row_at = first_row * Q_HEADS + token * Q_HEADS + head * SHARE + share
@@ -84,20 +84,18 @@ def attend_blocks(
         found = entries(table, first, last, PAGE, KEYS)
     for start in range(first, end, KEYS):
         keys = start + tl.arange(0, KEYS)
-        there = keys <= last
         lies, lies_s = keys * (stride_token // 2), keys * (stride_token // GROUP)
         if PAGE:
             page, inside = page_of_each(found, PAGE, KEYS), keys % PAGE
             lies = page * (stride_page // 2) + inside * (stride_token // 2)
             lies_s = page * (stride_page // GROUP) + inside * (stride_token // GROUP)
             found = entries(table, start + KEYS, last, PAGE, KEYS)  # ahead: keys wait for it
-        on_k = there[:, None] & (offs_c < DIM // 2)
-        k = tl.load(k_cache + (at + lies)[:, None] + offs_c, mask=on_k, other=0)
-        s = _scales_of_keys(k_scales, at_s, start, lies_s, there, last, DIM, GROUP, PAGE, KEYS)
+        k = _of_keys(k_cache, at, start, lies, last, CODES, WIDTH // 2, PAGE, KEYS)
+        s = _of_keys(k_scales, at_s, start, lies_s, last, SCALES, WIDTH // GROUP, PAGE, KEYS)
         score = _scores(query, k, s) * scale
         weight, fade, best, total = softened(score, keys, place, window, best, total, WINDOW)
-        v = tl.load(v_cache + (at + lies)[:, None] + offs_c, mask=on_k, other=0)
-        s = _scales_of_keys(v_scales, at_s, start, lies_s, there, last, DIM, GROUP, PAGE, KEYS)
+        v = _of_keys(v_cache, at, start, lies, last, CODES, WIDTH // 2, PAGE, KEYS)
+        s = _of_keys(v_scales, at_s, start, lies_s, last, SCALES, WIDTH // GROUP, PAGE, KEYS)
         low, high = widened_pairs(v, s, query.dtype)
         weight, fade = weight.to(query.dtype), fade[:, None]
         even = tl.dot(weight, low, even * fade)

@@ -9,6 +9,7 @@ import torch
 
 from asterope.kernels import (
     ACTIVATION_FORMATS,
+    CACHE_FORMATS,
     Pages,
     Routing,
     ScaledOperand,
@@ -107,6 +108,21 @@ def _rotate_and_cache(device):
     return [q, k_cache, v_cache]
 
 
+def _attention_in_blocks(device, fmt):
+    batch, tokens, q_heads, kv_heads, dim, past = 2, 9, 6, 2, 64, 70
+    qkv = random(
+        batch * tokens, (q_heads + 2 * kv_heads) * dim, dtype=torch.bfloat16, device=device
+    )
+    shape = (batch, kv_heads, 96, dim)
+    k, v = (CACHE_FORMATS[fmt].empty(shape, torch.bfloat16, device) for _ in "kv")
+    held = (k.codes, v.codes, k.scales.view(torch.uint8), v.scales.view(torch.uint8))
+    for each in held:
+        each.zero_()
+    cos, sin = (random(96, dim // 2, seed=s, device=device) for s in (1, 2))
+    q = rotate_and_cache(qkv, k, v, cos, sin, q_heads=q_heads, past=past)
+    return [q, *held, attention(q, k, v, past=past, scale=dim**-0.5)]
+
+
 def _attention(device, window):
     batch, tokens, q_heads, kv_heads, dim, past = 2, 9, 6, 2, 24, 70
     q = random(batch * tokens, q_heads, dim, device=device)
@@ -195,6 +211,10 @@ CALLS = {
     "rotate_and_cache": lambda device="cpu": _rotate_and_cache(device),
     "attention": lambda device="cpu": _attention(device, None),
     "attention with a window": lambda device="cpu": _attention(device, 20),
+    **{
+        f"attention over {fmt}": lambda device="cpu", fmt=fmt: _attention_in_blocks(device, fmt)
+        for fmt in ("nvfp4", "mxfp4")
+    },
     "latents": lambda device="cpu": _latents(device),
     "paged attention": lambda device="cpu": _paged_attention(device),
     **{

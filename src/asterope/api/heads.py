@@ -10,7 +10,14 @@ import torch
 from asterope import operators
 from asterope.chips import Chip
 from asterope.errors import ConfigError
-from asterope.kernels import AttentionShape, Pages, attention, paged_attention
+from asterope.kernels import (
+    AttentionShape,
+    CacheFormat,
+    Pages,
+    attention,
+    cache_format,
+    paged_attention,
+)
 from asterope.operators import OperatorTime, check_sizes
 
 __all__ = ["AttentionAsked", "HeadShape", "Sequences"]
@@ -92,12 +99,16 @@ class Sequences:
 class HeadShape(Sequences):
     """Attention of one layer in bf16: query heads, key heads, their size, and a step's sequences.
 
-    Raises: as `Sequences`; ConfigError for query heads that do not share key heads evenly.
+    Keys and values are in a format of `kernels.CACHE_FORMATS`.
+
+    Raises: as `Sequences`; ConfigError for query heads that do not share key heads evenly, and for
+    a format that does not exist; ShapeError if its blocks do not divide half a head.
     """
 
     heads: int
     kv_heads: int
     size: int
+    cache: str = "auto"
 
     def __post_init__(self) -> None:
         Sequences.__post_init__(self)
@@ -107,6 +118,11 @@ class HeadShape(Sequences):
                 f"{self.heads} query heads do not share {self.kv_heads} key heads evenly",
                 where="heads",
             )
+        self._format.check(self.size)
+
+    @property
+    def _format(self) -> CacheFormat:
+        return cache_format(self.cache)
 
     def flop(self, chip: Chip) -> int:
         """Return the operations: a query and a key that it sees take four for each element."""
@@ -120,6 +136,7 @@ class HeadShape(Sequences):
         return AttentionShape(
             batch=self.batch, kv_heads=self.kv_heads, share=self.heads // self.kv_heads,
             dim=self.size, tokens=self.tokens, past=self.past, page=self.page,
+            cache_bits=self._format.bits(torch.bfloat16), group=self._format.group,
         )  # fmt: skip
 
     def launch(self) -> None:
@@ -127,12 +144,14 @@ class HeadShape(Sequences):
         rows, scale = self.batch * self.tokens, self.size**-0.5
         q = torch.empty((rows, self.heads, self.size), dtype=torch.bfloat16, device="meta")
         if not self.page:
-            cache = q.new_empty((2, self.batch, self.kv_heads, self.context, self.size))
-            attention(q, cache[0], cache[1], past=self.past, scale=scale)
+            whole = (self.batch, self.kv_heads, self.context, self.size)
+            keys, values = (self._format.empty(whole, q.dtype, "meta") for _ in "kv")
+            attention(q, keys, values, past=self.past, scale=scale)
             return
         pages = self.pages()
-        cache = q.new_empty((2, pages.tables.numel(), self.page, self.kv_heads, self.size))
-        paged_attention(q, cache[0], cache[1], pages, scale=scale)
+        paged = (pages.tables.numel(), self.page, self.kv_heads, self.size)
+        keys, values = (self._format.empty(paged, q.dtype, "meta") for _ in "kv")
+        paged_attention(q, keys, values, pages, scale=scale)
 
     def operator(self, chip: Chip) -> OperatorTime:
         """Time the same on a calibrated chip, whose operators know no pages.
@@ -140,7 +159,10 @@ class HeadShape(Sequences):
         Raises: as `operators.attention_decode`.
         """
         heads = operators.Heads(
-            query=self.heads, key_value=self.kv_heads, dim=self.size, cache_bits=16
+            query=self.heads,
+            key_value=self.kv_heads,
+            dim=self.size,
+            cache_bits=self._format.bits(torch.bfloat16),
         )
         if self.phase == "decode":
             return operators.attention_decode(chip, heads, batch=self.batch, keys=self.context)

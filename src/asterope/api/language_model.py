@@ -17,6 +17,7 @@ from asterope.api.timed import Run, events_per_launch
 from asterope.chips import Chip
 from asterope.cost import Assumptions
 from asterope.errors import CheckpointError, ConfigError, ShapeError, UnsupportedError
+from asterope.kernels import cache_format
 from asterope.quant import Mix, Plan
 
 __all__ = ["LanguageModel", "from_config", "load", "made_from", "with_scheme"]
@@ -98,7 +99,7 @@ class LanguageModel:
         self, fmt: str = "fp8", *, calibrate: str | Path | None = None,
         calibration_windows: int = 16, progress: Progress | None = None,
     ) -> LanguageModel:  # fmt: skip
-        """Return the model with a KV cache in a format: `fp8`, or `auto` for that of activations.
+        """Return the model with a KV cache in a format of `llm.CACHE_FORMATS`.
 
         With weights each layer's scales are those of the largest key and value in windows of the
         text that `calibrate` names, as `text_windows` reads it.
@@ -107,7 +108,7 @@ class LanguageModel:
         CheckpointError for keys or values that are not finite, or without a tokenizer.
         """
         windows = None
-        if self.has_weights and fmt != "auto":
+        if self.has_weights and cache_format(fmt).largest is not None:
             file = None if calibrate is None else Path(calibrate)
             windows, _ = text_windows(self, file, num_windows=calibration_windows, length=_WINDOW)
         return dataclasses.replace(
@@ -283,8 +284,8 @@ def from_config(
     llm.ModelConfig.from_dict(source.config, where=source.where)
     scheme = source.stored_scheme
     shapes = llm.model_from_config(source.config, scheme=scheme, dtype=dtype, name=source.name)
-    if source.has_fp8_cache:
-        shapes = llm.with_cache(shapes, "fp8")
+    if source.cache_format != "auto":
+        shapes = llm.with_cache(shapes, source.cache_format)
     return LanguageModel(model=shapes, source=source, tokenizer=None, scheme=scheme, dtype=dtype)
 
 

@@ -17,7 +17,6 @@ from asterope.api.staging import staged
 from asterope.api.tensor_writer import TensorWriter, digest
 from asterope.errors import OutputError, UnsupportedError
 from asterope.llm import (
-    CACHE_SCALES,
     KV_UP,
     KeptLayers,
     Layer,
@@ -31,6 +30,7 @@ from asterope.llm import (
     routers,
 )
 from asterope.quant import (
+    CACHE_SCALES,
     Plan,
     QuantizedLinear,
     Scheme,
@@ -79,14 +79,15 @@ def save_checkpoint(
     `kept_in` while they were made are deleted before it gets its name. `progress(done, total)`
     counts layers that are written, then read back.
 
-    Raises: UnsupportedError for an fp8 KV cache beside unquantized weights; OutputError if the
+    Raises: UnsupportedError for a quantized KV cache beside unquantized weights; OutputError if the
     directory holds something or cannot be written, or what was read
     back is not what was written; then nothing is left behind.
     """
     check_target(directory)
-    if scheme is None and model.cache_dtype is not None:
+    if scheme is None and model.cache_format.name != "auto":
         raise UnsupportedError(
-            "has a KV cache in fp8 beside unquantized weights, which no checkpoint stores",
+            f"has a KV cache in {model.cache_format.name} beside unquantized weights, which no "
+            "checkpoint stores",
             where=model.name or "model", hint="quantize the weights too, to fp8 or fewer bits",
         )  # fmt: skip
     directory = directory.expanduser().absolute()
@@ -150,14 +151,13 @@ def _config(
             scheme, ignore, static_inputs=static_inputs,
             names=module_names(model.config),
         )  # fmt: skip
-        if model.cache_dtype is not None:
-            config["quantization_config"]["kv_cache_scheme"] = kv_cache_scheme()
+        config["quantization_config"]["kv_cache_scheme"] = kv_cache_scheme(model.cache_format)
     return config
 
 
 def _stored_by(model: Model, scheme: Plan | None) -> _Stored:
-    """Return what gives the tensors of a layer; Model Optimizer's layout has no fp8 KV cache."""
-    is_svd = is_nvfp4_svd(scheme) and model.cache_dtype is None
+    """Return what gives the tensors of a layer; Model Optimizer's layout has no KV cache."""
+    is_svd = is_nvfp4_svd(scheme) and model.cache_format.name == "auto"
     return nvfp4_svd_tensors if is_svd else to_tensors
 
 
@@ -178,7 +178,7 @@ def _tensors(
             yield from _linear_tensors(layer.router.linear, list(parts), sizes, stored)
             if layer.router.bias is not None:
                 yield f"{next(iter(parts))}.e_score_correction_bias", layer.router.bias
-        if model.cache_dtype is not None:
+        if model.cache_format.largest is not None:
             for name, scale in zip(CACHE_SCALES, (layer.key_scale, layer.value_scale), strict=True):
                 yield f"{prefix}.self_attn.{name}", torch.tensor([scale])
         for place, pieces in projections(model.config.at(index)).items():

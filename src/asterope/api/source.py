@@ -16,8 +16,9 @@ from asterope.llm import (
     published_config,
     published_model,
     read_checkpoint_config,
+    stored_layout,
 )
-from asterope.quant import UNQUANTIZED, Layout, Plan, Scheme, read_layout
+from asterope.quant import UNQUANTIZED, Layout, Plan, Scheme
 from asterope.quant import scheme as parse_scheme
 
 __all__ = [
@@ -60,15 +61,14 @@ class Source:
         return layout.notes if layout else ()
 
     @property
-    def has_fp8_cache(self) -> bool:
-        """Whether a checkpoint says that its KV cache is in fp8."""
+    def cache_format(self) -> str:
+        """In which format a checkpoint says that its KV cache is; `auto` if it says nothing."""
         layout = self._layout
-        return layout is not None and layout.has_fp8_cache
+        return "auto" if layout is None else layout.cache_format
 
     @property
     def _layout(self) -> Layout | None:
-        stored = self.config.get("quantization_config")
-        return read_layout(stored) if stored else None
+        return stored_layout(self.config, where=self.where)
 
 
 def shipped_model() -> Path:

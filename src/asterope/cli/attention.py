@@ -32,7 +32,7 @@ _LATENT_SIZES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Steps:
-    """The steps that attention is timed in, the page size of the cache, and whether it is latent.
+    """The steps that attention is timed in, and the cache: page size, format, whether it is latent.
 
     A page size of 0 is a cache in one piece.
     """
@@ -43,6 +43,7 @@ class Steps:
     context: int | None
     page: int
     is_latent: bool
+    cache: str
 
     def of_each_phase(self) -> Iterator[tuple[Literal["decode", "prefill"], int]]:
         """Return the phases that are asked for, each with its sequences.
@@ -109,7 +110,11 @@ def _shapes(sizes: Sequence[int], steps: Steps) -> list[HeadShape | LatentHeadSh
             hint=f"{', '.join(names.values())}: asterope simulate attention {numbers}",
         )  # fmt: skip
     context = _CONTEXT if steps.context is None else steps.context
-    given = dict(zip(names, sizes, strict=True))
+    given: dict[str, Any] = dict(zip(names, sizes, strict=True))
+    if not steps.is_latent:
+        given["cache"] = steps.cache
+    elif steps.cache != "auto":
+        raise ConfigError("latents are cached in the type of activations only", where="--kv")
     return [
         kind(**given, batch=batch, context=context, phase=phase, page=steps.page)
         for phase, batch in steps.of_each_phase()
@@ -120,12 +125,14 @@ def _title(shape: HeadShape | LatentHeadShape) -> str:
     from asterope.api import HeadShape
 
     sequences = f"{shape.batch} sequence{'s' * (shape.batch > 1)} of {shape.context:,}"
+    cache = ""
     if isinstance(shape, HeadShape):
         heads = f"{shape.heads} heads on {shape.kv_heads} of {shape.size}"
+        cache = "" if shape.cache == "auto" else f", {shape.cache} cache"
     else:
         heads = f"{shape.heads} heads over latents of {shape.latent} + {shape.rope}"
     pages = f" in pages of {shape.page}" if shape.page else ""
-    return f"attention, {shape.phase}, {heads}, {sequences}{pages}"
+    return f"attention, {shape.phase}, {heads}, {sequences}{pages}{cache}"
 
 
 def _named(found: Sequence[AttentionMapping]) -> list[tuple[str, MappedTime]]:

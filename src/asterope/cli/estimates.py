@@ -154,8 +154,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         return
     _check_single(model, is_for_sweep=out is not None or jobs is not None or on_ray)
     assert model is not None
-    if model != "attention" and (page_size or is_latent):
-        raise ConfigError("are for attention", where="--page-size and --latent")
+    _check_cache(model, has_layout=bool(page_size or is_latent), kv=kv)
     for file in (trace, report):
         check_file(file)
     wanted = Wanted(is_explained=is_explained, as_json=as_json, trace=trace, report=report)
@@ -163,7 +162,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
     if model in _OPERATIONS:
         steps = Steps(
             phase=phase, batch=batch, prefill_batch=prefill_batch, context=context, page=page_size,
-            is_latent=is_latent,
+            is_latent=is_latent, cache=kv,
         )  # fmt: skip
         formats = (fmt, activations, rule)
         _operation(model, sizes or [], formats, steps, expert_loads, chip_names, wanted)
@@ -191,6 +190,14 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         say(f"report: {report.absolute()}")
     if trace is not None:
         say(f"trace: {trace.absolute()} (open it at ui.perfetto.dev)")
+
+
+def _check_cache(model: str, *, has_layout: bool, kv: str) -> None:
+    """Check that what has no cache is asked for none."""
+    if model != "attention" and has_layout:
+        raise ConfigError("are for attention", where="--page-size and --latent")
+    if model in {"gemm", "moe"} and kv != "auto":
+        raise ConfigError("is for models and attention", where="--kv")
 
 
 def _operation(

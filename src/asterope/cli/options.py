@@ -264,7 +264,7 @@ KvCache = Annotated[
     str,
     typer.Option(
         "--kv", metavar="NAME", rich_help_panel=_CHIP,
-        help="Format of the KV cache: `auto` is that of the activations, `fp8` half of it.",
+        help="Format of the KV cache: `auto` is that of the activations; fp8, nvfp4 or mxfp4.",
     ),
 ]  # fmt: skip
 Fidelity = Annotated[

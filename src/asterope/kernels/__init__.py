@@ -7,6 +7,13 @@ from asterope.kernels.attend_rows import ATTENDING
 from asterope.kernels.attention import attention, attention_reference
 from asterope.kernels.attention_cycles import AttentionShape, KeyBlocks
 from asterope.kernels.block_linear import block_linear, block_linear_reference
+from asterope.kernels.cache_formats import (
+    CACHE_FORMATS,
+    BlockRows,
+    CacheFormat,
+    CacheRows,
+    cache_format,
+)
 from asterope.kernels.choices import watched_choices
 from asterope.kernels.experts import ExpertRows
 from asterope.kernels.head_linear import head_linear, head_linear_reference
@@ -52,8 +59,12 @@ from asterope.kernels.tiling import (
 __all__ = [
     "ACTIVATION_FORMATS",
     "ATTENDING",
+    "CACHE_FORMATS",
     "AttentionShape",
+    "BlockRows",
     "Blocks",
+    "CacheFormat",
+    "CacheRows",
     "Choice",
     "Considered",
     "ConsideredKeys",
@@ -73,6 +84,7 @@ __all__ = [
     "attention_reference",
     "block_linear",
     "block_linear_reference",
+    "cache_format",
     "choose_blocks",
     "choose_key_blocks",
     "combine_rows",

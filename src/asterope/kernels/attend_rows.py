@@ -9,7 +9,10 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["ATTENDING", "LOG2E", "attend_rows"]
+__all__ = [
+    "ATTENDING", "LOG2E", "attend_rows", "entries", "page_of_each", "softened", "span",
+    "store_rows",
+]  # fmt: skip
 
 ATTENDING = "_attention_kernel"
 """What the names of kernels that attend end with."""
@@ -18,18 +21,19 @@ LOG2E = 1.4426950408889634
 
 
 @triton.jit
-def _entries(table, start, last, PAGE: tl.constexpr, KEYS: tl.constexpr):
+def entries(table, start, last, PAGE: tl.constexpr, KEYS: tl.constexpr):
     """Return the pages of the keys from `start` on: one that has all, or one of PAGE keys each."""
     if PAGE >= KEYS:
         found = tl.load(table + start // PAGE, mask=start <= last, other=0)
     else:
-        entries = start // PAGE + tl.arange(0, KEYS // PAGE)
-        found = tl.load(table + entries, mask=entries <= last // PAGE, other=0)
+        each = start // PAGE + tl.arange(0, KEYS // PAGE)
+        found = tl.load(table + each, mask=each <= last // PAGE, other=0)
     return found
 
 
 @triton.jit
-def _page_of_each(found, PAGE: tl.constexpr, KEYS: tl.constexpr):
+def page_of_each(found, PAGE: tl.constexpr, KEYS: tl.constexpr):
+    """Return the page of each key, of what `entries` found."""
     if PAGE >= KEYS:
         page = found
     else:
@@ -38,7 +42,7 @@ def _page_of_each(found, PAGE: tl.constexpr, KEYS: tl.constexpr):
 
 
 @triton.jit
-def _span(
+def span(
     block, tokens, past, window, last, SHARE: tl.constexpr, PAGE: tl.constexpr,
     WINDOW: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PART: tl.constexpr,
 ):  # fmt: skip
@@ -74,7 +78,7 @@ def _scores(query, turned, k, k_r, ROPE: tl.constexpr, LATENT: tl.constexpr):
 
 
 @triton.jit
-def _softened(score, keys, place, window, best, total, WINDOW: tl.constexpr):
+def softened(score, keys, place, window, best, total, WINDOW: tl.constexpr):
     """Return weights relative to the new maximum, what sums fade by, the maximum and the total."""
     seen = keys[None, :] <= place[:, None]
     if WINDOW:
@@ -89,7 +93,7 @@ def _softened(score, keys, place, window, best, total, WINDOW: tl.constexpr):
 
 
 @triton.jit
-def _store(
+def store_rows(
     acc, best, total, v_scale, out, bests, totals, row_at, on_row, offs_v, on, stride_part,
     VALUE: tl.constexpr, PART: tl.constexpr, SCALED: tl.constexpr,
 ):  # fmt: skip
@@ -148,9 +152,9 @@ def attend_rows(
     total = tl.zeros((ROWS,), dtype=tl.float32)
     acc = tl.zeros((ROWS, triton.next_power_of_2(VALUE)), dtype=tl.float32)
     last = past + min((block * ROWS + ROWS - 1) // SHARE, tokens - 1)
-    first, end = _span(block, tokens, past, window, last, SHARE, PAGE, WINDOW, ROWS, KEYS, PART)
+    first, end = span(block, tokens, past, window, last, SHARE, PAGE, WINDOW, ROWS, KEYS, PART)
     if PAGE:
-        found = _entries(table, first, last, PAGE, KEYS)
+        found = entries(table, first, last, PAGE, KEYS)
     for start in range(first, end, KEYS):
         keys = start + tl.arange(0, KEYS)
         there = keys <= last
@@ -158,9 +162,9 @@ def attend_rows(
         if ROPE:  # what is made of latents for many heads may be large
             lies = keys.to(tl.int64) * stride_token
         if PAGE:
-            page = _page_of_each(found, PAGE, KEYS)
+            page = page_of_each(found, PAGE, KEYS)
             lies = page * stride_page + keys % PAGE * stride_token
-            found = _entries(table, start + KEYS, last, PAGE, KEYS)  # ahead: keys wait for it
+            found = entries(table, start + KEYS, last, PAGE, KEYS)  # ahead: keys wait for it
         at = cache + lies[:, None]
         k = tl.load(
             k_cache + at + offs_d[None, :], mask=there[:, None] & on_d[None, :], other=0.0
@@ -172,14 +176,14 @@ def attend_rows(
             at_r = rope_cache + rope + lies[:, None] + offs_r[None, :]
             k_r = tl.load(at_r, mask=there[:, None] & on_r[None, :], other=0.0).to(query.dtype)
         score = _scores(query, turned, k, k_r, ROPE, LATENT) * scale
-        weight, fade, best, total = _softened(score, keys, place, window, best, total, WINDOW)
+        weight, fade, best, total = softened(score, keys, place, window, best, total, WINDOW)
         v = k
         if not LATENT:
             v = tl.load(
                 v_cache + at + offs_v[None, :], mask=there[:, None] & on_v[None, :], other=0.0
             ).to(query.dtype)  # fmt: skip
         acc = tl.dot(weight.to(v.dtype), v, acc * fade[:, None])
-    _store(
+    store_rows(
         acc, best, total, v_scale, out, bests, totals, row_at, on_row, offs_v,
         on_row[:, None] & on_v[None, :], stride_part, VALUE, PART, SCALED,
     )  # fmt: skip

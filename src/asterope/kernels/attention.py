@@ -11,8 +11,11 @@ import triton
 import triton.language as tl
 
 from asterope.errors import ShapeError
-from asterope.kernels.attend_rows import LOG2E, attend_rows
+from asterope.kernels.attend_blocks import attend_blocks
+from asterope.kernels.attend_rows import attend_rows
 from asterope.kernels.attention_cycles import AttentionShape
+from asterope.kernels.cache_formats import CacheRows
+from asterope.kernels.cached_operands import CachedOperands, cache_shape
 from asterope.kernels.key_parts import KeyParts
 from asterope.kernels.operands import check_cache
 
@@ -21,28 +24,35 @@ __all__ = ["attention", "attention_reference"]
 
 @triton.jit
 def _attention_kernel(
-    q, k_cache, v_cache, out, bests, totals, scale, v_scale, tokens, past, window,
-    stride_batch, stride_head, stride_part,
+    q, k_cache, k_scales, v_cache, v_scales, out, bests, totals, scale, v_scale, tokens, past,
+    window, stride_batch, stride_head, stride_part,
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, SHARE: tl.constexpr, DIM: tl.constexpr,
     WINDOW: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PART: tl.constexpr,
-    SCALED: tl.constexpr,
+    SCALED: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Attend from a block of rows, (token, head) pairs that share one key head of a sequence."""
     which = tl.program_id(1)
     batch, head = which // KV_HEADS, which % KV_HEADS
     cache = batch.to(tl.int64) * stride_batch + head.to(tl.int64) * stride_head
-    attend_rows(
-        q, None, k_cache, v_cache, None, None, out, bests, totals, scale, v_scale,
-        batch.to(tl.int64) * tokens, tokens, past, window, cache, 0, DIM, 0, DIM, 0, 0,
-        stride_part, head,
-        Q_HEADS, SHARE, DIM, 0, DIM, 0, WINDOW, ROWS, KEYS, PART, SCALED, False,
-    )  # fmt: skip
+    first_row = batch.to(tl.int64) * tokens
+    if GROUP:
+        attend_blocks(
+            q, k_cache, k_scales, v_cache, v_scales, None, out, bests, totals, scale, v_scale,
+            first_row, tokens, past, window, cache, DIM, 0, stride_part, head,
+            Q_HEADS, SHARE, DIM, 0, WINDOW, ROWS, KEYS, PART, GROUP,
+        )  # fmt: skip
+    else:
+        attend_rows(
+            q, None, k_cache, v_cache, None, None, out, bests, totals, scale, v_scale,
+            first_row, tokens, past, window, cache, 0, DIM, 0, DIM, 0, 0, stride_part, head,
+            Q_HEADS, SHARE, DIM, 0, DIM, 0, WINDOW, ROWS, KEYS, PART, SCALED, False,
+        )  # fmt: skip
 
 
 def attention(
     q: torch.Tensor,
-    k_cache: torch.Tensor,
-    v_cache: torch.Tensor,
+    k_cache: CacheRows,
+    v_cache: CacheRows,
     *,
     past: int,
     scale: float,
@@ -53,7 +63,7 @@ def attention(
     """Return softmax(q k^T scale) v for queries at positions past, past + 1, ...
 
     Each query sees the keys up to its own position, with a window only the latest so many. A cache
-    in fp8 holds keys and values divided by their scales.
+    in fp8 or blocks holds keys and values divided by their scales.
 
     Shapes: q [B T, Hq, D]; caches [B, Hkv, S, D] with rows 0 .. past + T filled; result
     [B T, Hq D].
@@ -73,15 +83,16 @@ def attention(
         )
     shape = AttentionShape(
         batch=batch, kv_heads=kv_heads, share=share, dim=dim, tokens=tokens, past=past,
-        window=window, bits=8 * q.element_size(), cache_bits=8 * k_cache.element_size(),
+        window=window, bits=8 * q.element_size(), **cache_shape(k_cache),
     )  # fmt: skip
     parts = KeyParts.of(shape, out)
     grid = triton.cdiv(tokens * share, parts.blocks.rows), batch * kv_heads, parts.count
+    cached = CachedOperands.of(q, k_cache, v_cache, key_scale * scale, value_scale)
     _attention_kernel[grid](
-        q, k_cache, v_cache, *parts.targets, scale * key_scale * LOG2E, value_scale, tokens, past,
-        window or 0, k_cache.stride(0), k_cache.stride(1), out.numel(), Q_HEADS=q_heads,
-        KV_HEADS=kv_heads, SHARE=share, DIM=dim, WINDOW=window is not None,
-        SCALED=value_scale != 1, num_stages=parts.blocks.stages, **parts.constants,
+        q, *cached.rows, *parts.targets, *cached.factors, tokens, past, window or 0,
+        *k_cache.stride()[:2], out.numel(), Q_HEADS=q_heads, KV_HEADS=kv_heads, SHARE=share,
+        DIM=dim, WINDOW=window is not None, num_stages=parts.blocks.stages, **cached.constants,
+        **parts.constants,
     )  # fmt: skip
     parts.merge(dim)
     return out

@@ -17,6 +17,8 @@ __all__ = ["AttentionCycles", "AttentionShape", "KeyBlocks"]
 # sum, rounding; a window is two more.
 _OPS_OF_SCORE = 7
 _OPS_OF_WINDOW = 2
+# What widens a value in a block: taking its half of a byte, to its type, times its scale.
+_OPS_OF_CODE = 4.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,9 +26,9 @@ class AttentionShape:
     """Attention that blocks are chosen for: `tokens` new ones of each sequence, after `past`.
 
     `share` query heads read one key head; queries have so many `bits`, what is cached may have
-    fewer. With `page`, the cache lies in pages of so many tokens. Queries may have `rope` more
-    elements than `dim`, which meet keys that all heads share, and values another size; latent
-    keys are the values as well.
+    fewer, its scales counted, of which `group` elements share one. With `page`, the cache lies in
+    pages of so many tokens. Queries may have `rope` more elements than `dim`, which meet keys that
+    all heads share, and values another size; latent keys are the values as well.
     """
 
     batch: int
@@ -37,7 +39,8 @@ class AttentionShape:
     past: int
     window: int | None = None
     bits: int = 16
-    cache_bits: int = 16
+    cache_bits: float = 16
+    group: int = 0
     page: int = 0
     rope: int = 0
     value: int = 0
@@ -141,6 +144,8 @@ class AttentionCycles:
         query = (shape.dim + shape.rope) * shape.bits / 8
         per_row = query + 4 * shape.value_dim + blocks.keys * (4 + 2)
         buffers = blocks.stages * self._block_bytes(blocks)
+        if shape.group:
+            buffers += blocks.keys * shape.value_dim * shape.bits / 8
         return (blocks.rows * per_row + buffers) / self.inside.tile.tsram.capacity_bytes
 
     @property
@@ -184,9 +189,10 @@ class AttentionCycles:
 
     @property
     def _loads(self) -> int:
-        """How many loads a step has: keys, values, turned keys, entries of a table."""
+        """How many loads a step has: keys, values, scales, turned keys, entries of a table."""
         shape = self.shape
-        return 1 + (not shape.is_latent) + bool(shape.rope) + bool(shape.page)
+        parts = 1 + (not shape.is_latent)
+        return parts * (1 + bool(shape.group)) + bool(shape.rope) + bool(shape.page)
 
     @property
     def _load_cycles(self) -> float:
@@ -211,6 +217,10 @@ class AttentionCycles:
         )
         if self.shape.is_latent:  # scores are transposed
             softmax += blocks.rows * blocks.keys / self.inside.tile.reshaper.lanes_fp32
+        if self.shape.group:
+            lanes = vector.lanes_16bit if self.shape.bits <= 16 else vector.lanes_32bit
+            widened = blocks.keys * self.shape.value_dim
+            softmax += widened * _OPS_OF_CODE / (lanes * vector.ops_per_lane_cycle)
         return scores + sums + softmax + 2 * tensor.startup_cycles + vector.startup_cycles
 
     def _end_cycles(self, blocks: KeyBlocks) -> float:

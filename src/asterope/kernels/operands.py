@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from asterope.errors import KernelError, ShapeError
+from asterope.kernels.cache_formats import CacheRows, lie_alike
 
 __all__ = ["check_cache", "check_product_types", "check_rows", "check_rows_fit", "check_vectors"]
 
@@ -13,14 +14,14 @@ _TYPES = {torch.float32, torch.bfloat16, torch.float16} | _FP8
 
 
 def check_cache(
-    kernel: str, k_cache: torch.Tensor, v_cache: torch.Tensor, *, rows: int, past: int
+    kernel: str, k_cache: CacheRows, v_cache: CacheRows, *, rows: int, past: int
 ) -> int:
     """Check that the caches have room for the rows of all sequences; return how many each has.
 
     Raises: ShapeError.
     """
     batch, _, capacity, dim = k_cache.shape
-    if v_cache.shape != k_cache.shape or v_cache.stride() != k_cache.stride():
+    if not lie_alike(k_cache, v_cache):
         raise ShapeError(
             f"keys {list(k_cache.shape)} and values {list(v_cache.shape)} differ", where=kernel
         )

@@ -13,9 +13,12 @@ import triton
 import triton.language as tl
 
 from asterope.errors import ShapeError
-from asterope.kernels.attend_rows import LOG2E, attend_rows
+from asterope.kernels.attend_blocks import attend_blocks
+from asterope.kernels.attend_rows import attend_rows
 from asterope.kernels.attention import attention_reference
 from asterope.kernels.attention_cycles import AttentionShape
+from asterope.kernels.cache_formats import CacheRows, lie_alike
+from asterope.kernels.cached_operands import CachedOperands, cache_shape
 from asterope.kernels.key_parts import KeyParts
 
 __all__ = ["Pages", "paged_attention", "paged_attention_reference"]
@@ -82,11 +85,11 @@ class Pages:
 
 @triton.jit
 def _paged_attention_kernel(
-    q, k_cache, v_cache, out, bests, totals, tables, lengths, starts, scale, v_scale, window,
-    stride_table, stride_page, stride_token, stride_head, stride_part,
+    q, k_cache, k_scales, v_cache, v_scales, out, bests, totals, scale, v_scale, tables, lengths,
+    starts, window, stride_table, stride_page, stride_token, stride_head, stride_part,
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, SHARE: tl.constexpr, DIM: tl.constexpr,
     PAGE: tl.constexpr, WINDOW: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr,
-    PART: tl.constexpr, SCALED: tl.constexpr,
+    PART: tl.constexpr, SCALED: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
     """Attend from a block of rows of one sequence, those that share one key head."""
     which = tl.program_id(1)
@@ -95,18 +98,26 @@ def _paged_attention_kernel(
     tokens = tl.load(starts + batch + 1) - first_row
     past = tl.load(lengths + batch) - tokens
     table = tables + batch.to(tl.int64) * stride_table
-    attend_rows(
-        q, None, k_cache, v_cache, None, table, out, bests, totals, scale, v_scale,
-        first_row.to(tl.int64), tokens, past, window, head.to(tl.int64) * stride_head, 0,
-        DIM, 0, stride_token, 0, stride_page, stride_part, head,
-        Q_HEADS, SHARE, DIM, 0, DIM, PAGE, WINDOW, ROWS, KEYS, PART, SCALED, False,
-    )  # fmt: skip
+    first_row, cache = first_row.to(tl.int64), head.to(tl.int64) * stride_head
+    if GROUP:
+        attend_blocks(
+            q, k_cache, k_scales, v_cache, v_scales, table, out, bests, totals, scale, v_scale,
+            first_row, tokens, past, window, cache, stride_token, stride_page, stride_part, head,
+            Q_HEADS, SHARE, DIM, PAGE, WINDOW, ROWS, KEYS, PART, GROUP,
+        )  # fmt: skip
+    else:
+        attend_rows(
+            q, None, k_cache, v_cache, None, table, out, bests, totals, scale, v_scale,
+            first_row, tokens, past, window, cache, 0,
+            DIM, 0, stride_token, 0, stride_page, stride_part, head,
+            Q_HEADS, SHARE, DIM, 0, DIM, PAGE, WINDOW, ROWS, KEYS, PART, SCALED, False,
+        )  # fmt: skip
 
 
 def paged_attention(
     q: torch.Tensor,
-    k_cache: torch.Tensor,
-    v_cache: torch.Tensor,
+    k_cache: CacheRows,
+    v_cache: CacheRows,
     pages: Pages,
     *,
     scale: float,
@@ -117,8 +128,8 @@ def paged_attention(
     """Return softmax(q k^T scale) v for the last tokens of sequences whose keys lie in pages.
 
     Each query sees the keys up to its own position, with a window only the latest so many. A cache
-    in fp8 holds keys and values divided by their scales. What pages hold behind a sequence's keys
-    is not read.
+    in fp8 or blocks holds keys and values divided by their scales. What pages hold behind a
+    sequence's keys is not read.
 
     Shapes: q [R, Hq, D]; caches [pages, page size, Hkv, D], as vLLM has them; result [R, Hq D].
     Raises: ShapeError if they do not fit.
@@ -135,8 +146,7 @@ def paged_attention(
             f"q {list(q.shape)} does not fit {kv_heads} key heads of {dim}, contiguous",
             where="paged_attention",
         )
-    same = v_cache.shape == k_cache.shape and v_cache.stride() == k_cache.stride()
-    if not same or k_cache.stride(3) != 1:
+    if not lie_alike(k_cache, v_cache) or k_cache.stride()[3] != 1:
         raise ShapeError(
             f"keys {list(k_cache.shape)} and values {list(v_cache.shape)} do not lie alike, each "
             "head in one piece", where="paged_attention",
@@ -145,16 +155,16 @@ def paged_attention(
     shape = AttentionShape(
         batch=len(pages.lengths), kv_heads=kv_heads, share=share, dim=dim, tokens=tokens,
         past=pages.most_keys - tokens, window=window, bits=8 * q.element_size(),
-        cache_bits=8 * k_cache.element_size(), page=page_size,
+        page=page_size, **cache_shape(k_cache),
     )  # fmt: skip
     parts = KeyParts.of(shape, out)
     grid = triton.cdiv(tokens * share, parts.blocks.rows), shape.batch * kv_heads, parts.count
+    cached = CachedOperands.of(q, k_cache, v_cache, key_scale * scale, value_scale)
     _paged_attention_kernel[grid](
-        q, k_cache, v_cache, *parts.targets, pages.tables, pages.lengths, pages.starts,
-        scale * key_scale * LOG2E, value_scale, window or 0, pages.tables.stride(0),
-        *k_cache.stride()[:3], out.numel(), Q_HEADS=q_heads, KV_HEADS=kv_heads, SHARE=share,
-        DIM=dim, PAGE=page_size, WINDOW=window is not None, SCALED=value_scale != 1,
-        num_stages=parts.blocks.stages, **parts.constants,
+        q, *cached.rows, *parts.targets, *cached.factors, pages.tables, pages.lengths, pages.starts,
+        window or 0, pages.tables.stride(0), *k_cache.stride()[:3], out.numel(), Q_HEADS=q_heads,
+        KV_HEADS=kv_heads, SHARE=share, DIM=dim, PAGE=page_size, WINDOW=window is not None,
+        num_stages=parts.blocks.stages, **cached.constants, **parts.constants,
     )  # fmt: skip
     parts.merge(dim)
     return out

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 
 from asterope.errors import FormatError, ShapeError
 from asterope.formats import BlockFormat, ScaleRule, block
+from asterope.kernels.block_codes import (
+    MANTISSA_BITS,
+    block_amax,
+    e2m1_pairs,
+    e4m3_scale,
+    e8m0_scale,
+    scale_rounding,
+)
 from asterope.kernels.scaled_linear import ScaledOperand
 
 __all__ = ["ACTIVATION_FORMATS", "SCALED_DEPTH", "quantize_groups", "quantize_rows"]
@@ -17,8 +24,6 @@ ACTIVATION_FORMATS = ("fp8", "mxfp8", "mxfp6", "mxfp4", "mxfp4_e1m2", "nvfp4")
 SCALED_DEPTH = 128
 """How many elements of a row share a scale in `quantize_groups`."""
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_MANTISSA_BITS = 23
-_MANTISSA = (1 << _MANTISSA_BITS) - 1
 
 
 @triton.jit
@@ -47,7 +52,7 @@ def _fp8_groups_kernel(x, codes, scales, K, stride_x, DEPTH: tl.constexpr, BLOCK
     offs = tl.arange(0, BLOCK)
     value = tl.load(x + row * stride_x + offs, mask=offs < K, other=0.0).to(tl.float32)
     blocks = tl.reshape(value, (GROUPS, DEPTH))
-    amax = _block_amax(blocks)
+    amax = block_amax(blocks)
     scale = tl.maximum(amax.to(tl.float32, bitcast=True) / 448.0, 1.1754943508222875e-38)
     scale = tl.where(amax >= 0x7F800000, float("nan"), scale)
     offs_s = tl.arange(0, GROUPS)
@@ -58,22 +63,11 @@ def _fp8_groups_kernel(x, codes, scales, K, stride_x, DEPTH: tl.constexpr, BLOCK
 
 
 @triton.jit
-def _e2m1(value):
-    """Round to E2M1, ties to the even code; the code is in the low four bits."""
-    size = tl.abs(value)
-    code = (size > 0.25).to(tl.int32) + (size >= 0.75).to(tl.int32) + (size > 1.25).to(tl.int32)
-    code += (size >= 1.75).to(tl.int32) + (size > 2.5).to(tl.int32) + (size >= 3.5).to(tl.int32)
-    code += (size > 5.0).to(tl.int32)
-    sign = (value.to(tl.int32, bitcast=True) >> 28) & 8
-    return code | sign
-
-
-@triton.jit
 def _store_e2m1(codes, row, value, K, BLOCK: tl.constexpr):
     """Pack two codes a byte, the even element low."""
-    low, high = tl.split(tl.reshape(_e2m1(value), (BLOCK // 2, 2)))
+    packed = e2m1_pairs(tl.reshape(value, (BLOCK // 2, 2)))
     offs = tl.arange(0, BLOCK // 2)
-    tl.store(codes + row * (K // 2) + offs, (low | (high << 4)).to(tl.uint8), mask=offs < K // 2)
+    tl.store(codes + row * (K // 2) + offs, packed, mask=offs < K // 2)
 
 
 @triton.jit
@@ -90,35 +84,21 @@ def _fixed_point(value, LARGEST: tl.constexpr, MAGIC: tl.constexpr):
 
 
 @triton.jit
-def _block_amax(blocks):
-    """Return the largest magnitude of each block as bits, so that NaN, the largest, is seen."""
-    return tl.max(tl.abs(blocks).to(tl.int32, bitcast=True), axis=1)
-
-
-@triton.jit
 def _mx_kernel(
     x, codes, scales, K, stride_x, ELEMENT: tl.constexpr, LARGEST: tl.constexpr,
     MAGIC: tl.constexpr, EMAX: tl.constexpr, ROUND: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One row. ROUND is what is added to amax's bits before its exponent is taken.
-
-    That is exact for normal numbers; E1M2 may give a subnormal amax the next exponent.
-    """
+    """One row, its scales as `e8m0_scale` has them."""
     row = tl.program_id(0).to(tl.int64)
     GROUPS: tl.constexpr = BLOCK // 32
     offs = tl.arange(0, BLOCK)
     value = tl.load(x + row * stride_x + offs, mask=offs < K, other=0.0).to(tl.float32)
     blocks = tl.reshape(value, (GROUPS, 32))
-    amax = _block_amax(blocks)
-    code = tl.minimum(tl.maximum(((amax + ROUND) >> 23) - EMAX, 0), 254)
-    # 2^-(code - 127), as two factors so that neither leaves float32.
-    half = (127 - code) >> 1
-    first = ((half + 127) << 23).to(tl.float32, bitcast=True)
-    second = ((127 - code - half + 127) << 23).to(tl.float32, bitcast=True)
+    amax = block_amax(blocks)
+    code, first, second = e8m0_scale(amax, ROUND, EMAX)
     scaled = tl.reshape(blocks * first[:, None] * second[:, None], (BLOCK,))
     offs_s = tl.arange(0, GROUPS)
-    code = tl.where(amax >= 0x7F800000, 255, code)
-    tl.store(scales + row * (K // 32) + offs_s, code.to(tl.uint8), mask=offs_s < K // 32)
+    tl.store(scales + row * (K // 32) + offs_s, code, mask=offs_s < K // 32)
     if ELEMENT == "e2m1":
         _store_e2m1(codes, row, scaled, K, BLOCK)
     elif ELEMENT == "e4m3":
@@ -138,19 +118,16 @@ def _nvfp4_kernel(
     offs = tl.arange(0, BLOCK)
     value = tl.load(x + row * stride_x + offs, mask=offs < K, other=0.0).to(tl.float32)
     blocks = tl.reshape(value, (GROUPS, 16))
-    amax = _block_amax(blocks).to(tl.float32, bitcast=True)
-    finite = amax < float("inf")
+    amax = block_amax(blocks).to(tl.float32, bitcast=True)
     upper = 1.0
     if TWO_LEVEL:
         if GIVEN:
             upper = given
         else:
-            largest = tl.max(tl.where(finite, amax, 0.0), axis=0)
+            largest = tl.max(tl.where(amax < float("inf"), amax, 0.0), axis=0)
             upper = tl.maximum(largest / 2688.0, 6.018531076210112e-36)
         tl.store(row_scale + row, upper)
-    scale = tl.minimum(tl.maximum(amax / 6.0 / upper, 0.001953125), 448.0)
-    scale = tl.where(finite, scale, float("nan")).to(tl.float8e4nv)
-    inverse = 1.0 / upper / scale.to(tl.float32)
+    scale, inverse = e4m3_scale(amax, upper)
     offs_s = tl.arange(0, GROUPS)
     tl.store(scales + row * (K // 16) + offs_s, scale, mask=offs_s < K // 16)
     _store_e2m1(codes, row, tl.reshape(blocks * inverse[:, None], (BLOCK,)), K, BLOCK)
@@ -270,19 +247,9 @@ def _quantize_mx(x: torch.Tensor, fmt: BlockFormat, rule: ScaleRule) -> ScaledOp
     scales = torch.empty((rows, k // 32), dtype=torch.uint8, device=x.device)
     _mx_kernel[(rows,)](
         x, codes, scales, k, x.stride(0), ELEMENT=element.name, LARGEST=element.max_value,
-        MAGIC=1.5 * 2.0**_MANTISSA_BITS * element.min_subnormal, EMAX=element.emax,
-        ROUND=_rounding(fmt, rule), BLOCK=_block_size(k, 32),
+        MAGIC=1.5 * 2.0**MANTISSA_BITS * element.min_subnormal, EMAX=element.emax,
+        ROUND=scale_rounding(fmt, rule), BLOCK=_block_size(k, 32),
     )  # fmt: skip
     return ScaledOperand(
         codes=codes, format="e2m1" if packed else "e4m3", scales=scales, row_scale=None
     )
-
-
-def _rounding(fmt: BlockFormat, rule: ScaleRule) -> int:
-    """Return what to add to a float's bits so that its exponent is the rule's."""
-    if rule == ScaleRule.EVEN:
-        return 1 << (_MANTISSA_BITS - 1 - fmt.element.mantissa_bits)
-    if rule == ScaleRule.RCEIL:
-        largest = int(np.float32(fmt.element.max_value).view(np.int32))
-        return _MANTISSA - (largest & _MANTISSA)
-    return 0

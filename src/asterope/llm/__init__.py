@@ -20,12 +20,17 @@ from asterope.llm.rope import Rope
 from asterope.llm.sharing import Sharing
 
 if TYPE_CHECKING:
-    from asterope.llm.cache import CACHE_FORMATS, CACHE_SCALES, with_cache, with_scales
+    from asterope.llm.cache import CACHE_FORMATS, with_cache, with_scales
     from asterope.llm.distillation import Trained, TrainingPlan, distill, distillation_loss
     from asterope.llm.kept_layers import KeptLayers
     from asterope.llm.kept_losses import KeptLosses
     from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear
-    from asterope.llm.load import load_model, model_from_config, read_checkpoint_config
+    from asterope.llm.load import (
+        load_model,
+        model_from_config,
+        read_checkpoint_config,
+        stored_layout,
+    )
     from asterope.llm.model import Model
     from asterope.llm.pieces import (
         KV_UP,
@@ -50,7 +55,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CACHE_FORMATS",
-    "CACHE_SCALES",
     "EXPERT_LOADS",
     "FAMILIES",
     "KV_UP",
@@ -104,6 +108,7 @@ __all__ = [
     "sample",
     "shard",
     "start_from",
+    "stored_layout",
     "stored_name",
     "torch_name",
     "trained_model",
@@ -115,12 +120,12 @@ __all__ = [
 _MODULE_OF = {
     name: module
     for module, names in {
-        "cache": ("CACHE_FORMATS", "CACHE_SCALES", "with_cache", "with_scales"),
+        "cache": ("CACHE_FORMATS", "with_cache", "with_scales"),
         "distillation": ("Trained", "TrainingPlan", "distill", "distillation_loss"),
         "kept_layers": ("KeptLayers",),
         "kept_losses": ("KeptLosses",),
         "layers": ("KVCache", "Layer", "Linear", "PlainLinear"),
-        "load": ("load_model", "model_from_config", "read_checkpoint_config"),
+        "load": ("load_model", "model_from_config", "read_checkpoint_config", "stored_layout"),
         "model": ("Model",),
         "pieces": (
             "KV_UP",

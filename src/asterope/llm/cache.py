@@ -1,33 +1,26 @@
-"""A KV cache in fp8: half the bytes that attention reads for each token of a context.
+"""A KV cache in fewer bits: half or a quarter of what attention reads of each token of a context.
 
 Each layer has one scale for its keys and one for its values, as vLLM has and compressed-tensors
-stores. Queries, scores and weights stay in the model's type; the chip widens what it reads.
+stores; in nvfp4 they stand above the scales of blocks, and mxfp4 has none. Queries, scores and
+weights stay in the model's type; the chip widens what it reads.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 
 import torch
 
-from asterope.errors import CheckpointError, ConfigError, UnsupportedError
+from asterope.errors import CheckpointError, UnsupportedError
+from asterope.kernels import CACHE_FORMATS, CacheFormat, cache_format
 from asterope.llm.layers import KVCache, Layer
 from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.model import Model
 from asterope.llm.states import in_batches, start_states
 
-__all__ = ["CACHE_FORMATS", "CACHE_SCALES", "check_scale", "with_cache", "with_scales"]
-
-CACHE_FORMATS: Mapping[str, torch.dtype | None] = MappingProxyType(
-    {"auto": None, "fp8": torch.float8_e4m3fn}
-)
-"""The formats of a KV cache; `auto` is the type of the activations."""
-
-CACHE_SCALES = ("k_scale", "v_scale")
-"""What a layer's attention stores of them in a checkpoint."""
+__all__ = ["CACHE_FORMATS", "check_scale", "with_cache", "with_scales"]
 
 
 def with_cache(
@@ -40,42 +33,40 @@ def with_cache(
     """Return the model with a KV cache in a format.
 
     With windows of tokens, scales are such that the largest key and value seen in a layer become
-    the largest number of the format; without, they are 1, and what is larger than 448 becomes that.
+    the largest number of the format; without, they are 1, and what is larger becomes that number.
+    Formats without such scales need no windows.
 
     Shapes: windows [S, T].
     Raises: UnsupportedError for attention over latents in another format than `auto`; ConfigError
-    for a format that does not exist, or tokens that the model does not have;
-    CheckpointError for keys or values that are not finite, naming the layer.
+    for a format that does not exist, or tokens that the model does not have; ShapeError if blocks
+    do not divide half a head; CheckpointError for keys or values that are not finite, naming the
+    layer.
     """
-    if name not in CACHE_FORMATS:
-        raise ConfigError(
-            f"there is no {name!r}", where="KV cache", hint=f"use {' or '.join(CACHE_FORMATS)}"
-        )
-    dtype = CACHE_FORMATS[name]
-    if dtype is not None and model.config.latent is not None:
-        raise UnsupportedError(
-            "latent vectors are cached in the type of activations only",
-            where=model.name or "KV cache",
-        )
+    fmt = cache_format(name)
+    _check(model, fmt)
     scales = [(1.0, 1.0)] * len(model.layers)
-    if dtype is not None and windows is not None:
-        most = torch.finfo(dtype).max
+    if fmt.largest is not None and windows is not None:
+        most = fmt.largest
         scales = [
             (_scale(keys, most), _scale(values, most))
             for keys, values in _largest(model, windows, progress)
         ]
-    return dataclasses.replace(with_scales(model, scales), cache_dtype=dtype)
+    return with_scales(model, fmt, scales)
 
 
-def with_scales(model: Model, scales: Sequence[tuple[float, float]]) -> Model:
-    """Return the model with a KV cache in fp8 and each layer's scales of keys and values."""
+def with_scales(model: Model, fmt: CacheFormat, scales: Sequence[tuple[float, float]]) -> Model:
+    """Return the model with a KV cache in a format and each layer's scales of keys and values.
+
+    Raises: UnsupportedError or ShapeError as `with_cache` does.
+    """
+    _check(model, fmt)
     if isinstance(model.layers, LazyLayers):
         lazy = model.layers.changed(
             lambda index, layer: dataclasses.replace(
                 layer, key_scale=scales[index][0], value_scale=scales[index][1]
             )
         )
-        return dataclasses.replace(model, layers=lazy, cache_dtype=CACHE_FORMATS["fp8"])
+        return dataclasses.replace(model, layers=lazy, cache_format=fmt)
     changed: dict[tuple[int, float, float], Layer] = {}  # shapes share one layer: so do these
     layers = []
     for layer, (key_scale, value_scale) in zip(model.layers, scales, strict=True):
@@ -83,7 +74,16 @@ def with_scales(model: Model, scales: Sequence[tuple[float, float]]) -> Model:
         if key not in changed:
             changed[key] = dataclasses.replace(layer, key_scale=key_scale, value_scale=value_scale)
         layers.append(changed[key])
-    return dataclasses.replace(model, layers=layers, cache_dtype=CACHE_FORMATS["fp8"])
+    return dataclasses.replace(model, layers=layers, cache_format=fmt)
+
+
+def _check(model: Model, fmt: CacheFormat) -> None:
+    if fmt.name != "auto" and model.config.latent is not None:
+        raise UnsupportedError(
+            "latent vectors are cached in the type of activations only",
+            where=model.name or "KV cache",
+        )
+    fmt.check(model.config.head_dim)
 
 
 def check_scale(stored: torch.Tensor, name: str) -> float:
@@ -110,7 +110,7 @@ def _largest(
 ) -> list[tuple[float, float]]:
     """Return the largest key and value of each layer over all windows."""
     model.check_tokens(windows.flatten().tolist(), where="calibration text")
-    wide = dataclasses.replace(model, cache_dtype=None)
+    wide = dataclasses.replace(model, cache_format=CACHE_FORMATS["auto"])
     batches = start_states(wide, in_batches(windows))
     most = torch.zeros(len(model.layers), 2)
     for index, layer in enumerate(model.layers):
@@ -128,4 +128,7 @@ def _largest(
 
 
 def _magnitudes(cache: KVCache) -> tuple[float, float]:
-    return float(cache.keys[0].abs().max()), float(cache.values[0].abs().max())
+    keys, values = cache.keys[0], cache.values[0]
+    assert isinstance(keys, torch.Tensor)
+    assert isinstance(values, torch.Tensor)
+    return float(keys.abs().max()), float(values.abs().max())

@@ -110,9 +110,9 @@ class ModelConfig:
             return float(self.head_dim**-0.5)
         return float((self.latent.nope + self.latent.rope) ** -0.5 * self.rope.score_factor)
 
-    def kv_bytes_per_token(self, element_bytes: int) -> int:
+    def kv_bytes_per_token(self, element_bytes: float) -> int:
         """Bytes that one token adds to the KV cache."""
-        return self.num_layers * self.cache_size * element_bytes
+        return round(self.num_layers * self.cache_size * element_bytes)
 
     def at(self, layer: int) -> ModelConfig:
         """Return the configuration as that of a model whose layers are all like one of these."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from asterope.kernels import ExpertRows, silu_mul
+from asterope.kernels import CacheFormat, CacheRows, ExpertRows, silu_mul
 from asterope.llm.config import ModelConfig
 from asterope.llm.latent import LatentParts
 from asterope.llm.linears import Linear, PlainLinear
@@ -36,7 +36,7 @@ class Layer:
 
     With a router the feed-forward part is that of experts: `gate_up` and `down` hold them one below
     another, and `shared` sees all tokens besides. With `latent`, attention is over latent vectors,
-    which `qkv` makes. A KV cache in fp8 holds keys and values divided by their scales.
+    which `qkv` makes. A KV cache in fewer bits holds keys and values divided by their scales.
     """
 
     attention_norm: torch.Tensor
@@ -128,6 +128,8 @@ def made_layer(
 class KVCache:
     """Keys and values of each layer for a batch of sequences of one length.
 
+    They are computed in a type and stored in a format.
+
     Shapes: keys[i] and values[i] are [B, Hkv, capacity, D]; of attention over latents keys[i] are
     these with turned keys, [B, 1, capacity, L + rope], and values[i] have no elements.
     """
@@ -138,6 +140,7 @@ class KVCache:
         batch: int,
         capacity: int,
         dtype: torch.dtype,
+        fmt: CacheFormat,
         device: str = "cpu",
     ) -> None:
         shape = (batch, config.num_kv_heads, capacity, config.head_dim)
@@ -146,16 +149,16 @@ class KVCache:
             shape = (batch, 1, capacity, latent.rank + latent.rope)
         self.capacity = capacity
         self.length = 0
-        self.keys = [
-            torch.empty(shape, dtype=dtype, device=device) for _ in range(config.num_layers)
+        self.keys: list[CacheRows] = [
+            fmt.empty(shape, dtype, device) for _ in range(config.num_layers)
         ]
         held = (*shape[:3], 0) if latent is not None else shape
-        self.values = [torch.empty(held, dtype=dtype, device=device) for _ in self.keys]
+        self.values: list[CacheRows] = [fmt.empty(held, dtype, device) for _ in self.keys]
 
     @property
     def num_bytes(self) -> int:
         """Bytes of all layers."""
-        return sum(k.numel() * k.element_size() for k in (*self.keys, *self.values))
+        return sum(each.nbytes for each in (*self.keys, *self.values))
 
 
 def rope_tables(

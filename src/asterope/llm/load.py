@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from asterope.errors import CheckpointError, ConfigError, UnsupportedError
-from asterope.kernels import Routing
-from asterope.llm.cache import CACHE_SCALES, check_scale, with_scales
+from asterope.kernels import Routing, cache_format
+from asterope.llm.cache import check_scale, with_scales
 from asterope.llm.config import ModelConfig, read_config
 from asterope.llm.layers import Layer, Linear, PlainLinear, made_layer
 from asterope.llm.lazy_layers import LazyLayers
@@ -42,7 +42,7 @@ from asterope.quant import (
     stack,
 )
 
-__all__ = ["load_model", "model_from_config", "read_checkpoint_config"]
+__all__ = ["load_model", "model_from_config", "read_checkpoint_config", "stored_layout"]
 
 Progress = Callable[[int, int], None]
 
@@ -90,14 +90,29 @@ def load_model(
     """
     path = Path(directory)
     raw = read_checkpoint_config(path)
-    stored = raw.get("quantization_config")
-    layout = read_layout(stored) if stored else None
-    config = ModelConfig.from_dict(raw, where=str(path / "config.json"))
+    where = str(path / "config.json")
+    layout = stored_layout(raw, where=where)
+    config = ModelConfig.from_dict(raw, where=where)
     with open_tensors(path) as files:
         source = _Checkpoint(files, config, compute_dtype(dtype, config), scheme, layout)
         model = source.lazy_model() if lazily else source.model(progress)
     model.name = path.name
     return model
+
+
+def stored_layout(raw: Mapping[str, Any], *, where: str) -> Layout | None:
+    """Return how a checkpoint is quantized by its config.json's content, None for an original.
+
+    Latent vectors stay in the type of activations, whatever it says of keys and values.
+
+    Raises: as the readers of `quant.readers` do, then as `ModelConfig.from_dict`.
+    """
+    stored = raw.get("quantization_config")
+    if not stored:
+        return None
+    layout = read_layout(stored)
+    latent = ModelConfig.from_dict(raw, where=where).latent
+    return layout if latent is None else layout.without_cache()
 
 
 class _Checkpoint:
@@ -152,14 +167,22 @@ class _Checkpoint:
             head = PlainLinear(files.get("lm_head.weight", shape, self.dtype))
         model = Model(config, embedding, layers, norm, head, self.dtype)
         model.scheme = model.plan.describe() if model.plan else ""
-        if self.layout is not None and self.layout.has_fp8_cache:
-            return with_scales(model, [self._cache_scales(i) for i in range(config.num_layers)])
-        return model
+        if self.layout is None or self.layout.cache_format == "auto":
+            return model
+        fmt, scales = cache_format(self.layout.cache_format), [(1.0, 1.0)] * config.num_layers
+        if fmt.largest is not None:
+            scales = [self._cache_scales(i, self.layout) for i in range(config.num_layers)]
+        return with_scales(model, fmt, scales)
 
-    def _cache_scales(self, index: int) -> tuple[float, float]:
-        names = (f"model.layers.{index}.self_attn.{name}" for name in CACHE_SCALES)
-        keys, values = (check_scale(self.files.raw(name), name) for name in names)
+    def _cache_scales(self, index: int, layout: Layout) -> tuple[float, float]:
+        names = (f"model.layers.{index}.self_attn.{name}" for name in layout.cache_scales)
+        keys, values = (self._scale(name, layout.missing_scale) for name in names)
         return keys, values
+
+    def _scale(self, name: str, usual: float | None) -> float:
+        if usual is not None and name not in self.files:
+            return usual
+        return check_scale(self.files.raw(name), name)
 
     def _layer(self, index: int) -> Layer:
         prefix = f"model.layers.{index}"

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 
 from asterope.errors import ConfigError
-from asterope.kernels import attention, rms_norm, rotate_and_cache
+from asterope.kernels import (
+    CACHE_FORMATS,
+    CacheFormat,
+    CacheRows,
+    attention,
+    rms_norm,
+    rotate_and_cache,
+)
 from asterope.llm.config import ModelConfig
 from asterope.llm.layers import KVCache, Layer, Linear, PlainLinear, rope_tables
 from asterope.llm.lazy_layers import LazyLayers
@@ -27,7 +34,7 @@ __all__ = ["Model"]
 class Model:
     """Weights and the forward pass. `dtype` is that of activations.
 
-    `cache_dtype` is that of the KV cache, where it is another. `few_tokens` names experts that
+    `cache_format` is that of the KV cache. `few_tokens` names experts that
     calibration saw too few tokens of, with their number.
     """
 
@@ -39,7 +46,7 @@ class Model:
     dtype: torch.dtype
     name: str = ""
     scheme: str = ""
-    cache_dtype: torch.dtype | None = None
+    cache_format: CacheFormat = CACHE_FORMATS["auto"]
     few_tokens: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,12 +73,12 @@ class Model:
                 where="context",
                 hint="the limit is max_position_embeddings of config.json",
             )
-        return KVCache(self.config, batch, capacity, self.kv_dtype, self.device)
+        return KVCache(self.config, batch, capacity, self.dtype, self.cache_format, self.device)
 
     @property
-    def kv_dtype(self) -> torch.dtype:
-        """The type of the KV cache."""
-        return self.cache_dtype or self.dtype
+    def kv_bits(self) -> float:
+        """Bits of an element of the KV cache, with its part of a scale."""
+        return self.cache_format.bits(self.dtype)
 
     def check_tokens(self, tokens: Sequence[int], *, where: str) -> None:
         """Check that the embedding has every token.
@@ -143,7 +150,7 @@ class Model:
 
     def run_layer(
         self, index: int, layer: Layer, residual_MH: torch.Tensor, branch_MH: torch.Tensor | None,
-        keys: torch.Tensor, values: torch.Tensor, *, past: int,
+        keys: CacheRows, values: CacheRows, *, past: int,
     ) -> torch.Tensor:  # fmt: skip
         """Run a layer in the place of the one with that index; return what it adds.
 
@@ -158,12 +165,13 @@ class Model:
         return layer.feed_forward(normal)
 
     def _attend(
-        self, index: int, layer: Layer, normal: torch.Tensor, keys: torch.Tensor,
-        values: torch.Tensor, past: int,
+        self, index: int, layer: Layer, normal: torch.Tensor, keys: CacheRows, values: CacheRows,
+        past: int,
     ) -> torch.Tensor:  # fmt: skip
         config, tables = self.config, self._rope(keys.shape[2])
         made = layer.qkv.apply(normal)
         if layer.latent is not None:
+            assert isinstance(keys, torch.Tensor)  # `with_cache` refuses others
             return layer.latent.attend(config, normal, made, keys[:, 0], tables, past=past)
         q_norm, k_norm = layer.q_norm, layer.k_norm
         if config.norm_sizes and config.norm_sizes[0] != config.head_dim:  # over all heads
@@ -227,9 +235,9 @@ class Model:
     @property
     def described(self) -> str:
         """What is quantized, in words; empty if nothing is."""
-        if self.cache_dtype is None:
+        if self.cache_format.name == "auto":
             return self.scheme
-        return f"{self.scheme or 'unquantized'}, {8 * self.cache_dtype.itemsize}-bit KV cache"
+        return f"{self.scheme or 'unquantized'}, {self.cache_format.name} KV cache"
 
     @property
     def weight_bytes(self) -> int:
@@ -271,5 +279,5 @@ class Model:
             self.dtype,
             self.name,
             self.scheme,
-            self.cache_dtype,
+            self.cache_format,
         )

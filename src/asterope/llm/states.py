@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from asterope.kernels import CACHE_FORMATS
 from asterope.llm.layers import KVCache, Layer
 from asterope.llm.model import Model
 
@@ -50,7 +51,9 @@ def start_states(model: Model, batches: Iterable[torch.Tensor]) -> list[States]:
     for windows in batches:
         if windows.shape not in caches:
             batch, length = windows.shape
-            caches[windows.shape] = KVCache(one_layer, batch, length, model.dtype, model.device)
+            caches[windows.shape] = KVCache(
+                one_layer, batch, length, model.dtype, CACHE_FORMATS["auto"], model.device
+            )
         states.append(States(model.embed(windows.reshape(-1)), None, caches[windows.shape]))
     return states
 

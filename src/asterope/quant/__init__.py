@@ -19,7 +19,7 @@ from asterope.quant.fake_quant import fake_inputs
 from asterope.quant.front import FrontPoint, pareto_front
 from asterope.quant.fused import concatenate, split, stack
 from asterope.quant.inputs import InputSums
-from asterope.quant.kv_config import kv_cache_scheme
+from asterope.quant.kv_config import CACHE_SCALES, kv_cache_scheme
 from asterope.quant.learned_rounding import LearnedRounding
 from asterope.quant.linear import QuantizedLinear, from_quantized
 from asterope.quant.low_rank import BranchFitting
@@ -36,6 +36,7 @@ from asterope.quant.unpacked_experts import UnpackedExperts, unpack_experts
 __all__ = [
     "ACTIVATIONS",
     "ALGORITHMS",
+    "CACHE_SCALES",
     "MODULES",
     "PLACES",
     "RECIPES",

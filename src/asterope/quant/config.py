@@ -22,7 +22,7 @@ from asterope.errors import CheckpointError, FormatError, UnsupportedError
 from asterope.quant.fields import check_fields, names
 from asterope.quant.fields import mapping as _mapping
 from asterope.quant.fields import refuse as _refuse
-from asterope.quant.kv_config import is_fp8_cache
+from asterope.quant.kv_config import stored_cache_format
 from asterope.quant.scheme import Scheme
 
 __all__ = ["has_static_inputs", "parse_quantization_config", "quantization_config"]
@@ -265,7 +265,7 @@ def _check_root(config: Mapping[str, Any]) -> None:
     ):
         if config.get(field) not in known:
             _refuse(f"{_ROOT}.{field}", config.get(field), " or ".join(known))
-    is_fp8_cache(config.get("kv_cache_scheme"))
+    stored_cache_format(config.get("kv_cache_scheme"))
     sparse = config.get("sparsity_config")
     if sparse and sparse != {"format": "dense"}:
         _refuse(f"{_ROOT}.sparsity_config", sparse, "null")

@@ -1,7 +1,10 @@
-"""The `kv_cache_scheme` of a checkpoint: keys and values in fp8, a stored scale of each a layer.
+"""The `kv_cache_scheme` of a checkpoint: how its keys and values are stored.
 
-Source: compressed-tensors 0.20, `quantization/quant_config.py`; the scales are the `k_scale` and
-`v_scale` of an attention module.
+In fp8 and nvfp4 each attention module stores a scale of its keys and one of its values, `k_scale`
+and `v_scale`; block scales are computed with each token. Readers elsewhere know fp8 alone: what
+compressed-tensors says of weights in 4 bits is said here of keys and values.
+
+Source: compressed-tensors 0.20, `quantization/quant_config.py`.
 """
 
 from __future__ import annotations
@@ -9,39 +12,63 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from asterope.kernels import CACHE_FORMATS, CacheFormat
 from asterope.quant.fields import check_fields, mapping, refuse
 
-__all__ = ["is_fp8_cache", "kv_cache_scheme"]
+__all__ = ["CACHE_SCALES", "kv_cache_scheme", "stored_cache_format"]
 
+CACHE_SCALES = ("k_scale", "v_scale")
+"""What a layer's attention stores, of keys and of values."""
 _WHERE = "quantization_config.kv_cache_scheme"
-_FP8: Mapping[str, object] = {
-    "num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False, "symmetric": True,
-}  # fmt: skip
-_SILENT = (
-    "group_size", "block_structure", "actorder", "observer", "observer_kwargs", "scale_dtype",
-    "zp_dtype",
-)  # fmt: skip
-"""Fields that say how scales were found, or are null beside these."""
+_FIELDS = ("num_bits", "type", "strategy")
+_ABSENT = ("group_size", "block_structure", "actorder")
+"""Fields that say something else of a cache, unless they are null or its scheme has them."""
+_USUAL = ("dynamic", "symmetric")
+"""Fields that may be left out."""
+_SILENT = ("observer", "observer_kwargs", "scale_dtype", "zp_dtype")
+"""Fields that say how scales were found, or are null beside the others."""
 
 
-def kv_cache_scheme() -> dict[str, Any]:
-    """Return the `kv_cache_scheme` of a cache in fp8."""
-    return dict(_FP8)
+def kv_cache_scheme(fmt: CacheFormat) -> dict[str, Any] | None:
+    """Return the `kv_cache_scheme` of a cache in a format, None for that of activations."""
+    if fmt.name == "auto":
+        return None
+    if fmt.blocks is None:
+        return {
+            "num_bits": 8, "type": "float", "strategy": "tensor", "dynamic": False,
+            "symmetric": True,
+        }  # fmt: skip
+    return {
+        "num_bits": fmt.blocks.element.bits, "type": "float",
+        "strategy": "tensor_group" if fmt.two_level else "group", "group_size": fmt.group,
+        "dynamic": "local" if fmt.two_level else True, "symmetric": True,
+    }  # fmt: skip
 
 
-def is_fp8_cache(value: Any) -> bool:
-    """Tell whether a checkpoint's cache is in fp8; what is neither that nor left out is refused.
+def stored_cache_format(value: Any) -> str:
+    """Return the format of a checkpoint's cache, `auto` where it is left out.
 
     Raises: UnsupportedError or CheckpointError naming the field.
     """
     if not value:
-        return False
+        return "auto"
     args = mapping(value, _WHERE)
-    check_fields(args, (*_FP8, *_SILENT), _WHERE)
-    for field, known in _FP8.items():
-        if args.get(field, known if field in {"dynamic", "symmetric"} else None) != known:
-            refuse(f"{_WHERE}.{field}", args.get(field), str(known))
-    for field in ("group_size", "block_structure", "actorder"):
-        if args.get(field) is not None:
-            refuse(f"{_WHERE}.{field}", args[field], "null")
-    return True
+    check_fields(args, (*_FIELDS, *_ABSENT, *_USUAL, *_SILENT), _WHERE)
+    name, known = min(_schemes().items(), key=lambda item: len(_differing(args, item[1])))
+    for field in _differing(args, known):
+        refuse(f"{_WHERE}.{field}", args.get(field), str(known[field] or "null"))
+    return name
+
+
+def _schemes() -> Mapping[str, Mapping[str, Any]]:
+    """Return all that a scheme says of each format, with what it must not."""
+    found = {name: kv_cache_scheme(fmt) for name, fmt in CACHE_FORMATS.items()}
+    return {name: dict.fromkeys(_ABSENT) | scheme for name, scheme in found.items() if scheme}
+
+
+def _differing(args: Mapping[str, Any], known: Mapping[str, Any]) -> list[str]:
+    return [
+        field
+        for field, value in known.items()
+        if args.get(field, value if field in _USUAL else None) != value
+    ]

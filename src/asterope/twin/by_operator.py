@@ -122,7 +122,7 @@ def _attention(
     config = model.config
     heads: operators.Heads | operators.LatentHeads = operators.Heads(
         query=config.num_heads, key_value=config.num_kv_heads, dim=config.head_dim,
-        cache_bits=8 * model.kv_dtype.itemsize,
+        cache_bits=model.kv_bits,
     )  # fmt: skip
     if config.latent is not None:
         heads = operators.LatentHeads(

@@ -120,7 +120,7 @@ class StepTime:
 
 def memory_of(model: Model, chip: Chip, *, batch: int, context: int) -> Memory:
     """Return what the weights and a KV cache of batch x context tokens take."""
-    per_token = model.config.kv_bytes_per_token(model.kv_dtype.itemsize)
+    per_token = model.config.kv_bytes_per_token(model.kv_bits / 8)
     return Memory(
         weight_bytes=model.weight_bytes,
         kv_bytes=per_token * batch * context,
@@ -247,10 +247,11 @@ class _Place:
 
 
 def _alike(model: Model) -> Model:
-    """Return a model whose layers all have the same scales of an fp8 cache: no time is in them."""
-    if model.cache_dtype is None:
+    """Return a model whose layers all have the same scales of the cache: no time is in them."""
+    if model.cache_format.largest is None:
         return model
-    return with_scales(model, [(_SOME_SCALE, _SOME_SCALE)] * len(model.layers))
+    scales = [(_SOME_SCALE, _SOME_SCALE)] * len(model.layers)
+    return with_scales(model, model.cache_format, scales)
 
 
 def _run(

@@ -11,10 +11,12 @@ from asterope.kernels import KeyBlocks
 MAIA = chips.maia200()
 
 
-def shape(heads=32, kv_heads=8, size=128, batch=1, context=4096, phase="decode", page=0):
+def shape(
+    heads=32, kv_heads=8, size=128, batch=1, context=4096, phase="decode", page=0, cache="auto"
+):  # fmt: skip
     return api.HeadShape(
         heads=heads, kv_heads=kv_heads, size=size, batch=batch, context=context, phase=phase,
-        page=page,
+        page=page, cache=cache,
     )  # fmt: skip
 
 
@@ -25,7 +27,7 @@ def latent(batch=1, context=4096, phase="decode", page=0, heads=128):
     )  # fmt: skip
 
 
-OFTEN = ("decode", "prefill", "decode in pages")
+OFTEN = ("decode", "prefill", "decode in pages", "decode in nvfp4")
 SHAPES = {
     "decode": shape(),
     "decode of many": shape(batch=8, context=1024),
@@ -35,6 +37,11 @@ SHAPES = {
     "decode in pages": shape(batch=2, context=2048, page=16),
     "one key head in pages": shape(heads=8, kv_heads=1, context=32768, page=64),
     "prefill in pages": shape(context=512, phase="prefill", page=16),
+    "decode in nvfp4": shape(batch=8, context=8192, cache="nvfp4"),
+    "one key head in mxfp4": shape(heads=8, kv_heads=1, context=32768, cache="mxfp4"),
+    "prefill in nvfp4": shape(context=512, phase="prefill", cache="nvfp4"),
+    "decode in fp8": shape(batch=8, context=8192, cache="fp8"),
+    "decode in pages of nvfp4": shape(batch=2, context=2048, page=16, cache="nvfp4"),
     "prefill of small heads": shape(12, 12, 64, context=384, phase="prefill"),
 }
 

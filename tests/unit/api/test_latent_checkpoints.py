@@ -106,6 +106,18 @@ def test_fp8_of_the_maker_is_read_and_what_makes_keys_is_widened(original, tmp_p
     assert isinstance(found.model.layers[1].latent.q_up, QuantizedLinear)
 
 
+def test_a_cache_that_a_checkpoint_asks_for_is_not_used_and_that_is_said(original, tmp_path):
+    place = original.quantize("mxfp4").save(tmp_path / "small")
+    config = json.loads((place / "config.json").read_text())
+    config["quantization_config"]["kv_cache_scheme"] = {
+        "num_bits": 8, "type": "float", "strategy": "tensor",
+    }  # fmt: skip
+    (place / "config.json").write_text(json.dumps(config))
+    found = ast.load(place)
+    assert found.model.cache_format.name == "auto"
+    assert "KV cache" in found.source.notes[0]
+
+
 def test_what_latents_cannot_have_is_refused_by_name(original):
     with pytest.raises(UnsupportedError, match="latent"):
         original.with_cache("fp8")

@@ -37,6 +37,14 @@ def test_a_cache_in_pages_is_read_through_its_table(asterope):
     assert row["time_s"] in [each["time_s"] for each in row["mappings"]]
 
 
+def test_a_cache_in_fewer_bits_takes_its_bytes(asterope):
+    given = (*HEADS, "--phase", "decode", "--context", "8192", "--batch", "64")
+    (wide,), (narrow,) = (asterope(*given, "--kv", kv, "--json").json for kv in ("fp8", "nvfp4"))
+    assert narrow["hbm_bytes"] / wide["hbm_bytes"] == pytest.approx(4.5 / 8, rel=0.01)
+    assert narrow["time_s"] < wide["time_s"]
+    assert "nvfp4 cache" in asterope(*given, "--kv", "nvfp4").out
+
+
 def test_latents_have_five_sizes(asterope):
     sizes = ("simulate", "attention", "8", "64", "16", "32", "32", "--latent", "--context", "256")
     rows = asterope(*sizes, "--explain", "--json").json
@@ -63,6 +71,9 @@ def test_a_report_and_a_trace_of_the_first_phase_are_written(asterope, tmp_path)
         (("8", "2", "64", "--format", "mxfp4"), "attention is computed in bf16"),
         (("8", "2", "64", "--phase", "both?"), "there is no phase 'both?'"),
         (("8", "2", "64", "--context", "0"), "0 is not a size"),
+        (("8", "2", "64", "--kv", "fp5"), "there is no 'fp5'"),
+        (("8", "2", "48", "--kv", "mxfp4"), "do not divide half a head of 48"),
+        (("128", "512", "64", "128", "128", "--latent", "--kv", "fp8"), "latents are cached in"),
         (("8", "2", "64", "--page-size", "24"), "--page-size: 24 is not a power of two"),
     ],
 )

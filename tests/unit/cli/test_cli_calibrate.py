@@ -163,7 +163,7 @@ def test_a_command_killed_at_any_moment_goes_on_to_the_same_bytes(asterope, chec
 def test_a_recipe_is_format_algorithm_and_cache_in_one(asterope, checkpoint, text):
     command = ["quantize", checkpoint, "--calibrate", text, "--calibration-windows", "2"]
     found = asterope(*command, "-o", "best", "--recipe", "mxfp4-best", "--json").json
-    assert found["scheme"] == "mxfp4 weights, fp8 activations, awq_gptq, 8-bit KV cache"
+    assert found["scheme"] == "mxfp4 weights, fp8 activations, awq_gptq, fp8 KV cache"
     parts = ["--format", "mxfp4/fp8", "--algorithm", "awq_gptq", "--kv", "fp8"]
     assert asterope(*command, "-o", "parts", *parts, "--json").json["scheme"] == found["scheme"]
 

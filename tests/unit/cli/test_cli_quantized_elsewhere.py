@@ -13,7 +13,7 @@ from foreign_checkpoints import FOREIGN, write_both
 @pytest.fixture
 def theirs(tmp_path):
     foreign = FOREIGN["modelopt-fp8"]
-    config = foreign.config | {"kv_cache_scheme": {"num_bits": 8, "type": "float"}}
+    config = foreign.config | {"kv_cache_scheme": {"num_bits": 8, "type": "int"}}
     return write_both(tmp_path, dataclasses.replace(foreign, config=config))[0]
 
 

@@ -1,4 +1,4 @@
-"""A KV cache in fp8: scales, what it does to a model, and what is refused."""
+"""A KV cache in fewer bits: scales, what it does to a model, and what is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from asterope.errors import CheckpointError, ConfigError
+from asterope.errors import CheckpointError, ConfigError, ShapeError
 from asterope.llm import load_model, with_cache
 from llm_checkpoints import raw_config, write_checkpoint
 
@@ -15,7 +15,9 @@ from llm_checkpoints import raw_config, write_checkpoint
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return load_model(
-        write_checkpoint(tmp_path_factory.mktemp("qwen3"), raw_config(model_type="qwen3")),
+        write_checkpoint(
+            tmp_path_factory.mktemp("qwen3"), raw_config(model_type="qwen3", head_dim=64)
+        ),
         dtype="float32",
     )
 
@@ -47,19 +49,44 @@ def test_scales_put_the_largest_key_and_value_at_the_largest_number(model, windo
         assert (off <= whole.abs() / 16 + scale * 2**-9).all()
 
 
-def test_tokens_one_by_one_give_what_they_give_at_once(model, windows):
-    fp8 = with_cache(model, "fp8", windows)
-    at_once = logits(fp8, windows)
-    cache = fp8.new_cache(*windows.shape)
-    steps = [fp8.forward(windows[:, i : i + 1], cache) for i in range(windows.shape[1])]
+def test_the_largest_key_gets_the_largest_number_under_the_scale_above_blocks(model, windows):
+    nvfp4 = with_cache(model, "nvfp4", windows)
+    wide, narrow = (one.new_cache(*windows.shape) for one in (model, nvfp4))
+    model.forward(windows, wide)
+    nvfp4.forward(windows, narrow)
+    largest = float(wide.keys[0].abs().max())
+    assert nvfp4.layers[0].key_scale == pytest.approx(largest / (6 * 448))
+    assert float(narrow.keys[0].scales.float().max()) == 448
+
+
+@pytest.mark.parametrize(("name", "bits"), [("nvfp4", 4.5), ("mxfp4", 4.25)])
+def test_blocks_take_their_codes_and_scales(model, windows, name, bits):
+    wide, narrow = (one.new_cache(*windows.shape) for one in (model, with_cache(model, name)))
+    assert narrow.num_bytes * 32 == wide.num_bytes * bits
+
+
+def test_a_format_without_scales_of_layers_reads_no_text(model, windows):
+    one, other = (with_cache(model, "mxfp4", text) for text in (None, windows))
+    assert {(layer.key_scale, layer.value_scale) for layer in other.layers} == {(1.0, 1.0)}
+    assert torch.equal(logits(one, windows), logits(other, windows))
+
+
+@pytest.mark.parametrize("name", ["fp8", "nvfp4", pytest.param("mxfp4", marks=pytest.mark.slow)])
+def test_tokens_one_by_one_give_what_they_give_at_once(model, windows, name):
+    narrow = with_cache(model, name, windows)
+    at_once = logits(narrow, windows)
+    cache = narrow.new_cache(*windows.shape)
+    steps = [narrow.forward(windows[:, i : i + 1], cache) for i in range(windows.shape[1])]
     torch.testing.assert_close(torch.cat(steps, 1), at_once, rtol=1e-4, atol=1e-4)
 
 
-def test_a_cache_in_fp8_changes_little_and_auto_nothing(model, windows):
-    before, after = logits(model, windows), logits(with_cache(model, "fp8", windows), windows)
-    assert not torch.equal(before, after)
-    assert (before - after).std() < 0.1 * before.std()
-    assert torch.equal(before, logits(with_cache(model, "auto"), windows))
+def test_fewer_bits_change_more_and_auto_nothing(model, windows):
+    before = logits(model, windows)
+    off = {
+        name: float((logits(with_cache(model, name, windows), windows) - before).std())
+        for name in ("auto", "fp8", "nvfp4", "mxfp4")
+    }
+    assert off["auto"] == 0 < off["fp8"] < off["nvfp4"] < off["mxfp4"] < 0.5 * before.std()
 
 
 def test_without_a_text_scales_are_one_and_shapes_stay_one_layer(model):
@@ -67,7 +94,14 @@ def test_without_a_text_scales_are_one_and_shapes_stay_one_layer(model):
     fp8 = with_cache(shapes, "fp8")
     assert {id(layer) for layer in fp8.layers} == {id(fp8.layers[0])}
     assert (fp8.layers[0].key_scale, fp8.layers[0].value_scale) == (1.0, 1.0)
-    assert fp8.described == "unquantized, 8-bit KV cache"
+    assert fp8.described == "unquantized, fp8 KV cache"
+
+
+def test_heads_that_blocks_do_not_divide_are_refused(model):
+    config = dataclasses.replace(model.config, head_dim=48)
+    with pytest.raises(ShapeError, match="blocks of 16 do not divide half a head of 48") as raised:
+        with_cache(dataclasses.replace(model, config=config), "nvfp4")
+    assert "fp8" in raised.value.hint
 
 
 def test_formats_and_tokens_that_do_not_exist_are_refused(model):

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import asterope as ast
 from asterope.errors import CheckpointError, ConfigError, UnsupportedError
@@ -102,6 +103,18 @@ def test_codes_of_a_layer_that_is_said_to_be_unquantized_are_not_taken_for_weigh
     theirs, _ = write_both(tmp_path, dataclasses.replace(foreign, config=config))
     with pytest.raises(CheckpointError, match=r"down_proj\.weight is float8_e4m3fn codes"):
         load_model(theirs)
+
+
+def test_scales_of_a_cache_are_those_of_its_projections_or_one(tmp_path):
+    foreign = FOREIGN["modelopt-fp8"]
+    config = foreign.config | {"kv_cache_scheme": {"num_bits": 8, "type": "float"}}
+    theirs, _ = write_both(tmp_path, dataclasses.replace(foreign, config=config))
+    stored = load_file(theirs / "model.safetensors")
+    stored[f"{LAYER}.self_attn.k_proj.k_scale"] = torch.tensor(0.25)
+    save_file(stored, theirs / "model.safetensors", {"format": "pt"})
+    model = ast.load(theirs).model
+    assert model.cache_format.name == "fp8"
+    assert (model.layers[0].key_scale, model.layers[0].value_scale) == (0.25, 1.0)
 
 
 def test_gpt_oss_says_what_is_missing_to_run_it(tmp_path):

@@ -187,7 +187,7 @@ def test_a_tensor_that_changes_what_the_layer_computes_is_not_ignored(key):
 def test_own_file_says_what_config_json_says(tmp_path):
     (tmp_path / "hf_quant_config.json").write_text(
         '{"producer": {"name": "modelopt", "version": "0.19"}, "quantization": '
-        '{"quant_algo": "NVFP4", "kv_cache_quant_algo": "FP8", "group_size": 16, '
+        '{"quant_algo": "NVFP4", "kv_cache_quant_algo": "INT8", "group_size": 16, '
         '"exclude_modules": ["lm_head", "model.layers.0.mlp*"]}}'
     )
     layout = read_layout(quantization_of({}, tmp_path))
@@ -200,6 +200,20 @@ def test_own_file_says_what_config_json_says(tmp_path):
     assert "KV cache" in layout.notes[0]
     in_config = config("FP8", 8, None)
     assert quantization_of({"quantization_config": in_config}, tmp_path) is in_config
+
+
+@pytest.mark.parametrize(
+    ("asked", "format_"),
+    [
+        (None, "auto"), ("FP8", "fp8"), ("NVFP4", "nvfp4"), ("NVFP4_AFFINE", "auto"),
+        ({"dynamic": False, "num_bits": 8, "type": "float"}, "fp8"),
+        ({"num_bits": 4, "type": "float"}, "nvfp4"), ({"num_bits": 8, "type": "int"}, "auto"),
+    ],
+)  # fmt: skip
+def test_a_cache_is_read_by_its_name_or_its_bits_and_else_noted(asked, format_):
+    layout = read_layout(config("FP8", 8, None) | {"kv_cache_scheme": asked})
+    assert layout.cache_format == format_
+    assert len(layout.notes) == (format_ == "auto" and asked is not None)
 
 
 def test_a_damaged_file_is_named(tmp_path):

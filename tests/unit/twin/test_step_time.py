@@ -332,7 +332,7 @@ def test_an_option_outside_its_limits_is_named(options, where, says):
     assert caught.value.hint or where == "batch"
 
 
-# -- KV cache in fp8 -------------------------------------------------------------------------------
+# -- KV cache in fewer bits ------------------------------------------------------------------------
 @pytest.mark.parametrize(("chip", "fidelity"), [("maia200", "tile"), ("h100", "operator")])
 def test_a_cache_in_fp8_halves_its_memory_and_what_a_long_context_costs(chip, fidelity):
     asked = {"batch": 64, "context": 4096, "fidelity": fidelity}
@@ -343,4 +343,27 @@ def test_a_cache_in_fp8_halves_its_memory_and_what_a_long_context_costs(chip, fi
     saved_s = wide.time_s - narrow.time_s
     least_s = narrow.memory.kv_bytes / get(chip).hbm.bandwidth_bytes_per_s
     assert least_s < saved_s < 2.5 * least_s  # reads under way fill half of Maia's bandwidth
-    assert narrow.scheme.endswith("8-bit KV cache")
+    assert narrow.scheme.endswith("fp8 KV cache")
+
+
+@pytest.mark.parametrize(("name", "bits"), [("nvfp4", 4.5), ("mxfp4", 4.25)])
+@pytest.mark.parametrize(("chip", "fidelity"), [("maia200", "tile"), ("h100", "operator")])
+def test_a_cache_in_blocks_costs_what_its_codes_and_scales_do(chip, fidelity, name, bits):
+    asked = {"batch": 64, "context": 4096, "fidelity": fidelity}
+    fp8, blocks = (
+        time_step(with_cache(small(), each), get(chip), **asked) for each in ("fp8", name)
+    )
+    assert blocks.memory.kv_bytes == fp8.memory.kv_bytes * bits / 8
+    saved_s, saved_bytes = fp8.time_s - blocks.time_s, fp8.memory.kv_bytes - blocks.memory.kv_bytes
+    least_s = saved_bytes / get(chip).hbm.bandwidth_bytes_per_s
+    assert 0.5 * least_s < saved_s < 2.5 * least_s  # short rows open pages of memory more often
+
+
+def test_values_in_blocks_are_widened_on_the_vector_engine():
+    steps = {
+        name: time_step(with_cache(small(), name), CHIP, batch=8, context=2048)
+        for name in ("fp8", "nvfp4")
+    }
+    ops = {name: sum(t.result.vector_ops for t in step.launches) for name, step in steps.items()}
+    values = steps["fp8"].memory.kv_bytes / 2
+    assert 3 * values < ops["nvfp4"] - ops["fp8"] < 6 * values

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asterope.quant.checkpoint import from_tensors
-from asterope.quant.kv_config import is_fp8_cache
+from asterope.quant.kv_config import stored_cache_format
 from asterope.quant.linear import QuantizedLinear
 from asterope.quant.mixed_config import parse_groups
 from asterope.quant.readers.layout import Layout, Tensors
@@ -33,5 +33,5 @@ def read_compressed(config: Mapping[str, Any]) -> Layout:
 
     return Layout(
         scheme_of=scheme_of, layer=layer,
-        has_fp8_cache=is_fp8_cache(config.get("kv_cache_scheme")),
+        cache_format=stored_cache_format(config.get("kv_cache_scheme")),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -9,8 +10,10 @@ from fnmatch import fnmatchcase
 import torch
 
 from asterope.errors import UnsupportedError
+from asterope.quant.kv_config import CACHE_SCALES
 from asterope.quant.linear import QuantizedLinear
 from asterope.quant.mix import MODULES, Plan, plan_of_modules
+from asterope.quant.readers.notes import KV_CACHE
 from asterope.quant.scheme import Scheme
 
 __all__ = ["Layout", "Reader", "Tensors", "check_tensors", "is_named"]
@@ -27,15 +30,24 @@ class Layout:
     `layer(name, tensors, metadata)` makes a layer of the tensors whose names begin with its own,
     and of the text that the safetensors files carry beside them. `is_plain(name, own)` tells
     whether it was left plain by the full names of its tensors, where its name does not say so.
-    `notes` say what is in the checkpoint and not used. With `has_fp8_cache` each layer's attention
-    stores scales of keys and values.
+    `notes` say what is in the checkpoint and not used. `cache_format` is that of the KV cache; if
+    it has scales of a layer, they are the `cache_scales` of its attention, of keys and of values,
+    or `missing_scale` where that is said and they are not there.
     """
 
     scheme_of: Callable[[str], Scheme | None]
     layer: LayerReader
     is_plain: Callable[[str, Collection[str]], bool] = lambda _name, _own: False
     notes: tuple[str, ...] = ()
-    has_fp8_cache: bool = False
+    cache_format: str = "auto"
+    cache_scales: tuple[str, str] = CACHE_SCALES
+    missing_scale: float | None = None
+
+    def without_cache(self) -> Layout:
+        """Return it for a model whose keys and values stay as computed, which is then a note."""
+        if self.cache_format == "auto":
+            return self
+        return dataclasses.replace(self, cache_format="auto", notes=(*self.notes, KV_CACHE))
 
     def is_kept(self, name: str, own: Collection[str]) -> bool:
         """Tell whether a layer was left unquantized, by its name or those of its tensors."""

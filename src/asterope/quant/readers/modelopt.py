@@ -18,7 +18,11 @@ different ones here; each keeps its own. NVFP4_SVD has a low-rank branch: `svdqu
 or, in language models, of its `weight_quantizer`. Its `pre_quant_scale`, which multiplies inputs
 before both, is read where it is one.
 
-Source: nvidia-modelopt 0.47, `torch/export/quant_utils.py`, `torch/export/convert_hf_config.py`,
+A KV cache is that of `kv_cache_quant_algo` FP8 or NVFP4: the `k_scale` of `k_proj` and the
+`v_scale` of `v_proj` multiply what it holds, the largest over 448 or 2,688, one if left out.
+
+Source: nvidia-modelopt 0.47, `torch/export/quant_utils.py`, `torch/export/unified_export_hf.py`,
+`torch/export/convert_hf_config.py`,
 `torch/quantization/nn/modules/quant_linear.py` (`SVDQuantLinear`).
 """
 
@@ -70,6 +74,8 @@ _FIELDS = (
 _GROUP_FIELDS = ("targets", "weights", "input_activations")
 _BRANCH_FIELDS = ("has_zero_point", "pre_quant_scale", "lora_rank")
 _ARGS_FIELDS = ("num_bits", "type", "group_size", "dynamic", "strategy")
+_CACHES = {"FP8": "fp8", "NVFP4": "nvfp4"}
+_CACHES_BY_BITS = {8: "fp8", 4: "nvfp4"}
 _OWN_FIELDS = (
     "quant_algo", "kv_cache_quant_algo", "group_size", "exclude_modules", "pre_quant_scale",
 )  # fmt: skip
@@ -120,7 +126,8 @@ def read_modelopt(config: Mapping[str, Any]) -> Layout:
         if algorithm == _BRANCHED:
             scheme = _of_rank(scheme, group, where)
     ignored = names(config.get("ignore"), f"{_ROOT}.ignore")
-    has_kv_cache = config.get("kv_cache_scheme") is not None
+    asked = config.get("kv_cache_scheme")
+    cache = _cache_format(asked)
 
     def layer(name: str, tensors: Tensors, metadata: Mapping[str, str]) -> QuantizedLinear:
         if algorithm == _BRANCHED:
@@ -140,8 +147,19 @@ def read_modelopt(config: Mapping[str, Any]) -> Layout:
     return Layout(
         scheme_of=lambda name: None if is_named(name, ignored) else scheme,
         layer=layer,
-        notes=(KV_CACHE,) * has_kv_cache,
+        notes=(KV_CACHE,) * (cache == "auto" and asked is not None),
+        cache_format=cache,
+        cache_scales=("k_proj.k_scale", "v_proj.v_scale"),
+        missing_scale=1.0,
     )
+
+
+def _cache_format(asked: Any) -> str:
+    """Return the format of a cache, by its name or its bits; `auto` for what is not read."""
+    if isinstance(asked, Mapping):
+        is_float = asked.get("type") == "float"
+        return look_up(_CACHES_BY_BITS, asked.get("num_bits")) or "auto" if is_float else "auto"
+    return look_up(_CACHES, asked) or "auto"
 
 
 def _of_rank(scheme: Scheme, group: Mapping[str, Any], where: str) -> Scheme:

@@ -1,4 +1,4 @@
-"""KV caches in fp8: calibrated, saved as compressed-tensors has them, and read again."""
+"""KV caches in fewer bits: calibrated, saved as compressed-tensors has them, and read again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 import asterope as ast
 from asterope.errors import CheckpointError, UnsupportedError
+from tokenized_checkpoint import SMALL, write_tokenized
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,13 @@ def text(tmp_path_factory):
 def small(model, text):
     """A quantized model whose cache is in fp8."""
     return model.quantize("mxfp4/fp8").with_cache("fp8", calibrate=text)
+
+
+@pytest.fixture(scope="module")
+def wide_heads(tmp_path_factory):
+    """A quantized model whose heads hold blocks."""
+    place = tmp_path_factory.mktemp("wide") / "wide"
+    return ast.load(write_tokenized(place, SMALL | {"head_dim": 64})).quantize("mxfp4/fp8")
 
 
 def logits(one):
@@ -44,7 +52,7 @@ def test_what_is_saved_computes_the_same(small, tmp_path):
     )
     assert (float(stored[0]), float(stored[1])) == (layer.key_scale, layer.value_scale)
     again = ast.load(place)
-    assert again.model.kv_dtype == torch.float8_e4m3fn
+    assert again.model.cache_format.name == "fp8"
     assert again.scheme == small.scheme
     assert torch.equal(logits(again), logits(small))
 
@@ -57,6 +65,40 @@ def test_its_configuration_is_one_that_compressed_tensors_reads(small, tmp_path)
     read = quantization.QuantizationConfig.model_validate(config)
     assert read.kv_cache_scheme.num_bits == 8
     assert read.kv_cache_scheme.strategy == "tensor"
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [
+        ("nvfp4", {"strategy": "tensor_group", "group_size": 16, "dynamic": "local"}),
+        ("mxfp4", {"strategy": "group", "group_size": 32, "dynamic": True}),
+    ],
+)
+def test_a_cache_in_blocks_is_stored_as_weights_in_them_are(
+    wide_heads, text, tmp_path, name, scheme
+):
+    small = wide_heads.with_cache(name, calibrate=text, calibration_windows=1)
+    place = small.save(tmp_path / "small")
+    config = json.loads((place / "config.json").read_text())["quantization_config"]
+    usual = {"num_bits": 4, "type": "float", "symmetric": True}
+    assert config["kv_cache_scheme"] == usual | scheme
+    has_scales = "model.layers.0.self_attn.k_scale" in load_file(place / "model.safetensors")
+    assert has_scales == (name == "nvfp4")
+    again, shapes = ast.load(place), ast.from_config(place)
+    assert again.model.cache_format == shapes.model.cache_format == small.model.cache_format
+    assert torch.equal(logits(again), logits(small))
+
+
+@pytest.mark.parametrize("name", ["nvfp4", "mxfp4"])
+def test_compressed_tensors_reads_the_configuration_of_a_cache_in_blocks(
+    wide_heads, tmp_path, name
+):
+    quantization = pytest.importorskip("compressed_tensors.quantization")
+    place = wide_heads.with_cache(name).save(tmp_path / "small")
+    config = json.loads((place / "config.json").read_text())["quantization_config"]
+    config.pop("asterope")
+    read = quantization.QuantizationConfig.model_validate(config)
+    assert read.kv_cache_scheme.num_bits == 4
 
 
 def test_scales_come_from_the_text(model, text, small):
@@ -98,7 +140,7 @@ def test_a_cache_in_another_format_is_refused(small, tmp_path, field, value):
 
 def test_a_stored_cache_is_timed_whatever_its_scales(small, tmp_path):
     shapes = ast.from_config(small.save(tmp_path / "small"))
-    assert shapes.model.kv_dtype == torch.float8_e4m3fn
+    assert shapes.model.cache_format.name == "fp8"
     times = [one.simulate(batch=4, context=32).time_s for one in (shapes, small)]
     assert times[0] == times[1]
 

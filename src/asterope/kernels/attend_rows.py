@@ -108,6 +108,19 @@ def _store(
 
 
 @triton.jit
+def _sunk(sinks, heads, on, best, total, PART: tl.constexpr):
+    """Return the maximum and the total of rows that have seen their sinks; of parts, the first."""
+    sink = tl.load(sinks + heads, mask=on, other=0.0).to(tl.float32) * 1.4426950408889634
+    if PART:
+        is_first = tl.program_id(2) == 0
+        best = tl.where(is_first, sink, best)
+        total = tl.where(is_first, 1.0, total)
+    else:
+        best, total = sink, total + 1.0
+    return best, total
+
+
+@triton.jit
 def attend_rows(
     q, turned_q, k_cache, v_cache, rope_cache, table, out, bests, totals, scale, v_scale,
     first_row, tokens, past, window, cache, rope, stride_q, stride_turned, stride_token,
@@ -115,6 +128,7 @@ def attend_rows(
     Q_HEADS: tl.constexpr, SHARE: tl.constexpr, DIM: tl.constexpr, ROPE: tl.constexpr,
     VALUE: tl.constexpr, PAGE: tl.constexpr, WINDOW: tl.constexpr, ROWS: tl.constexpr,
     KEYS: tl.constexpr, PART: tl.constexpr, SCALED: tl.constexpr, LATENT: tl.constexpr,
+    sinks=None, SINKS: tl.constexpr = False,
 ):  # fmt: skip
     """Rows are (token, head) pairs of the query heads that share one key head.
 
@@ -124,7 +138,7 @@ def attend_rows(
     `rope_cache` from `rope` on. With LATENT, values are the keys without these. With PART, a
     program sees so many keys, and stores sums with the maximum they are relative to. A cache of
     fewer bits is widened to the type of the queries; SCALED says that values are multiplied by
-    `v_scale`.
+    `v_scale`. With SINKS, each query head has a score more in `sinks`, which has no value.
     """
     block = tl.program_id(0)
     rows = block * ROWS + tl.arange(0, ROWS)
@@ -146,6 +160,8 @@ def attend_rows(
 
     best = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((ROWS,), dtype=tl.float32)
+    if SINKS:
+        best, total = _sunk(sinks, head * SHARE + share, on_row, best, total, PART)
     acc = tl.zeros((ROWS, triton.next_power_of_2(VALUE)), dtype=tl.float32)
     last = past + min((block * ROWS + ROWS - 1) // SHARE, tokens - 1)
     first, end = _span(block, tokens, past, window, last, SHARE, PAGE, WINDOW, ROWS, KEYS, PART)

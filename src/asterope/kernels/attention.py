@@ -14,18 +14,18 @@ from asterope.errors import ShapeError
 from asterope.kernels.attend_rows import LOG2E, attend_rows
 from asterope.kernels.attention_cycles import AttentionShape
 from asterope.kernels.key_parts import KeyParts
-from asterope.kernels.operands import check_cache
+from asterope.kernels.operands import check_cache, check_vectors
 
 __all__ = ["attention", "attention_reference"]
 
 
 @triton.jit
 def _attention_kernel(
-    q, k_cache, v_cache, out, bests, totals, scale, v_scale, tokens, past, window,
+    q, k_cache, v_cache, sinks, out, bests, totals, scale, v_scale, tokens, past, window,
     stride_batch, stride_head, stride_part,
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, SHARE: tl.constexpr, DIM: tl.constexpr,
     WINDOW: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PART: tl.constexpr,
-    SCALED: tl.constexpr,
+    SCALED: tl.constexpr, SINKS: tl.constexpr,
 ):  # fmt: skip
     """Attend from a block of rows, (token, head) pairs that share one key head of a sequence."""
     which = tl.program_id(1)
@@ -36,6 +36,7 @@ def _attention_kernel(
         batch.to(tl.int64) * tokens, tokens, past, window, cache, 0, DIM, 0, DIM, 0, 0,
         stride_part, head,
         Q_HEADS, SHARE, DIM, 0, DIM, 0, WINDOW, ROWS, KEYS, PART, SCALED, False,
+        sinks, SINKS,
     )  # fmt: skip
 
 
@@ -49,13 +50,15 @@ def attention(
     window: int | None = None,
     key_scale: float = 1.0,
     value_scale: float = 1.0,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return softmax(q k^T scale) v for queries at positions past, past + 1, ...
 
     Each query sees the keys up to its own position, with a window only the latest so many. A cache
-    in fp8 holds keys and values divided by their scales.
+    in fp8 holds keys and values divided by their scales. With `sinks` the softmax of each head has
+    one score more, of a value that is zero.
 
-    Shapes: q [B T, Hq, D]; caches [B, Hkv, S, D] with rows 0 .. past + T filled; result
+    Shapes: q [B T, Hq, D]; caches [B, Hkv, S, D] with rows 0 .. past + T filled; sinks [Hq]; result
     [B T, Hq D].
     Raises: ShapeError if they do not fit.
     """
@@ -71,6 +74,7 @@ def attention(
             f"q {list(q.shape)} does not fit {kv_heads} key heads of {dim}, contiguous",
             where="attention",
         )
+    check_vectors("attention", q_heads, sinks=sinks)
     shape = AttentionShape(
         batch=batch, kv_heads=kv_heads, share=share, dim=dim, tokens=tokens, past=past,
         window=window, bits=8 * q.element_size(), cache_bits=8 * k_cache.element_size(),
@@ -78,10 +82,11 @@ def attention(
     parts = KeyParts.of(shape, out)
     grid = triton.cdiv(tokens * share, parts.blocks.rows), batch * kv_heads, parts.count
     _attention_kernel[grid](
-        q, k_cache, v_cache, *parts.targets, scale * key_scale * LOG2E, value_scale, tokens, past,
-        window or 0, k_cache.stride(0), k_cache.stride(1), out.numel(), Q_HEADS=q_heads,
+        q, k_cache, v_cache, sinks, *parts.targets, scale * key_scale * LOG2E, value_scale, tokens,
+        past, window or 0, k_cache.stride(0), k_cache.stride(1), out.numel(), Q_HEADS=q_heads,
         KV_HEADS=kv_heads, SHARE=share, DIM=dim, WINDOW=window is not None,
-        SCALED=value_scale != 1, num_stages=parts.blocks.stages, **parts.constants,
+        SCALED=value_scale != 1, SINKS=sinks is not None, num_stages=parts.blocks.stages,
+        **parts.constants,
     )  # fmt: skip
     parts.merge(dim)
     return out
@@ -97,6 +102,7 @@ def attention_reference(
     window: int | None = None,
     key_scale: float = 1.0,
     value_scale: float = 1.0,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return what `attention` computes, in float64."""
     batch, kv_heads, _, dim = k_cache.shape
@@ -111,5 +117,9 @@ def attention_reference(
     seen = torch.arange(keys)[None, :] <= place
     if window is not None:
         seen &= torch.arange(keys)[None, :] > place - window
-    weight = score.masked_fill(~seen, float("-inf")).softmax(-1)
+    score = score.masked_fill(~seen, float("-inf"))
+    if sinks is not None:
+        sink = sinks.double().view(kv_heads, -1, 1, 1).expand(batch, -1, -1, tokens, 1)
+        score = torch.cat([score, sink], -1)
+    weight = score.softmax(-1)[..., :keys]
     return torch.einsum("bhstk,bhkd->bthsd", weight, v).reshape(rows, q_heads * dim)

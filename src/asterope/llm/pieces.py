@@ -30,7 +30,7 @@ Units = tuple[tuple[Piece, ...], ...]
 _EXPERTS: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
     "mixtral": ("block_sparse_moe", "w1", "w3", "w2"),
     **dict.fromkeys(
-        ("olmoe", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "kimi_k2"),
+        ("gpt_oss", "olmoe", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "kimi_k2"),
         ("mlp", "gate_proj", "up_proj", "down_proj"),
     ),
 })  # fmt: skip
@@ -144,5 +144,6 @@ def routers(config: ModelConfig) -> dict[str, int]:
     experts = config.experts
     if experts is None:
         return {}
-    found = {f"{_EXPERTS[config.family][0]}.gate": experts.count}
+    name = "router" if config.family == "gpt_oss" else "gate"
+    found = {f"{_EXPERTS[config.family][0]}.{name}": experts.count}
     return found | {"mlp.shared_expert_gate": 1} if experts.shared_gated else found

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         module_names,
         projections,
         routers,
+        scheme_place,
         stored_name,
         torch_name,
     )
@@ -102,6 +103,7 @@ __all__ = [
     "read_config",
     "routers",
     "sample",
+    "scheme_place",
     "shard",
     "start_from",
     "stored_name",
@@ -128,6 +130,7 @@ _MODULE_OF = {
             "module_names",
             "projections",
             "routers",
+            "scheme_place",
             "stored_name",
             "torch_name",
         ),

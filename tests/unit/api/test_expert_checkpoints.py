@@ -85,6 +85,8 @@ def test_transformers_loads_experts_to_the_same_weights(originals, tmp_path):
 
 
 def test_modules_are_named_as_checkpoints_of_the_family_name_them(originals):
-    assert module_names(originals["mixtral"].config)["down"][4] == "block_sparse_moe.experts.4.w2"
-    gate_up = module_names(originals["qwen3_moe"].config)["gate_up"]
+    assert (
+        module_names(originals["mixtral"].config)[0]["down"][4] == "block_sparse_moe.experts.4.w2"
+    )
+    gate_up = module_names(originals["qwen3_moe"].config)[0]["gate_up"]
     assert gate_up[2:4] == ("mlp.experts.1.gate_proj", "mlp.experts.1.up_proj")

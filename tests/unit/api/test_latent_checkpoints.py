@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 import asterope as ast
 from asterope.errors import UnsupportedError
-from asterope.llm import check_plain
 from asterope.quant import QuantizedLinear, scheme
 from llm_checkpoints import LATENT
 from tokenized_checkpoint import SMALL, write_tokenized
@@ -109,5 +108,3 @@ def test_fp8_of_the_maker_is_read_and_what_makes_keys_is_widened(original, tmp_p
 def test_what_latents_cannot_have_is_refused_by_name(original):
     with pytest.raises(UnsupportedError, match="latent"):
         original.with_cache("fp8")
-    with pytest.raises(UnsupportedError, match="latent"):
-        check_plain(original.model)

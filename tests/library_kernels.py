@@ -16,6 +16,7 @@ from asterope.kernels import (
     absorbed_attention,
     attention,
     block_linear,
+    clamped_swiglu,
     combine_rows,
     expanded_attention,
     group_by_expert,
@@ -92,8 +93,9 @@ def _rms_norm(device):
     return [y, residual]
 
 
-def _silu_mul(device):
-    return [silu_mul(random(7, 2 * 90, dtype=torch.float16, device=device))]
+def _gated(device):
+    x = random(7, 2 * 90, dtype=torch.float16, device=device, scale=4.0)
+    return [silu_mul(x), clamped_swiglu(x, alpha=1.702, limit=7.0)]
 
 
 def _rotate_and_cache(device):
@@ -123,11 +125,11 @@ def _attention_in_blocks(device, fmt):
     return [q, *held, attention(q, k, v, past=past, scale=dim**-0.5)]
 
 
-def _attention(device, window):
+def _attention(device, window, sinks=None):
     batch, tokens, q_heads, kv_heads, dim, past = 2, 9, 6, 2, 24, 70
     q = random(batch * tokens, q_heads, dim, device=device)
     k, v = (random(batch, kv_heads, 96, dim, seed=s, device=device) for s in (1, 2))
-    return [attention(q, k, v, past=past, scale=dim**-0.5, window=window)]
+    return [attention(q, k, v, past=past, scale=dim**-0.5, window=window, sinks=sinks)]
 
 
 # Where pages lie decides where the kernel goes: kept, for timing reads them after the call.
@@ -207,7 +209,7 @@ CALLS = {
     "linear bf16 of one row": lambda device="cpu": _linear(device, torch.bfloat16, m=1, bias=False),
     "block_linear": lambda device="cpu": _block_linear(device),
     "rms_norm": lambda device="cpu": _rms_norm(device),
-    "silu_mul": lambda device="cpu": _silu_mul(device),
+    "gates": lambda device="cpu": _gated(device),
     "rotate_and_cache": lambda device="cpu": _rotate_and_cache(device),
     "attention": lambda device="cpu": _attention(device, None),
     "attention with a window": lambda device="cpu": _attention(device, 20),
@@ -215,6 +217,7 @@ CALLS = {
         f"attention over {fmt}": lambda device="cpu", fmt=fmt: _attention_in_blocks(device, fmt)
         for fmt in ("nvfp4", "mxfp4")
     },
+    "attention with sinks": lambda device="cpu": _attention(device, None, random(6, device=device)),
     "latents": lambda device="cpu": _latents(device),
     "paged attention": lambda device="cpu": _paged_attention(device),
     **{

@@ -34,6 +34,7 @@ MIXTURES = {
         "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 64,
         "norm_topk_prob": True, "head_dim": 16,
     },
+    "gpt_oss": {"num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": 24},
     "olmoe": {"num_experts": 5, "num_experts_per_tok": 2},
     "qwen2_moe": {
         "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 64,
@@ -69,6 +70,8 @@ def experts_of(config, prefix):
     if config.experts.is_corrected:
         name = next(iter(routers(config)))
         found[f"{prefix}.{name}.e_score_correction_bias"] = (config.experts.count,)
+    if config.experts.has_bias:
+        found[f"{prefix}.{next(iter(routers(config)))}.bias"] = (config.experts.count,)
     return found
 
 
@@ -98,6 +101,8 @@ def shapes_of(config):
             shapes[f"{prefix}.{norm}.weight"] = (config.hidden_size,)
         for norm, size in zip(("q_norm", "k_norm"), config.norm_sizes or (), strict=False):
             shapes[f"{prefix}.self_attn.{norm}.weight"] = (size,)
+        if config.has_sinks:
+            shapes[f"{prefix}.self_attn.sinks"] = (config.num_heads,)
         own = config.at(i)
         shapes |= experts_of(own, prefix) | latents_of(own, f"{prefix}.self_attn", prefix)
         for pieces in projections(own).values():

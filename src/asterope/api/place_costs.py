@@ -90,13 +90,20 @@ def place_costs(
         shapes = llm.model_from_config(
             model.source.config, scheme=Mix((row,) * num_layers), dtype=dtype
         )
-        times = _times_by_place(workload.time(shapes), num_layers)
+        step = workload.time(shapes)
+        times = _times_by_place(step, num_layers)
         for place, chosen in zip(PLACES, row, strict=True):
             for layer in range(num_layers):
                 time_ps[layer, place, chosen] = times[place][layer]
-                num_bytes[layer, place, chosen] = getattr(shapes.layers[layer], place).num_bytes
+                num_bytes[layer, place, chosen] = sum(
+                    linear.num_bytes
+                    for own, linear in shapes.layers[layer].linears.items()
+                    if llm.scheme_place(own) == place
+                )
         if scheme is None:
-            other_ps = sum(times[""])
+            other_ps = sum(launch.result.time_ps for launch in step.launches) - sum(
+                map(sum, times.values())
+            )
             other_bytes = shapes.weight_bytes - sum(num_bytes.values())
     return PlaceCosts(
         time_ps=time_ps, num_bytes=num_bytes, other_ps=other_ps, other_bytes=other_bytes
@@ -104,13 +111,12 @@ def place_costs(
 
 
 def _times_by_place(step: StepTime, num_layers: int) -> dict[str, list[int]]:
-    """Return the time of each place in each layer; under an empty name, that of all else."""
-    found: dict[str, list[int]] = {}
+    """Return the time of each place in each layer, which begins with the first of them."""
+    found = {place: [0] * num_layers for place in PLACES}
+    layer, before = -1, ""
     for launch in step.launches:
-        place = launch.tag if launch.tag in PLACES else ""
-        found.setdefault(place, []).append(launch.result.time_ps)
-    for place in PLACES:
-        times = found[place]
-        each = len(times) // num_layers
-        found[place] = [sum(times[i : i + each]) for i in range(0, len(times), each)]
+        layer += launch.tag == PLACES[0] != before
+        before, place = launch.tag, llm.scheme_place(launch.tag)
+        if place in found:
+            found[place][layer] += launch.result.time_ps
     return found

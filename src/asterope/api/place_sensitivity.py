@@ -203,7 +203,15 @@ def _fitting(
     """
     fitting: dict[str, tuple[Scheme, ...]] = {}
     left_out: list[str] = []
-    for place, pieces in llm.projections(config).items():
+    layers = dict.fromkeys(config.at(index) for index in range(config.num_layers))
+    for place in PLACES:
+        pieces = [
+            piece
+            for layer in layers
+            for own, row in llm.projections(layer).items()
+            if llm.scheme_place(own) == place
+            for piece in row
+        ]
         kept = []
         for scheme in dict.fromkeys(s for s in schemes if s.format is not None):
             try:

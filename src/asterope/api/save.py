@@ -172,6 +172,8 @@ def _tensors(
         yield f"{prefix}.post_attention_layernorm.weight", layer.mlp_norm
         for name, vector in _attention_tensors(layer).items():
             yield f"{prefix}.self_attn.{name}.weight", vector
+        if layer.sinks is not None:
+            yield f"{prefix}.self_attn.sinks", layer.sinks
         if layer.router is not None:
             parts = {f"{prefix}.{name}": rows for name, rows in routers(model.config).items()}
             sizes = list(parts.values())

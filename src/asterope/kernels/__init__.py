@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from asterope.kernels.activation import silu_mul, silu_mul_reference
+from asterope.kernels.activation import (
+    clamped_swiglu,
+    clamped_swiglu_reference,
+    silu_mul,
+    silu_mul_reference,
+)
 from asterope.kernels.attend_rows import ATTENDING
 from asterope.kernels.attention import attention, attention_reference
 from asterope.kernels.attention_cycles import AttentionShape, KeyBlocks
@@ -87,6 +92,8 @@ __all__ = [
     "cache_format",
     "choose_blocks",
     "choose_key_blocks",
+    "clamped_swiglu",
+    "clamped_swiglu_reference",
     "combine_rows",
     "combine_rows_reference",
     "considered",

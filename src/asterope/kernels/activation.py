@@ -1,4 +1,4 @@
-"""The gate of a SwiGLU feed-forward: silu(gate) * up."""
+"""The gate of a SwiGLU feed-forward: silu(gate) * up, and the clamped one of gpt-oss."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import triton.language as tl
 from asterope.errors import ShapeError
 from asterope.kernels.operands import check_rows
 
-__all__ = ["silu_mul", "silu_mul_reference"]
+__all__ = ["clamped_swiglu", "clamped_swiglu_reference", "silu_mul", "silu_mul_reference"]
 
 _BLOCK = 2048
 
@@ -31,11 +31,8 @@ def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
     Shapes: gate_up [M, 2 I]; result [M, I].
     Raises: ShapeError if they do not fit.
     """
-    check_rows("silu_mul", gate_up=gate_up)
-    if gate_up.shape[1] % 2:
-        raise ShapeError(f"rows of {gate_up.shape[1]} have no two halves", where="silu_mul")
-    rows, width = gate_up.shape[0], gate_up.shape[1] // 2
-    y = torch.empty((rows, width), dtype=gate_up.dtype, device=gate_up.device)
+    y = _halved("silu_mul", gate_up)
+    rows, width = y.shape
     if rows and width:
         block = min(_BLOCK, triton.next_power_of_2(width))
         _silu_mul_kernel[(rows, triton.cdiv(width, block))](
@@ -44,7 +41,57 @@ def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
     return y
 
 
+def _halved(kernel: str, gate_up: torch.Tensor) -> torch.Tensor:
+    """Return room for the result of two halves of each row."""
+    check_rows(kernel, gate_up=gate_up)
+    if gate_up.shape[1] % 2:
+        raise ShapeError(f"rows of {gate_up.shape[1]} have no two halves", where=kernel)
+    shape = (gate_up.shape[0], gate_up.shape[1] // 2)
+    return torch.empty(shape, dtype=gate_up.dtype, device=gate_up.device)
+
+
 def silu_mul_reference(gate_up: torch.Tensor) -> torch.Tensor:
     """Return what `silu_mul` computes, in float64."""
     gate, up = gate_up.double().chunk(2, dim=-1)
     return torch.nn.functional.silu(gate) * up
+
+
+@triton.jit
+def _clamped_swiglu_kernel(
+    x, y, width, alpha, limit, stride_x, stride_y, BLOCK: tl.constexpr
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    offs = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    on = offs < width
+    gate = tl.load(x + row * stride_x + offs, mask=on, other=0.0).to(tl.float32)
+    up = tl.load(x + row * stride_x + width + offs, mask=on, other=0.0).to(tl.float32)
+    gate = tl.where(gate > limit, limit, gate)
+    up = tl.where(up > limit, limit, tl.where(up < -limit, -limit, up))
+    made = (up + 1.0) * gate / (1.0 + tl.exp(-alpha * gate))
+    tl.store(y + row * stride_y + offs, made.to(y.dtype.element_ty), mask=on)
+
+
+def clamped_swiglu(gate_up: torch.Tensor, *, alpha: float, limit: float) -> torch.Tensor:
+    """Return (up + 1) * gate * sigmoid(alpha gate) for the two halves of each row, both clamped.
+
+    The gate is at most `limit`, the other between -limit and limit.
+
+    Shapes: gate_up [M, 2 I]; result [M, I].
+    Raises: ShapeError if they do not fit.
+    Source: gpt-oss, as in transformers' `GptOssExperts`.
+    """
+    y = _halved("clamped_swiglu", gate_up)
+    rows, width = y.shape
+    if rows and width:
+        block = min(_BLOCK, triton.next_power_of_2(width))
+        _clamped_swiglu_kernel[(rows, triton.cdiv(width, block))](
+            gate_up, y, width, alpha, limit, gate_up.stride(0), y.stride(0), BLOCK=block
+        )
+    return y
+
+
+def clamped_swiglu_reference(gate_up: torch.Tensor, *, alpha: float, limit: float) -> torch.Tensor:
+    """Return what `clamped_swiglu` computes, in float64."""
+    gate, up = gate_up.double().chunk(2, dim=-1)
+    gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    return (up + 1) * gate * (alpha * gate).sigmoid()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from asterope.kernels.attend_rows import entries, page_of_each, softened, span, store_rows
+from asterope.kernels.attend_rows import entries, page_of_each, softened, span, store_rows, sunk
 from asterope.kernels.block_codes import widened_pairs
 
 __all__ = ["attend_blocks"]
@@ -54,7 +54,7 @@ def attend_blocks(
     tokens, past, window, cache, stride_token, stride_page, stride_part, head,
     Q_HEADS: tl.constexpr, SHARE: tl.constexpr, DIM: tl.constexpr, PAGE: tl.constexpr,
     WINDOW: tl.constexpr, ROWS: tl.constexpr, KEYS: tl.constexpr, PART: tl.constexpr,
-    GROUP: tl.constexpr,
+    GROUP: tl.constexpr, sinks=None, SINKS: tl.constexpr = False,
 ):  # fmt: skip
     """Attend as `attend_rows` does; `cache` and strides count elements, of which a byte holds two.
 
@@ -75,6 +75,8 @@ def attend_blocks(
 
     best = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((ROWS,), dtype=tl.float32)
+    if SINKS:
+        best, total = sunk(sinks, head * SHARE + share, on_row, best, total, PART)
     even = tl.zeros((ROWS, WIDTH // 2), dtype=tl.float32)
     odd = tl.zeros((ROWS, WIDTH // 2), dtype=tl.float32)
     last = past + min((block * ROWS + ROWS - 1) // SHARE, tokens - 1)

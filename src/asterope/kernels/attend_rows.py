@@ -11,7 +11,7 @@ import triton.language as tl
 
 __all__ = [
     "ATTENDING", "LOG2E", "attend_rows", "entries", "page_of_each", "softened", "span",
-    "store_rows",
+    "store_rows", "sunk",
 ]  # fmt: skip
 
 ATTENDING = "_attention_kernel"
@@ -112,6 +112,19 @@ def store_rows(
 
 
 @triton.jit
+def sunk(sinks, heads, on, best, total, PART: tl.constexpr):
+    """Return the maximum and the total of rows that have seen their sinks; of parts, the first."""
+    sink = tl.load(sinks + heads, mask=on, other=0.0).to(tl.float32) * 1.4426950408889634
+    if PART:
+        is_first = tl.program_id(2) == 0
+        best = tl.where(is_first, sink, best)
+        total = tl.where(is_first, 1.0, total)
+    else:
+        best, total = sink, total + 1.0
+    return best, total
+
+
+@triton.jit
 def attend_rows(
     q, turned_q, k_cache, v_cache, rope_cache, table, out, bests, totals, scale, v_scale,
     first_row, tokens, past, window, cache, rope, stride_q, stride_turned, stride_token,
@@ -119,6 +132,7 @@ def attend_rows(
     Q_HEADS: tl.constexpr, SHARE: tl.constexpr, DIM: tl.constexpr, ROPE: tl.constexpr,
     VALUE: tl.constexpr, PAGE: tl.constexpr, WINDOW: tl.constexpr, ROWS: tl.constexpr,
     KEYS: tl.constexpr, PART: tl.constexpr, SCALED: tl.constexpr, LATENT: tl.constexpr,
+    sinks=None, SINKS: tl.constexpr = False,
 ):  # fmt: skip
     """Rows are (token, head) pairs of the query heads that share one key head.
 
@@ -128,7 +142,7 @@ def attend_rows(
     `rope_cache` from `rope` on. With LATENT, values are the keys without these. With PART, a
     program sees so many keys, and stores sums with the maximum they are relative to. A cache of
     fewer bits is widened to the type of the queries; SCALED says that values are multiplied by
-    `v_scale`.
+    `v_scale`. With SINKS, each query head has a score more in `sinks`, which has no value.
     """
     block = tl.program_id(0)
     rows = block * ROWS + tl.arange(0, ROWS)
@@ -150,6 +164,8 @@ def attend_rows(
 
     best = tl.full((ROWS,), float("-inf"), dtype=tl.float32)
     total = tl.zeros((ROWS,), dtype=tl.float32)
+    if SINKS:
+        best, total = sunk(sinks, head * SHARE + share, on_row, best, total, PART)
     acc = tl.zeros((ROWS, triton.next_power_of_2(VALUE)), dtype=tl.float32)
     last = past + min((block * ROWS + ROWS - 1) // SHARE, tokens - 1)
     first, end = span(block, tokens, past, window, last, SHARE, PAGE, WINDOW, ROWS, KEYS, PART)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         module_names,
         projections,
         routers,
+        scheme_place,
         stored_name,
         torch_name,
     )
@@ -106,6 +107,7 @@ __all__ = [
     "read_config",
     "routers",
     "sample",
+    "scheme_place",
     "shard",
     "start_from",
     "stored_layout",
@@ -133,6 +135,7 @@ _MODULE_OF = {
             "module_names",
             "projections",
             "routers",
+            "scheme_place",
             "stored_name",
             "torch_name",
         ),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asterope.errors import CheckpointError
-from asterope.llm.experts_config import ExpertsConfig, read_experts
+from asterope.llm.experts_config import ALIKE, ExpertsConfig, read_experts
 from asterope.llm.fields import (
     CONTEXT,
     FLAG,
@@ -28,11 +28,19 @@ from asterope.llm.fields import (
 )
 from asterope.llm.rope import ROPES, Rope
 
-__all__ = ["FAMILIES", "ExpertsConfig", "LatentConfig", "ModelConfig", "Rope", "read_config"]
+__all__ = [
+    "FAMILIES",
+    "Clamp",
+    "ExpertsConfig",
+    "LatentConfig",
+    "ModelConfig",
+    "Rope",
+    "read_config",
+]
 
 FAMILIES = (
-    "deepseek_v2", "deepseek_v3", "kimi_k2", "llama", "mistral", "mixtral", "olmoe", "qwen2",
-    "qwen2_moe", "qwen3", "qwen3_moe",
+    "deepseek_v2", "deepseek_v3", "gpt_oss", "kimi_k2", "llama", "mistral", "mixtral", "olmoe",
+    "qwen2", "qwen2_moe", "qwen3", "qwen3_moe",
 )  # fmt: skip
 _LATENT = ("deepseek_v2", "deepseek_v3", "kimi_k2")
 
@@ -56,6 +64,14 @@ class LatentConfig:
     def head_size(self) -> int:
         """Elements of a head's key and value that are made of a latent."""
         return self.nope + self.value
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clamp:
+    """The clamped gate of gpt-oss (`kernels.clamped_swiglu`)."""
+
+    alpha: float
+    limit: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +103,8 @@ class ModelConfig:
     bos_id: int | None
     experts: ExpertsConfig | None = None
     latent: LatentConfig | None = None
+    clamp: Clamp | None = None
+    has_sinks: bool = False
 
     @property
     def q_size(self) -> int:
@@ -184,10 +202,10 @@ class _Reader(Fields):
         }
         if theta <= 1:
             raise self.fail(f"{theta} is not above 1", "rope_theta")
-        if not self.get("truncate", FLAG, True):
-            raise self.fail("false is not supported", "truncate")
-        factor = float(self.get("factor", POSITIVE))
-        return Rope(theta=theta, kind="yarn", factor=factor, original_context=context, **given)
+        return Rope(
+            theta=theta, kind="yarn", factor=float(self.get("factor", POSITIVE)),
+            original_context=context, truncate=self.get("truncate", FLAG, True), **given,
+        )  # fmt: skip
 
     def windows(self, family: str, layers: int) -> tuple[int | None, ...]:
         """Return each layer's sliding window, None for full attention."""
@@ -195,6 +213,8 @@ class _Reader(Fields):
                          [])  # fmt: skip
         if self.has("layer_types") and len(kinds) != layers:
             raise self.fail(f"has {len(kinds)} entries for {layers} layers", "layer_types")
+        if family == "gpt_oss" and not kinds:
+            kinds = [_LAYER_KINDS[1 - i % 2] for i in range(layers)]
         chosen = self.get("use_sliding_window", FLAG, bool(kinds))
         if family in ("llama", "olmoe", *_LATENT) or not self.has("sliding_window"):
             return (None,) * layers
@@ -232,6 +252,13 @@ class _Reader(Fields):
             raise self.fail(f"{head_dim} is odd", "head_dim")
         return heads, kv_heads, head_dim
 
+    def clamp(self) -> Clamp:
+        """Read the gate of gpt-oss."""
+        return Clamp(
+            alpha=float(self.get("swiglu_alpha", POSITIVE, 1.702)),
+            limit=float(self.get("swiglu_limit", POSITIVE, 7.0)),
+        )
+
     def qkv_bias(self, family: str) -> bool:
         """Return whether queries, keys and values of a family have biases, said or not."""
         if family == "qwen2_moe":
@@ -260,10 +287,11 @@ class _Reader(Fields):
         hidden, layers = self.get("hidden_size", SIZE), self.get("num_hidden_layers", LAYERS)
         heads, kv_heads, head_dim = self.heads(hidden)
         self.get("hidden_act", one_of("silu", "swish"), "silu", hint="supported is silu")
-        bias = self.get("attention_bias", FLAG, False)
+        is_gpt_oss = family == "gpt_oss"
+        bias = self.get("attention_bias", FLAG, is_gpt_oss)
         dtype = "dtype" if self.has("dtype") else "torch_dtype"
         experts, latent = read_experts(self, family, layers), self.latent(family)
-        own_size = experts is not None and family not in ("mixtral", "olmoe")
+        own_size = experts is not None and family not in ALIKE
         if self.has("clip_qkv"):
             raise self.fail(f"{reprlib.repr(self.raw['clip_qkv'])} is not supported", "clip_qkv")
         norms = None
@@ -288,14 +316,16 @@ class _Reader(Fields):
             tied_embeddings=self.get("tie_word_embeddings", FLAG, False),
             qkv_bias=self.qkv_bias(family) or bias,
             output_bias=bias and family not in ("qwen2", "qwen2_moe"),
-            mlp_bias=self.get("mlp_bias", FLAG, False),
+            mlp_bias=is_gpt_oss or self.get("mlp_bias", FLAG, False),
             norm_sizes=norms,
             windows=self.windows(family, layers),
-            dtype=self.get(dtype, NAME, "float32"),
+            dtype=self.get(dtype, NAME, "bfloat16" if is_gpt_oss else "float32"),
             eos_ids=self.eos_ids(),
             bos_id=self.get("bos_token_id", TOKEN) if self.has("bos_token_id") else None,
             experts=experts,
             latent=latent,
+            clamp=self.clamp() if is_gpt_oss else None,
+            has_sinks=is_gpt_oss,
         )
 
 

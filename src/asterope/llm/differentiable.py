@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from asterope.llm.config import LatentConfig, ModelConfig
+from asterope.llm.config import Clamp, LatentConfig, ModelConfig
 from asterope.llm.latent import LATENT_EPS
 from asterope.llm.layers import rope_tables
 
@@ -43,23 +43,38 @@ def layer_output(
         q, k, v = _heads(config, made, norms, tables)
     else:
         q, k, v = _heads_of_latents(config, config.latent, flat, made, linear, norms, tables)
-    mixed = functional.scaled_dot_product_attention(
-        q, k, v, attn_mask=_seen(length, config.windows[index]), enable_gqa=True,
-        scale=config.score_scale,
-    )  # fmt: skip
+    mixed = _attention(q, k, v, _seen(length, config.windows[index]), config, norms("sinks"))
     mixed = mixed.transpose(1, 2).reshape(batch * length, -1)
     x_BTH = x_BTH + linear("output", mixed).view(x_BTH.shape)
     normed = normal("mlp_norm", x_BTH).reshape(-1, hidden)
-    added = linear("down", _gated(linear("gate_up", normed)))
+    added = linear("down", _gated(linear("gate_up", normed), config.clamp))
     experts = config.at(index).experts
     if experts is not None and experts.shared_size:
         added = added + linear("shared_down", _gated(linear("shared_gate_up", normed)))
     return x_BTH + added.view(x_BTH.shape)
 
 
-def _gated(x: torch.Tensor) -> torch.Tensor:
+def _gated(x: torch.Tensor, clamp: Clamp | None = None) -> torch.Tensor:
     gate, up = x.chunk(2, -1)
-    return functional.silu(gate) * up
+    if clamp is None:
+        return functional.silu(gate) * up
+    gate, up = gate.clamp(max=clamp.limit), up.clamp(-clamp.limit, clamp.limit)
+    return (up + 1) * gate * (clamp.alpha * gate).sigmoid()
+
+
+def _attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen: torch.Tensor, config: ModelConfig,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:  # fmt: skip
+    """Return what attention gives, whose softmax has a score more of each head with sinks."""
+    mask = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
+    if sinks is not None:  # scores of a key that is zero, as is its value
+        k, v = functional.pad(k, (0, 0, 0, 1)), functional.pad(v, (0, 0, 0, 1))
+        column = sinks.view(-1, 1, 1).expand(-1, len(mask), 1)
+        mask = torch.cat([mask.expand(len(sinks), -1, -1), column], -1)
+    return functional.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, enable_gqa=True, scale=config.score_scale
+    )
 
 
 def _heads(

@@ -35,7 +35,7 @@ def equalized(
     """
     made = _Equalized(layer, schemes, units, sums)
     for gate_up, down in _MLPS:
-        if down in made.linears:
+        if down in made.linears and layer.clamp is None:  # which knows how large its inputs are
             made.equalize_inner(gate_up, down)
     of_mlp = made.equalize([gate_up for gate_up, _ in _MLPS if gate_up in made.linears])
     latent, router, first = layer.latent, layer.router, ["qkv"]

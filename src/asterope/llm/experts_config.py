@@ -17,12 +17,12 @@ from asterope.llm.fields import (
     whole,
 )
 
-__all__ = ["ExpertsConfig", "read_experts"]
+__all__ = ["ALIKE", "ExpertsConfig", "read_experts"]
 
 _DEEPSEEK = ("deepseek_v2", "deepseek_v3", "kimi_k2")
-_ALIKE = ("mixtral", "olmoe")
+ALIKE = ("gpt_oss", "mixtral", "olmoe")
 """Families that have experts in all layers, of `intermediate_size`."""
-_WITH_EXPERTS = (*_ALIKE, "qwen2_moe", "qwen3_moe", *_DEEPSEEK)
+_WITH_EXPERTS = (*ALIKE, "qwen2_moe", "qwen3_moe", *_DEEPSEEK)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +32,8 @@ class ExpertsConfig:
     All experts are alike. The `dense_layers` have a plain feed-forward part of `dense_size` in
     their place. An MLP of `shared_size`, where it is not 0, sees every token besides; with
     `shared_gated` its result is multiplied by a share of its own for each token. With
-    `is_corrected` a checkpoint has numbers that are added to the scores experts are chosen by.
+    `is_corrected` a checkpoint has numbers that are added to the scores experts are chosen by, with
+    `has_bias` some that are added to the products that scores are made of.
     """
 
     count: int
@@ -43,6 +44,7 @@ class ExpertsConfig:
     top_groups: int = 1
     scale: float = 1.0
     is_corrected: bool = False
+    has_bias: bool = False
     shared_size: int = 0
     shared_gated: bool = False
     dense_layers: tuple[int, ...] = ()
@@ -63,9 +65,11 @@ def read_experts(fields: Fields, family: str, layers: int) -> ExpertsConfig | No
         raise fields.fail(f"{top_k} is above {field} {count}", "num_experts_per_tok")
     if family in _DEEPSEEK:
         return _deepseek(fields, family, layers, count, top_k)
-    normalized = family == "mixtral" or fields.get("norm_topk_prob", FLAG, False)
-    if family in _ALIKE:
-        return ExpertsConfig(count=count, top_k=top_k, normalized=normalized)
+    if family in ALIKE:
+        normalized = family != "olmoe" or fields.get("norm_topk_prob", FLAG, False)
+        return ExpertsConfig(
+            count=count, top_k=top_k, normalized=normalized, has_bias=family == "gpt_oss"
+        )
     return _qwen(fields, family, layers, count, top_k)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from asterope.kernels import ExpertRows, silu_mul
+from asterope.kernels import ExpertRows
 from asterope.llm.layers import Layer, Linear
 from asterope.llm.model import Model
 from asterope.llm.pieces import fused_pieces
@@ -61,7 +61,9 @@ def layer_inputs(model: Model, index: int, layer: Layer, batches: Sequence[State
             sums["down"][expert] = empty("down", expert)
         run(
             lambda place, inner: (
-                _OfAll(inner, {e: sums["down"][e] for e in few}) if place == "gate_up" else inner
+                _OfAll(inner, {e: sums["down"][e] for e in few}, layer.gated)
+                if place == "gate_up"
+                else inner
             )
         )
     named = {sums["down"][e].name.rpartition(".")[0]: count for e, count in few.items()}
@@ -92,6 +94,7 @@ class _OfAll:
 
     inner: Linear
     sums: dict[int, InputSums]
+    gated: Callable[[torch.Tensor], torch.Tensor]
 
     @property
     def num_bytes(self) -> int:
@@ -102,5 +105,5 @@ class _OfAll:
         for expert, sums in self.sums.items():
             starts = torch.zeros_like(experts.starts)
             starts[expert + 1 :] = len(x)
-            sums.add(silu_mul(self.inner.apply(x, experts=ExpertRows(starts))))
+            sums.add(self.gated(self.inner.apply(x, experts=ExpertRows(starts))))
         return self.inner.apply(x, experts=experts)

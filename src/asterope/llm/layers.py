@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from asterope.kernels import CacheFormat, CacheRows, ExpertRows, silu_mul
-from asterope.llm.config import ModelConfig
+from asterope.kernels import CacheFormat, CacheRows, ExpertRows, clamped_swiglu, silu_mul
+from asterope.llm.config import Clamp, ModelConfig
 from asterope.llm.latent import LatentParts
 from asterope.llm.linears import Linear, PlainLinear
 from asterope.llm.router import Router
@@ -36,7 +36,8 @@ class Layer:
 
     With a router the feed-forward part is that of experts: `gate_up` and `down` hold them one below
     another, and `shared` sees all tokens besides. With `latent`, attention is over latent vectors,
-    which `qkv` makes. A KV cache in fewer bits holds keys and values divided by their scales.
+    which `qkv` makes. A KV cache in fewer bits holds keys and values divided by their scales. With
+    `sinks` each query head has a score more (`kernels.attention`), and `clamp` is that of the gate.
     """
 
     attention_norm: torch.Tensor
@@ -52,6 +53,8 @@ class Layer:
     router: Router | None = None
     shared: SharedExpert | None = None
     latent: LatentParts | None = None
+    sinks: torch.Tensor | None = None
+    clamp: Clamp | None = None
 
     def feed_forward(self, x_MH: torch.Tensor) -> torch.Tensor:
         """Return what the MLP makes of each token, or its experts. Shapes: result [M, H]."""
@@ -60,8 +63,14 @@ class Layer:
         return self.router.run(x_MH, self._mlp, None if self.shared is None else self.shared.run)
 
     def _mlp(self, x: torch.Tensor, experts: ExpertRows | None = None) -> torch.Tensor:
-        gated = silu_mul(self.gate_up.apply(x, experts=experts))
+        gated = self.gated(self.gate_up.apply(x, experts=experts))
         return self.down.apply(gated, experts=experts)
+
+    def gated(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the down projection reads. Shapes: x [M, 2 I]; result [M, I]."""
+        if self.clamp is None:
+            return silu_mul(x)
+        return clamped_swiglu(x, alpha=self.clamp.alpha, limit=self.clamp.limit)
 
     def with_linears(self, change: Callable[[str, Linear], Linear]) -> Layer:
         """Return the layer with other linear layers: `change` gets the place and what is there."""
@@ -94,7 +103,7 @@ class Layer:
         """What the layer has besides, by name: norms, and weights that no format rounds."""
         found = {
             "attention_norm": self.attention_norm, "q_norm": self.q_norm, "k_norm": self.k_norm,
-            "mlp_norm": self.mlp_norm,
+            "mlp_norm": self.mlp_norm, "sinks": self.sinks,
         }  # fmt: skip
         if self.router is not None:
             found["router_bias"] = self.router.bias

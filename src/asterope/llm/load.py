@@ -202,8 +202,15 @@ class _Checkpoint:
             mlp_norm=self.files.get(f"{prefix}.post_attention_layernorm.weight", width, self.dtype),
             q_norm=norms["q_norm"],
             k_norm=norms["k_norm"],
+            sinks=self._sinks(prefix),
+            clamp=config.clamp,
             **self._latent_norms(prefix),
         )
+
+    def _sinks(self, prefix: str) -> torch.Tensor | None:
+        if not self.config.has_sinks:
+            return None
+        return self.files.get(f"{prefix}.self_attn.sinks", (self.config.num_heads,), self.dtype)
 
     def _latent_norms(self, prefix: str) -> dict[str, torch.Tensor]:
         """Return the norms of latents, and the weight that makes keys and values of them."""
@@ -228,14 +235,17 @@ class _Checkpoint:
         experts = config.experts
         if experts is None:
             return None
-        parts, bias = [], None
+        parts, bias, added = [], None, None
         for name, rows in routers(config).items():
             stored = f"{prefix}.{name}.weight"
             parts.append(self.files.get(stored, (rows, config.hidden_size), self.dtype))
         if experts.is_corrected:
             stored = f"{prefix}.{next(iter(routers(config)))}.e_score_correction_bias"
             bias = self.files.get(stored, (experts.count,), torch.float32)
-        return _router(config, torch.cat(parts) if len(parts) > 1 else parts[0], bias)
+        if experts.has_bias:
+            stored = f"{prefix}.{next(iter(routers(config)))}.bias"
+            added = self.files.get(stored, (experts.count,), self.dtype)
+        return _router(config, torch.cat(parts) if len(parts) > 1 else parts[0], bias, added)
 
     def _projection(
         self, prefix: str, units: tuple[tuple[Piece, ...], ...], scheme: Scheme | None
@@ -304,11 +314,17 @@ class _Checkpoint:
         return layer
 
 
-def _router(config: ModelConfig, weight: torch.Tensor, bias: torch.Tensor | None) -> Router:
-    """Return the router of a layer with experts; DeepSeek's families score in float32."""
+def _router(
+    config: ModelConfig, weight: torch.Tensor, bias: torch.Tensor | None,
+    added: torch.Tensor | None,
+) -> Router:  # fmt: skip
+    """Return the router of a layer with experts; DeepSeek's families score in float32.
+
+    `bias` corrects the choice, and `added` is that of the product.
+    """
     experts = config.experts
     assert experts is not None
-    linear = PlainLinear(weight, out_dtype=torch.float32 if config.latent else None)
+    linear = PlainLinear(weight, added, out_dtype=torch.float32 if config.latent else None)
     routing = Routing(
         top_k=experts.top_k, normalized=experts.normalized, scoring=experts.scoring,
         groups=experts.groups, top_groups=experts.top_groups, scale=experts.scale,
@@ -351,13 +367,15 @@ def model_from_config(
             if experts.is_corrected:
                 bias = torch.empty(experts.count, dtype=torch.float32, device="meta")
             rows = sum(routers(config).values())
-            router = _router(config, meta(rows, config.hidden_size), bias)
+            added = meta(rows) if experts.has_bias else None
+            router = _router(config, meta(rows, config.hidden_size), bias, added)
         return made_layer(
             {
                 place: projection(units, schemes[scheme_place(place)])
                 for place, units in fused_pieces(config).items()
             },
             attention_norm=meta(config.hidden_size), mlp_norm=meta(config.hidden_size),
+            sinks=meta(config.num_heads) if config.has_sinks else None, clamp=config.clamp,
             q_norm=q_norm, k_norm=k_norm, router=router, **latent_weights(config),
         )  # fmt: skip
 

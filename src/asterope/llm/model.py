@@ -184,7 +184,7 @@ class Model:
         )  # fmt: skip
         return attention(
             q, keys, values, past=past, scale=config.score_scale, window=config.windows[index],
-            key_scale=layer.key_scale, value_scale=layer.value_scale,
+            key_scale=layer.key_scale, value_scale=layer.value_scale, sinks=layer.sinks,
         )  # fmt: skip
 
     def _norm_heads(self, made: torch.Tensor, layer: Layer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from types import MappingProxyType
 
 from asterope.llm.config import LatentConfig, ModelConfig
@@ -30,7 +31,7 @@ Units = tuple[tuple[Piece, ...], ...]
 _EXPERTS: Mapping[str, tuple[str, str, str, str]] = MappingProxyType({
     "mixtral": ("block_sparse_moe", "w1", "w3", "w2"),
     **dict.fromkeys(
-        ("olmoe", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "kimi_k2"),
+        ("gpt_oss", "olmoe", "qwen2_moe", "qwen3_moe", "deepseek_v2", "deepseek_v3", "kimi_k2"),
         ("mlp", "gate_proj", "up_proj", "down_proj"),
     ),
 })  # fmt: skip
@@ -117,9 +118,21 @@ def _feed_forward(config: ModelConfig) -> tuple[Units, Units]:
     return both, tuple(((f"{p}.{down}", hidden, inner, bias),) for p in prefixes)
 
 
-def module_names(config: ModelConfig) -> dict[str, tuple[str, ...]]:
-    """Return the modules of each place of a layer by their names in a checkpoint."""
-    return {place: tuple(name for name, *_ in p) for place, p in projections(config).items()}
+def module_names(config: ModelConfig) -> list[dict[str, tuple[str, ...]]]:
+    """Return the modules of each layer by their names in a checkpoint.
+
+    They are under the places that have formats of their own: those of `q_up` are under `qkv`.
+    """
+
+    @cache
+    def of(own: ModelConfig) -> dict[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for place, pieces in projections(own).items():
+            under = scheme_place(place)
+            found[under] = (*found.get(under, ()), *(name for name, *_ in pieces))
+        return found
+
+    return [of(config.at(layer)) for layer in range(config.num_layers)]
 
 
 def torch_name(config: ModelConfig, name: str) -> str:
@@ -144,5 +157,6 @@ def routers(config: ModelConfig) -> dict[str, int]:
     experts = config.experts
     if experts is None:
         return {}
-    found = {f"{_EXPERTS[config.family][0]}.gate": experts.count}
+    name = "router" if config.family == "gpt_oss" else "gate"
+    found = {f"{_EXPERTS[config.family][0]}.{name}": experts.count}
     return found | {"mlp.shared_expert_gate": 1} if experts.shared_gated else found

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from asterope.errors import ConfigError, UnsupportedError
+from asterope.errors import ConfigError
 from asterope.llm.equalized import equalized
 from asterope.llm.kept_layers import KeptLayers
 from asterope.llm.layer_inputs import layer_inputs
@@ -100,15 +100,10 @@ def _nothing(place: str, _: Linear) -> Linear:
 
 
 def check_plain(model: Model) -> None:
-    """Check that nothing of a model is quantized yet, and that its places can be told apart.
+    """Check that nothing of a model is quantized yet.
 
-    Raises: ConfigError if something is; UnsupportedError for attention over latents.
+    Raises: ConfigError if something is.
     """
-    if model.config.latent is not None:
-        raise UnsupportedError(
-            "places of layers over latents are not looked at one by one",
-            where=model.name or "model", hint="quantize all of them alike: asterope quantize",
-        )  # fmt: skip
     for layer in model.layers:
         _check_plain_layer(model, layer)
 

@@ -15,7 +15,8 @@ class Rope:
     """Rotary embedding: base, and the scaling of long-context variants.
 
     Of YaRN, waves that turn `beta_fast` times or more within the original context are kept, those
-    that turn less than `beta_slow` times stretched by the factor.
+    that turn less than `beta_slow` times stretched by the factor; with `truncate` between whole
+    pairs.
     """
 
     theta: float
@@ -29,6 +30,7 @@ class Rope:
     mscale: float = 0.0
     mscale_all_dim: float = 0.0
     attention_factor: float = 0.0
+    truncate: bool = True
 
     def inverse_frequencies(self, head_dim: int) -> list[float]:
         """Return the angle per position of each pair of dimensions, head_dim / 2 of them."""
@@ -58,14 +60,16 @@ class Rope:
     def _yarn(self, plain: list[float], head_dim: int) -> list[float]:
         """Blend kept and stretched waves along the pairs, from the first to the last limit.
 
-        Source: YaRN (arXiv 2309.00071), section 3.2; limits are whole pairs, as in DeepSeek's code.
+        Source: YaRN (arXiv 2309.00071), section 3.2; whole pairs, as in DeepSeek's code.
         """
         turns = self.original_context / (2 * math.pi)
         first, last = (
             head_dim * math.log(turns / beta) / (2 * math.log(self.theta))
             for beta in (self.beta_fast, self.beta_slow)
         )
-        low, high = max(math.floor(first), 0), min(math.ceil(last), head_dim - 1)
+        if self.truncate:
+            first, last = math.floor(first), math.ceil(last)
+        low, high = max(first, 0), min(last, head_dim - 1)
         span = (high - low) or 0.001
         stretched = [min(max((i - low) / span, 0.0), 1.0) for i in range(len(plain))]
         return [

@@ -79,8 +79,9 @@ def shard(model: Model, chips: int, experts: int = 1) -> Model:
         router = layer.router and dataclasses.replace(layer.router, share=share)
         changed = layer.with_linears(functools.partial(part, fused_pieces(config.at(i))))
         parts[id(layer)] = dataclasses.replace(
-            changed, router=router, latent=_latent(changed.latent, config)
-        )
+            changed, router=router, latent=_latent(changed.latent, config),
+            sinks=layer.sinks if layer.sinks is None else layer.sinks.new_empty(config.num_heads),
+        )  # fmt: skip
     return dataclasses.replace(
         on_meta, config=config, layers=[parts[id(layer)] for layer in on_meta.layers],
         head=_part(on_meta.head, config.vocab_size, config.hidden_size),

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from asterope.errors import CheckpointError
+from asterope.llm.packed_experts import one_by_one
 
 __all__ = ["TensorFiles", "open_tensors"]
 
@@ -142,7 +143,7 @@ def open_tensors(directory: Path) -> Iterator[TensorFiles]:
                     f"is not a whole safetensors file: {error}", where=str(path),
                     hint="download it again",
                 ) from None  # fmt: skip
-        yield TensorFiles(directory, files, metadata)
+        yield TensorFiles(directory, one_by_one(files), metadata)
 
 
 def _paths(directory: Path) -> list[Path]:

@@ -27,7 +27,7 @@ from asterope.quant.mix import MODULES, PLACES, Mix, Plan, mix_of
 from asterope.quant.mixed_config import parse_plan, plan_config
 from asterope.quant.nvfp4_svd import is_nvfp4_svd, nvfp4_svd_config, nvfp4_svd_tensors
 from asterope.quant.qat import FakeQuantizedLinear, prepare_qat, quantized_layers
-from asterope.quant.readers import Layout, experts_from_blocks, quantization_of, read_layout
+from asterope.quant.readers import Layout, quantization_of, read_layout
 from asterope.quant.recipes import RECIPES, Recipe, recipe
 from asterope.quant.rtn import common_amax, quantize_weight
 from asterope.quant.scheme import ACTIVATIONS, UNQUANTIZED, WEIGHT_FORMATS, Scheme, scheme
@@ -61,7 +61,6 @@ __all__ = [
     "common_amax",
     "concatenate",
     "equalizing_scale",
-    "experts_from_blocks",
     "fake_inputs",
     "from_quantized",
     "from_tensors",

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from asterope.errors import CheckpointError, ConfigError, UnsupportedError
 from asterope.quant.scheme import Scheme
 
-__all__ = ["MODULES", "PLACES", "Mix", "Plan", "mix_of", "plan_of_modules"]
+__all__ = ["MODULES", "PLACES", "LayerModules", "Mix", "Plan", "mix_of", "plan_of_modules"]
 
 MODULES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -19,6 +19,8 @@ MODULES: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "down": ("mlp.down_proj",),
 })  # fmt: skip
 """The places of a layer that have linear layers, and the modules that are run there as one."""
+LayerModules = Sequence[Mapping[str, Sequence[str]]]
+"""The modules of each place of each layer."""
 PLACES = tuple(MODULES)
 _MOST_NAMED = 3
 
@@ -98,12 +100,11 @@ def mix_of(plan: Plan | None, num_layers: int) -> Mix:
 
 
 def plan_of_modules(
-    scheme_of: Callable[[str], Scheme | None], num_layers: int,
-    names: Mapping[str, Sequence[str]] = MODULES,
-) -> Plan:  # fmt: skip
+    scheme_of: Callable[[str], Scheme | None], num_layers: int, names: LayerModules = ()
+) -> Plan:
     """Return the plan of a model whose modules have schemes by their names in a checkpoint.
 
-    `names` are those of each place of a layer.
+    `names` are those of each layer, `MODULES` if there are none.
 
     Raises: UnsupportedError for modules that are run as one and quantized differently;
     CheckpointError if nothing is quantized.
@@ -111,7 +112,8 @@ def plan_of_modules(
     where = "quantization_config"
 
     def of_place(layer: int, place: str) -> Scheme | None:
-        modules = [f"model.layers.{layer}.{name}" for name in names[place]]
+        own = names[layer] if names else MODULES
+        modules = [f"model.layers.{layer}.{name}" for name in own[place]]
         found = {name: scheme_of(name) for name in modules}
         first = next(iter(found.values()))
         others = [name for name, scheme in found.items() if scheme != first]

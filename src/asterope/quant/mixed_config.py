@@ -24,7 +24,7 @@ from asterope.quant.config import (
     transform,
 )
 from asterope.quant.fields import mapping as _mapping
-from asterope.quant.mix import MODULES, Mix, Plan, plan_of_modules
+from asterope.quant.mix import MODULES, LayerModules, Mix, Plan, plan_of_modules
 from asterope.quant.scheme import Scheme
 
 __all__ = ["StoredGroup", "parse_groups", "parse_plan", "plan_config"]
@@ -46,12 +46,12 @@ class StoredGroup:
 
 def plan_config(
     plan: Plan, ignore: Sequence[str], *, static_inputs: Set[str] = frozenset(),
-    names: Mapping[str, Sequence[str]] = MODULES,
+    names: LayerModules = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Return the `quantization_config` of a checkpoint; `ignore` names other modules left plain.
 
-    `static_inputs` names the modules that store a scale of their inputs, `names` are those of the
-    modules of each place of a layer.
+    `static_inputs` names the modules that store a scale of their inputs, `names` are as in
+    `plan_of_modules`.
 
     Raises: FormatError for unquantized weights, which have none.
     """
@@ -62,9 +62,10 @@ def plan_config(
     modules: dict[Scheme, list[str]] = {}
     plain: list[str] = []
     for layer in range(len(simplest.layers)):
+        own = names[layer] if names else MODULES
         for place, scheme in simplest.of(layer).items():
             listed = modules.setdefault(scheme, []) if scheme else plain
-            listed += [f"model.layers.{layer}.{name}" for name in names[place]]
+            listed += [f"model.layers.{layer}.{name}" for name in own[place]]
     ignore = [*plain, *ignore]
     if len(modules) == 1:
         only = next(iter(modules))
@@ -91,12 +92,10 @@ def plan_config(
     }
 
 
-def parse_plan(
-    config: Mapping[str, Any], num_layers: int, names: Mapping[str, Sequence[str]] = MODULES
-) -> Plan:
+def parse_plan(config: Mapping[str, Any], num_layers: int, names: LayerModules = ()) -> Plan:
     """Return how a checkpoint is quantized: one scheme, or a mix where modules differ.
 
-    `names` are those of the modules of each place of a layer.
+    `names` are as in `plan_of_modules`.
 
     Raises: as `parse_groups` and `plan_of_modules`.
     """

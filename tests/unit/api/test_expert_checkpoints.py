@@ -35,6 +35,7 @@ def originals(tmp_path_factory):
         pytest.param("qwen3_moe", "nvfp4", marks=pytest.mark.slow),
         ("mixtral", "mxfp4/fp8"),
         pytest.param("mixtral", "fp8_block128/same", marks=pytest.mark.slow),
+        pytest.param("gpt_oss", "mxfp4", marks=pytest.mark.slow),
         pytest.param("olmoe", "mxfp4", marks=pytest.mark.slow),
         pytest.param("qwen2_moe", "mxfp4", marks=pytest.mark.slow),
     ],
@@ -84,6 +85,8 @@ def test_transformers_loads_experts_to_the_same_weights(originals, tmp_path):
 
 
 def test_modules_are_named_as_checkpoints_of_the_family_name_them(originals):
-    assert module_names(originals["mixtral"].config)["down"][4] == "block_sparse_moe.experts.4.w2"
-    gate_up = module_names(originals["qwen3_moe"].config)["gate_up"]
+    assert (
+        module_names(originals["mixtral"].config)[0]["down"][4] == "block_sparse_moe.experts.4.w2"
+    )
+    gate_up = module_names(originals["qwen3_moe"].config)[0]["gate_up"]
     assert gate_up[2:4] == ("mlp.experts.1.gate_proj", "mlp.experts.1.up_proj")

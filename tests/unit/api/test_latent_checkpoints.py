@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 import asterope as ast
 from asterope.errors import UnsupportedError
-from asterope.llm import check_plain
 from asterope.quant import QuantizedLinear, scheme
 from llm_checkpoints import LATENT
 from tokenized_checkpoint import SMALL, write_tokenized
@@ -121,5 +120,3 @@ def test_a_cache_that_a_checkpoint_asks_for_is_not_used_and_that_is_said(origina
 def test_what_latents_cannot_have_is_refused_by_name(original):
     with pytest.raises(UnsupportedError, match="latent"):
         original.with_cache("fp8")
-    with pytest.raises(UnsupportedError, match="latent"):
-        check_plain(original.model)

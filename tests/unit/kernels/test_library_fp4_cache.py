@@ -58,6 +58,7 @@ def test_attention_over_blocks_has_the_bits_of_that_over_what_they_stand_for(
     parts = [in_blocks(random(BATCH, KV_HEADS, ROOM, dim, seed=s), name) for s in (1, 2)]
     query = random(BATCH * tokens, HEADS, dim).to(dtype)
     asked = {"past": 150, "scale": dim**-0.5, "window": window}
+    asked["sinks"] = random(query.shape[1], seed=5) if window else None
     asked |= {"key_scale": 0.75, "value_scale": 0.3}
     got = attention(query, *(blocks for blocks, _ in parts), **asked)
     want = attention(query, *(wide.to(dtype) for _, wide in parts), **asked)
@@ -81,8 +82,9 @@ def test_parts_of_the_keys_are_those_over_what_blocks_stand_for(name):
     parts = [in_blocks(random(1, 1, 256, 64, seed=s), name) for s in (1, 2)]
     query = random(1, 8, 64).bfloat16()
     with watched_choices(instead=KeyBlocks(8, 64, 4, 4)):
-        got = attention(query, *(blocks for blocks, _ in parts), past=255, scale=0.1)
-        want = attention(query, *(wide.bfloat16() for _, wide in parts), past=255, scale=0.1)
+        asked = {"past": 255, "scale": 0.1, "sinks": random(8, seed=3)}
+        got = attention(query, *(blocks for blocks, _ in parts), **asked)
+        want = attention(query, *(wide.bfloat16() for _, wide in parts), **asked)
     assert torch.equal(got, want)
 
 

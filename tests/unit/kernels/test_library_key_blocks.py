@@ -51,6 +51,15 @@ def test_parts_of_the_keys_are_put_together(
     assert torch.allclose(got.double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("window", [None, 30])
+def test_a_sink_is_in_one_of_the_parts(window):
+    q, k, v = inputs(2, 2, 2, 24, 5, 130)
+    how = {"past": 130, "window": window, "sinks": torch.tensor([0.0, 3.0, -2.0, 1.0])}
+    got = computed(q, k, v, KeyBlocks(4, 16, 4, 3), **how)
+    expected = attention_reference(q, k, v, scale=0.2, **how)
+    assert torch.allclose(got.double(), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_parts_have_whole_blocks_and_cover_the_keys():
     for split in (1, 2, 5, 32, 1000):
         blocks = KeyBlocks(8, 64, 4, split)

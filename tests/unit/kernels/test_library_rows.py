@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from asterope.errors import ShapeError
 from asterope.kernels import (
     attention,
     attention_reference,
+    clamped_swiglu,
+    clamped_swiglu_reference,
     rms_norm,
     rms_norm_reference,
     rotate_and_cache,
@@ -107,6 +110,16 @@ def test_silu_mul_of_rows_in_a_wider_matrix_and_of_the_extremes():
     assert silu_mul(torch.zeros(0, 8)).shape == (0, 4)
 
 
+def test_clamped_swiglu():
+    gate_up = random(40, 2 * 300, scale=8.0)
+    how = {"alpha": 1.702, "limit": 7.0}
+    got, expected = clamped_swiglu(gate_up, **how), clamped_swiglu_reference(gate_up, **how)
+    assert bool((gate_up.abs() > 7).any())
+    assert_near(got, expected, expected.abs() + 1e-6, 1e-5)
+    extremes = torch.tensor([[1e4, -1e4, 0.0, 7.0, 1e4, 1e4, -1e4, -1.0]])
+    assert clamped_swiglu(extremes, **how).tolist() == [[pytest.approx(56, abs=1e-3), 0, 0, 0]]
+
+
 # -- rotary embedding ------------------------------------------------------------------------------
 def rotated(x_HD, cos_D2, sin_D2, gain_D, eps, dtype):
     """Normalise and rotate heads in float64; only the norm is rounded on the way."""
@@ -177,6 +190,23 @@ def test_attention(batch, tokens, q_heads, kv_heads, dim, past, window):
     assert got.shape == (batch * tokens, q_heads * dim)
     largest = v[:, :, : past + tokens].double().abs().amax()
     assert_near(got, expected, largest, 1e-5)
+
+
+@pytest.mark.parametrize("window", [None, 9])
+def test_sinks_take_their_share_of_the_softmax(window):
+    q, k, v = random(2 * 33, 6, 16, scale=2.0), *(random(2, 2, 64, 16, seed=s) for s in (1, 2))
+    sinks = random(6, seed=3, scale=3.0)
+    sinks[0], sinks[1] = -torch.inf, 1e4
+    how = {"past": 20, "scale": 0.25, "window": window}
+    got = attention(q, k, v, sinks=sinks, **how)
+    expected = attention_reference(q, k, v, sinks=sinks, **how)
+    assert_near(got, expected, v.double().abs().amax(), 1e-5)
+    without = attention(q, k, v, **how)
+    assert torch.equal(got[:, :16], without[:, :16])
+    assert not bool(got[:, 16:32].any())
+    assert not torch.equal(got[:, 32:], without[:, 32:])
+    with pytest.raises(ShapeError, match=r"sinks has shape \[5\]"):
+        attention(q, k, v, sinks=sinks[:5], **how)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

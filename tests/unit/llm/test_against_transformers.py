@@ -63,6 +63,17 @@ CASES = {
             "norm_topk_prob": True, "tie_word_embeddings": True, "head_dim": 8,
         },
     ),
+    "gpt-oss": (
+        "GptOss",
+        {
+            "num_local_experts": 6, "num_experts_per_tok": 3, "head_dim": 16, "sliding_window": 8,
+            "swiglu_limit": 1.5,
+            "rope_parameters": {
+                "rope_type": "yarn", "rope_theta": 150000.0, "factor": 4.0, "truncate": False,
+                "original_max_position_embeddings": 32, "beta_fast": 32.0, "beta_slow": 1.0,
+            },
+        },
+    ),
     "olmoe": ("Olmoe", {"num_experts": 6, "num_experts_per_tok": 3}),
     "olmoe, shares that add up": (
         "Olmoe",
@@ -145,10 +156,10 @@ def models(transformers, tmp_path_factory):
             reference = getattr(transformers, f"{family}ForCausalLM")(config).eval()
             with torch.no_grad():
                 for parameter in reference.parameters():
-                    if parameter.dim() == 1:  # norms are ones and biases zeros at first
+                    if parameter.dim() == 1:  # norms are ones and others zeros at first
                         parameter.add_(0.2 * torch.randn_like(parameter))
                 for field, tensor in reference.state_dict().items():
-                    if field.endswith(("mlp.gate.weight", "correction_bias")):  # zeros as well
+                    if field.endswith(("mlp.gate.weight", "correction_bias", "proj_bias")):
                         tensor.copy_(0.3 * torch.randn_like(tensor))
             directory = tmp_path_factory.mktemp("checkpoint")
             reference.save_pretrained(directory)

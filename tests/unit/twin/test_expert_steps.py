@@ -200,6 +200,18 @@ def test_layers_without_experts_lie_between_those_with_and_one_beside_them():
     assert shared.memory.weight_bytes < whole.memory.weight_bytes
 
 
+def test_sinks_and_biases_of_gpt_oss_are_timed_and_shared():
+    raw = {**SMALL, "model_type": "gpt_oss", "num_local_experts": 8, "sliding_window": 32}
+    model = model_from_config(raw, scheme=scheme("mxfp4"), dtype="bfloat16")
+    for chip, fidelity in ((CHIP, "tile"), (get("h100"), "operator")):
+        step = time_step(model, chip, batch=4, context=64, fidelity=fidelity)
+        names = [t.name for t in step.launches]
+        assert names.count("_clamped_swiglu_kernel") == names.count("_attention_kernel") == 4
+    two = time_step(model, CHIP, batch=4, context=64, fidelity="roofline", tensor_parallel=2)
+    one = time_step(model, CHIP, batch=4, context=64, fidelity="roofline")
+    assert two.memory.weight_bytes < 0.7 * one.memory.weight_bytes
+
+
 def test_norms_over_all_heads_keep_these_on_one_chip():
     model = model_from_config({**SMALL, "model_type": "olmoe"}, dtype="bfloat16")
     step = time_step(model, CHIP, batch=4, context=64, fidelity="roofline", expert_parallel=2)

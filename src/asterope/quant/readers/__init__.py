@@ -14,11 +14,11 @@ from asterope.quant.readers.compressed import read_compressed
 from asterope.quant.readers.fp8 import read_fbgemm_fp8, read_fp8
 from asterope.quant.readers.layout import Layout, Reader
 from asterope.quant.readers.modelopt import from_own_file, read_modelopt
-from asterope.quant.readers.mxfp4 import experts_from_blocks, refuse_mxfp4
+from asterope.quant.readers.mxfp4 import read_mxfp4
 from asterope.quant.readers.quark import read_quark
 from asterope.quant.readers.torchao import read_torchao
 
-__all__ = ["READERS", "Layout", "experts_from_blocks", "quantization_of", "read_layout"]
+__all__ = ["READERS", "Layout", "quantization_of", "read_layout"]
 
 READERS: Mapping[str, Reader] = MappingProxyType(
     {
@@ -28,7 +28,7 @@ READERS: Mapping[str, Reader] = MappingProxyType(
         "fbgemm_fp8": read_fbgemm_fp8,
         "quark": read_quark,
         "torchao": read_torchao,
-        "mxfp4": refuse_mxfp4,
+        "mxfp4": read_mxfp4,
     }
 )
 """By `quantization_config.quant_method`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -12,7 +12,7 @@ import torch
 from asterope.errors import UnsupportedError
 from asterope.quant.kv_config import CACHE_SCALES
 from asterope.quant.linear import QuantizedLinear
-from asterope.quant.mix import MODULES, Plan, plan_of_modules
+from asterope.quant.mix import LayerModules, Plan, plan_of_modules
 from asterope.quant.readers.notes import KV_CACHE
 from asterope.quant.scheme import Scheme
 
@@ -53,7 +53,7 @@ class Layout:
         """Tell whether a layer was left unquantized, by its name or those of its tensors."""
         return self.scheme_of(name) is None or self.is_plain(name, own)
 
-    def plan(self, num_layers: int, names: Mapping[str, Sequence[str]] = MODULES) -> Plan:
+    def plan(self, num_layers: int, names: LayerModules = ()) -> Plan:
         """Return how a model of so many layers is quantized, as far as names of modules tell.
 
         Raises: as `plan_of_modules`.

@@ -1,6 +1,8 @@
-"""gpt-oss: `quant_method` "mxfp4", MXFP4 experts stored `[experts, rows, K / 32, 16]`.
+"""gpt-oss: `quant_method` "mxfp4", MXFP4 experts beside layers that are not quantized.
 
-The model around them is a mixture of experts, which is not run; their weights are converted.
+They are stored `[experts, rows, K / 32, 16]`, and read one by one, as `llm.packed_experts` names
+them: of `NAME_blocks` and `NAME_scales` the rows of one, `NAME.weight_blocks` [N, K / 2] with the
+even element of two in the low half of a byte, and `NAME.weight_scales` [N, K / 32], E8M0.
 
 Source: transformers 5, `integrations/mxfp4.py` (`convert_moe_packed_tensors`).
 """
@@ -8,63 +10,37 @@ Source: transformers 5, `integrations/mxfp4.py` (`convert_moe_packed_tensors`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
-import torch
-
-from asterope.errors import CheckpointError, UnsupportedError
+from asterope.quant.fields import check_fields, names
 from asterope.quant.linear import QuantizedLinear
+from asterope.quant.readers.layout import Layout, Tensors, check_tensors, is_named
 from asterope.quant.scheme import Scheme
-from asterope.quant.stored import Places, stored_layer, take
+from asterope.quant.stored import Places, stored_layer
 
-__all__ = ["experts_from_blocks", "refuse_mxfp4"]
+__all__ = ["read_mxfp4"]
 
-_AXES, _BLOCK_BYTES = 4, 16
+_ROOT = "quantization_config"
+_FIELDS = ("quant_method", "modules_to_not_convert", "dequantize", "use_kernels")
+_EXPERTS = ".mlp.experts."
+_TENSORS = ("weight_blocks", "weight_scales", "bias")
 
 
-def refuse_mxfp4(config: Mapping[str, Any]) -> NoReturn:
-    """Say what is missing for a whole model.
+def read_mxfp4(config: Mapping[str, Any]) -> Layout:
+    """Return how a checkpoint of `quant_method` "mxfp4" is quantized: its experts alone are.
 
-    Raises: UnsupportedError, always.
+    Raises: UnsupportedError for fields that are not known.
     """
-    raise UnsupportedError(
-        "the checkpoint is a mixture of experts (gpt-oss): routing tokens to experts and attention "
-        "sinks are not there",
-        where="quantization_config.quant_method",
-        hint="asterope.quant.experts_from_blocks reads its expert weights",
-    )
-
-
-def experts_from_blocks(
-    name: str, tensors: Mapping[str, torch.Tensor]
-) -> tuple[QuantizedLinear, ...]:
-    """Return one layer an expert, out of `NAME_blocks` and `NAME_scales`, without activations.
-
-    Row r of expert e is what a linear layer multiplies inputs by to get output r. transformers'
-    own dequantization gives the transpose.
-
-    Shapes: blocks uint8 [E, N, K / 32, 16], the even element of two in the low half of a byte;
-    scales uint8 (E8M0) [E, N, K / 32].
-    Raises: CheckpointError for a tensor that is missing, of another type or shape, or holds NaN.
-    """
-    places = Places(codes=f"{name}_blocks", scales=f"{name}_scales")
-    blocks = take(tensors, places.codes, (torch.uint8,))
-    if blocks.dim() != _AXES or blocks.shape[-1] != _BLOCK_BYTES:
-        raise CheckpointError(
-            f"has shape {list(blocks.shape)}, not [experts, rows, K / 32, {_BLOCK_BYTES}]",
-            where=places.codes,
-        )
-    experts, rows, groups, _ = blocks.shape
-    scales = take(tensors, places.scales, (torch.uint8,), ((experts, rows, groups),))
+    check_fields(config, _FIELDS, _ROOT)
+    kept = names(config.get("modules_to_not_convert"), f"{_ROOT}.modules_to_not_convert")
     scheme = Scheme(weights="mxfp4")
-    return tuple(
-        stored_layer(
-            {
-                places.codes: blocks[expert].reshape(rows, groups * _BLOCK_BYTES),
-                places.scales: scales[expert],
-            },
-            scheme,
-            places,
-        )
-        for expert in range(experts)
-    )
+
+    def scheme_of(name: str) -> Scheme | None:
+        return scheme if _EXPERTS in name and not is_named(name, kept) else None
+
+    def layer(name: str, tensors: Tensors, metadata: Mapping[str, str]) -> QuantizedLinear:
+        check_tensors(name, tensors, _TENSORS)
+        places = Places(codes=f"{name}.weight_blocks", scales=f"{name}.weight_scales")
+        return stored_layer(tensors, scheme, places)
+
+    return Layout(scheme_of=scheme_of, layer=layer)

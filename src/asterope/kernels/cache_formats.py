@@ -1,7 +1,7 @@
 """Formats of a KV cache: one row each, and what a cache in blocks is.
 
-Blocks lie along a head. A scale above all of a layer's keys or values, and one above its values,
-are arguments of the kernels; they are in no format.
+Blocks lie along a head. What all keys of a layer are divided by, and all its values, kernels get as
+arguments beside the cache.
 """
 
 from __future__ import annotations
@@ -56,11 +56,6 @@ class BlockRows:
                 "alike", where="KV cache",
             )  # fmt: skip
         return (*strides, 1)
-
-    @property
-    def device(self) -> torch.device:
-        """Where it lies."""
-        return self.codes.device
 
     @property
     def nbytes(self) -> int:

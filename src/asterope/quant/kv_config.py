@@ -1,8 +1,8 @@
 """The `kv_cache_scheme` of a checkpoint: how its keys and values are stored.
 
 In fp8 and nvfp4 each attention module stores a scale of its keys and one of its values, `k_scale`
-and `v_scale`; block scales are computed with each token. Readers elsewhere know fp8 alone: what
-compressed-tensors says of weights in 4 bits is said here of keys and values.
+and `v_scale`; block scales are computed with each token. Servers read fp8 alone: of four bits is
+said here what compressed-tensors says of inputs in them.
 
 Source: compressed-tensors 0.20, `quantization/quant_config.py`.
 """

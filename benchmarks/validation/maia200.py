@@ -217,7 +217,7 @@ def product_rows(chip: Chip, found: Mapping[str, Sequence[Product]]) -> Iterator
         small = [p.hbm_share for p in memory_bound(found[name], ridge)]
         compute_says = {
             "BF16": "rules out a fill for each instruction, and CSRAM read once for each tile",
-            "FP8": "a prediction: operands and sums meet at the read ports of TSRAM, 512 deep",
+            "FP8": "a prediction: at TSRAM's ports operands meet sums, fewer where a panel stays",
             "MXFP8": "a prediction: 1,024 deep, sums pass half as often; products join semaphores",
         }[name]
         yield Row(

@@ -62,6 +62,19 @@ def test_explain_shows_the_blocks_that_were_considered(asterope):
     assert "split" in out
 
 
+def test_explain_says_what_is_where_and_why_the_runner_up_lost(asterope):
+    sizes = ("simulate", "gemm", "64", "512", "1024", "--format", "mxfp8/same", "--explain")
+    (row,) = asterope(*sizes, "--json").json
+    assert {each["stationary"] for each in row["mappings"]} == {"x", "w", "y"}
+    out = " ".join(asterope(*sizes).out.split())
+    assert "Chosen: sums stay in TSRAM, nothing is pinned in CSRAM" in out
+    best = next(each for each in row["mappings"] if each["is_chosen"])
+    second = next(each for each in row["mappings"] if each["stationary"] != "y")
+    assert f"{second['time_s'] / best['time_s'] - 1:+.1%} of the time" in out
+    assert f"Runner-up: a panel of {second['stationary']} stays in TSRAM" in out
+    assert "In closed form its" in out
+
+
 @pytest.mark.parametrize(
     ("sizes", "words"),
     [

@@ -10,6 +10,7 @@ import torch
 from asterope.kernels import (
     ACTIVATION_FORMATS,
     CACHE_FORMATS,
+    Blocks,
     Pages,
     Routing,
     ScaledOperand,
@@ -33,6 +34,7 @@ from asterope.kernels import (
     silu_mul,
     take_rows,
     turn_and_cache_latents,
+    watched_choices,
 )
 from asterope.runtime import listen, stop_listening
 
@@ -73,6 +75,16 @@ def _scaled_linear(device, weights, activations):
     if activations != "bf16":
         operand = quantize_rows(x, activations)
     return [scaled_linear(operand, scaled_weight(weights, 50, 192, device))]
+
+
+def _walking_linear(device, stationary, scaled):
+    """Products of which a panel stays while the other operand, pinned in CSRAM, passes."""
+    moving = "w" if stationary == "x" else "x"
+    blocks = Blocks(8, 32, 256, 8, 3, stationary=stationary, walk=2, pinned=moving)
+    with watched_choices(instead=blocks):
+        if scaled:
+            return _scaled_linear(device, "mxfp4", "mxfp4")
+        return _linear(device, torch.bfloat16)
 
 
 def _block_linear(device):
@@ -207,6 +219,13 @@ CALLS = {
     "linear bf16": lambda device="cpu": _linear(device, torch.bfloat16),
     "linear fp8": lambda device="cpu": _linear(device, torch.float8_e4m3fn),
     "linear bf16 of one row": lambda device="cpu": _linear(device, torch.bfloat16, m=1, bias=False),
+    **{
+        f"linear where {stays} stays{', mxfp4' * scaled}": (
+            lambda device="cpu", stays=stays, scaled=scaled: _walking_linear(device, stays, scaled)
+        )
+        for stays in ("x", "w")
+        for scaled in (False, True)
+    },
     "block_linear": lambda device="cpu": _block_linear(device),
     "rms_norm": lambda device="cpu": _rms_norm(device),
     "gates": lambda device="cpu": _gated(device),

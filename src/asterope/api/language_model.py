@@ -20,10 +20,11 @@ from asterope.errors import CheckpointError, ConfigError, ShapeError, Unsupporte
 from asterope.kernels import cache_format
 from asterope.quant import Mix, Plan
 
-__all__ = ["LanguageModel", "from_config", "load", "made_from", "with_scheme"]
+__all__ = ["CACHE_WINDOW", "LanguageModel", "from_config", "load", "made_from", "with_scheme"]
 
 Progress = Callable[[int, int], None]
-_WINDOW = 512
+CACHE_WINDOW = 512
+"""Tokens of a window of text that scales of a KV cache are taken from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -110,7 +111,9 @@ class LanguageModel:
         windows = None
         if self.has_weights and cache_format(fmt).largest is not None:
             file = None if calibrate is None else Path(calibrate)
-            windows, _ = text_windows(self, file, num_windows=calibration_windows, length=_WINDOW)
+            windows, _ = text_windows(
+                self, file, num_windows=calibration_windows, length=CACHE_WINDOW
+            )
         return dataclasses.replace(
             self, model=llm.with_cache(self.model, fmt, windows, progress=progress)
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from asterope import llm
 from asterope.api.calibration import Calibration
-from asterope.api.language_model import LanguageModel
+from asterope.api.language_model import CACHE_WINDOW, LanguageModel
 from asterope.quant import Plan, algorithm, load_column_loop, mix_of
 
 __all__ = ["MemoryUse", "MemoryWatch"]
@@ -57,9 +57,13 @@ class MemoryWatch:
             self._before += _resident_bytes("VmRSS") - before
 
     def use(
-        self, original: LanguageModel, plan: Plan | None, calibration: Calibration | None
-    ) -> MemoryUse:
-        """Return what quantizing a checkpoint layer by layer took so far, and its bound."""
+        self, original: LanguageModel, plan: Plan | None, calibration: Calibration | None,
+        cache_windows: int = 0,
+    ) -> MemoryUse:  # fmt: skip
+        """Return what quantizing a checkpoint layer by layer took so far, and its bound.
+
+        So many as `cache_windows` were looked at for the scales of a KV cache.
+        """
         directory = original.source.directory
         files = [] if directory is None else directory.glob("*.safetensors")
         how = algorithm("rtn") if calibration is None else calibration.algorithm
@@ -68,7 +72,12 @@ class MemoryWatch:
         return MemoryUse(
             peak_bytes=max(0, _resident_bytes("VmHWM") - self._before),
             working_set_bytes=llm.working_set_bytes(
-                original.config, mix, how, original.model.dtype, (shape[0], shape[1])
+                original.config,
+                mix,
+                how,
+                original.model.dtype,
+                (shape[0], shape[1]),
+                (cache_windows, CACHE_WINDOW),
             ),
             mapping_bytes=sum(file.stat().st_size for file in files),
         )

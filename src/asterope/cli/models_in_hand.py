@@ -118,7 +118,8 @@ def quantize(  # noqa: PLR0913, PLR0917 - a command takes as many options as it 
         directory = model.save(out, progress=functools.partial(progress, "save"), kept_in=kept_in)
     memory = None
     if original.model.is_lazy:  # else all of it was held
-        memory = watch.use(original, model.scheme, calibration)
+        looked_at = calibration_windows if model.model.cache_format.largest else 0
+        memory = watch.use(original, model.scheme, calibration, looked_at)
     before, after = original.weight_bytes, model.weight_bytes
     if as_json:
         write_json({

@@ -19,6 +19,7 @@ from asterope.llm.layers import KVCache, Layer
 from asterope.llm.lazy_layers import LazyLayers
 from asterope.llm.model import Model
 from asterope.llm.states import in_batches, start_states
+from asterope.native import freed_at_once
 
 __all__ = ["CACHE_FORMATS", "check_scale", "with_cache", "with_scales"]
 
@@ -105,6 +106,7 @@ def _scale(largest: float, most: float) -> float:
 
 
 @torch.inference_mode()
+@freed_at_once()
 def _largest(
     model: Model, windows: torch.Tensor, progress: Callable[[int, int], None] | None
 ) -> list[tuple[float, float]]:

@@ -21,7 +21,7 @@ _Shapes = Mapping[str, tuple[int, int]]
 
 def working_set_bytes(
     config: ModelConfig, mix: Mix, algorithm: Algorithm, dtype: torch.dtype,
-    windows: tuple[int, int] = (0, 0),
+    windows: tuple[int, int] = (0, 0), cache_windows: tuple[int, int] = (0, 0),
 ) -> int:  # fmt: skip
     """Return the bytes that quantizing the largest layer of a model works on.
 
@@ -31,10 +31,10 @@ def working_set_bytes(
     of each place's inputs in float64; for one that feeds errors back the curvature of the widest
     and the factor of its inverse; where there are branches the factor of the curvature, and the
     weight that they make up for, what they leave and what it is rounded to; and for one that tunes
-    what a step of training holds, and the states of the original. Not among them are temporary
-    copies.
+    what a step of training holds, and the states of the original. Scales of a KV cache need the
+    states and activations of their windows, if these are more. Not among them are temporary copies.
 
-    Shapes: windows S of T tokens.
+    Shapes: windows and cache_windows S of T tokens.
     """
     units = fused_pieces(config)
     parts = projections(config)
@@ -51,8 +51,8 @@ def working_set_bytes(
     if config.latent is not None:
         plain += dtype.itemsize * config.num_heads * config.latent.head_size * config.latent.rank
     total = plain + quantized + 2 * _FLOAT32 * largest
-    if algorithm.needs_text:
-        total += _text_bytes(config, shapes, dtype, windows)
+    text = _text_bytes(config, shapes, dtype, windows) if algorithm.needs_text else 0
+    total += max(text, _flowing_bytes(config, shapes, dtype, cache_windows))
     if algorithm.tunes:
         total += _tuning_bytes(config, shapes, dtype, windows)
     widest = max(k for _, k in shapes.values())
@@ -75,14 +75,25 @@ def _text_bytes(
     config: ModelConfig, shapes: _Shapes, dtype: torch.dtype, windows: tuple[int, int]
 ) -> int:
     """Count what is held of the windows, and of the inputs they give a layer."""
-    tokens = windows[0] * windows[1]
-    at_once = min(tokens, max(MAX_BATCH_TOKENS, windows[1]))
-    held = 2 * config.hidden_size
-    flowing = sum(n + k for n, k in shapes.values()) + config.cache_size
     widest = max(k for _, k in shapes.values())
     units = {place: len(rows) for place, rows in fused_pieces(config).items()}
     sums = _FLOAT64 * sum(units[place] * k * k for place, (_, k) in shapes.items())
-    return dtype.itemsize * (tokens * held + at_once * flowing) + _FLOAT32 * at_once * widest + sums
+    flowing = _flowing_bytes(config, shapes, dtype, windows)
+    return flowing + _FLOAT32 * _at_once(windows) * widest + sums
+
+
+def _flowing_bytes(
+    config: ModelConfig, shapes: _Shapes, dtype: torch.dtype, windows: tuple[int, int]
+) -> int:
+    """Count the states of all windows, and the activations of those that run at once."""
+    flowing = sum(n + k for n, k in shapes.values()) + config.cache_size
+    held = windows[0] * windows[1] * 2 * config.hidden_size
+    return dtype.itemsize * (held + _at_once(windows) * flowing)
+
+
+def _at_once(windows: tuple[int, int]) -> int:
+    """Return how many tokens of windows go through a layer at once."""
+    return min(windows[0] * windows[1], max(MAX_BATCH_TOKENS, windows[1]))
 
 
 def _tuning_bytes(
@@ -90,7 +101,7 @@ def _tuning_bytes(
 ) -> int:
     """Count what tuning a layer holds: all in float32, but the states of the original."""
     tokens, length = windows[0] * windows[1], windows[1]
-    at_once = min(tokens, max(MAX_BATCH_TOKENS, length))
+    at_once = _at_once(windows)
     weights = sum(n * k for n, k in shapes.values())
     flowing = sum(n + k for n, k in shapes.values())
     scores = 2 * config.num_heads * length

@@ -23,8 +23,9 @@ TEXT = "def f(x):\n    return x + 1\n" * 40
     [
         (24, ("--format", "mxfp4")),
         (4, ("--recipe", "mxfp4-best", "--calibration-windows", "4")),
+        (4, ("--format", "mxfp4", "--kv", "nvfp4", "--calibration-windows", "4")),
     ],
-    ids=["rtn", "mxfp4-best"],
+    ids=["rtn", "mxfp4-best", "cache"],
 )
 def test_it_holds_a_layer_and_not_the_model(tmp_path, layers, how):
     config = raw_config(

@@ -347,7 +347,7 @@ def test_triton_interpret_still_interprets():
 
 
 SOME = ["linear fp32", "linear bf16", "linear fp8", "attention", "rotate_and_cache", "rms_norm",
-        "silu_mul", "quantize_rows nvfp4", "scaled_linear mxfp4 x mxfp4"]  # fmt: skip
+        "gates", "quantize_rows nvfp4", "scaled_linear mxfp4 x mxfp4"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SOME)

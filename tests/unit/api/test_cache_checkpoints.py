@@ -70,7 +70,11 @@ def test_its_configuration_is_one_that_compressed_tensors_reads(small, tmp_path)
 @pytest.mark.parametrize(
     ("name", "scheme"),
     [
-        ("nvfp4", {"strategy": "tensor_group", "group_size": 16, "dynamic": "local"}),
+        pytest.param(
+            "nvfp4",
+            {"strategy": "tensor_group", "group_size": 16, "dynamic": "local"},
+            marks=pytest.mark.slow,
+        ),
         ("mxfp4", {"strategy": "group", "group_size": 32, "dynamic": True}),
     ],
 )

@@ -33,7 +33,7 @@ def originals(tmp_path_factory):
     ("family", "fmt"),
     [
         pytest.param("qwen3_moe", "nvfp4", marks=pytest.mark.slow),
-        ("mixtral", "mxfp4/fp8"),
+        pytest.param("mixtral", "mxfp4/fp8", marks=pytest.mark.slow),
         pytest.param("mixtral", "fp8_block128/same", marks=pytest.mark.slow),
         pytest.param("gpt_oss", "mxfp4", marks=pytest.mark.slow),
         pytest.param("olmoe", "mxfp4", marks=pytest.mark.slow),

@@ -39,7 +39,7 @@ def svdquant(original, tmp_path_factory):
     ("plan", "method"),
     [
         pytest.param("nvfp4/same+r4", "modelopt", marks=pytest.mark.slow),
-        ("mxfp4/same+r4", "compressed-tensors"),
+        pytest.param("mxfp4/same+r4", "compressed-tensors", marks=pytest.mark.slow),
         pytest.param(MIXED, "compressed-tensors", marks=pytest.mark.slow, id="mix"),
     ],
 )
@@ -58,9 +58,8 @@ def test_a_checkpoint_with_branches_loads_back_identically(original, tmp_path, p
     assert saved_again.read_bytes() == (tmp_path / "saved" / "model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize(
-    "plan", ["mxfp4/same+r4", pytest.param("nvfp4/same+r4", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("plan", ["mxfp4/same+r4", "nvfp4/same+r4"])
 def test_experts_with_branches_load_back_identically(tmp_path, plan):
     raw = {**SMALL, **MIXTURES["mixtral"], "model_type": "mixtral", "architectures": None}
     mixture = ast.load(write_tokenized(tmp_path / "mixture", raw), dtype="bfloat16")

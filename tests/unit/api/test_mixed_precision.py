@@ -47,7 +47,8 @@ def test_each_place_is_what_its_own_scheme_makes_of_it(original):
                 assert torch.equal(found.dequantize(), alike.dequantize())
 
 
-@pytest.mark.parametrize("algorithm", ["rtn", pytest.param("awq_gptq", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["rtn", "awq_gptq"])
 def test_a_mixed_checkpoint_loads_back_identically(algorithm, original, tmp_path):
     mixed = original.quantize(MIXED, algorithm=algorithm, calibration_windows=1)
     again = ast.load(mixed.save(tmp_path / "mixed"))

@@ -141,7 +141,12 @@ def test_experts_are_trained_and_the_router_stays(family, text, tmp_path):
 
 @pytest.mark.parametrize(
     ("start", "fmt"),
-    [("rtn", "mxfp4"), ("gptq", "nvfp4"), ("awq_gptq", "mxfp4"), ("svdquant", "nvfp4/same+r8")],
+    [
+        ("rtn", "mxfp4"),
+        ("gptq", "nvfp4"),
+        ("awq_gptq", "mxfp4"),
+        pytest.param("svdquant", "nvfp4/same+r8", marks=pytest.mark.slow),
+    ],
 )
 def test_training_starts_from_what_an_algorithm_makes(model, text, start, fmt):
     plan = llm.TrainingPlan(steps=1, windows_per_step=1, relative_rate=0.0)

@@ -28,6 +28,7 @@ def original(request, tmp_path_factory):
     return ast.load(write_tokenized(directory, raw | FAMILIES[request.param]))
 
 
+@pytest.mark.slow
 def test_places_that_differ_between_layers_have_their_costs(original):
     text = api.ScoredText(what="a program", tokens=TOKENS)
     places = api.measure_places(original, (scheme("mxfp4"),), text, WORKLOAD)
@@ -38,6 +39,7 @@ def test_places_that_differ_between_layers_have_their_costs(original):
     assert places.costs.weight_bytes(mix) == found.weight_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["fp8", None])
 def test_a_mix_is_saved_under_the_names_of_each_layer(original, other, tmp_path):
     first, second = scheme("mxfp4"), other and scheme(other)

@@ -52,6 +52,7 @@ def test_a_text_alone_asks_for_gptq_and_what_is_written_is_what_was_made(
     assert made.perplexity(TEXT[:800]) != nearest.perplexity(TEXT[:800])
 
 
+@pytest.mark.slow
 def test_a_rotated_checkpoint_reads_back_rotated(asterope, checkpoint, tmp_path):
     made = ast.load(checkpoint).quantize("nvfp4/same+h")
     assert asterope("quantize", checkpoint, "-o", "out", "--format", "nvfp4/same+h").code == 0

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = str(Path(sys.executable).with_name("asterope"))
 
 
@@ -22,6 +24,7 @@ def test_a_log_gets_one_line_a_stage(asterope, checkpoint):
     assert len(stages) == len(set(stages))
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_bars_and_data_stays_clean(checkpoint, tmp_path):
     ours, theirs = pty.openpty()
     command = [PROGRAM, "quantize", str(checkpoint), "--out", str(tmp_path / "new"), "--json"]

@@ -44,7 +44,7 @@ def line(w, start, step=1):
     return w("add", w.broadcast(start, (SIZE,)), steps)
 
 
-@pytest.mark.parametrize("is_swapped", [False, True])
+@pytest.mark.parametrize("is_swapped", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("pred", PREDICATES)
 def test_a_compare_with_a_scalar_holds_as_far_as_it_says(pred, is_swapped):
     def mask(w):
@@ -57,7 +57,7 @@ def test_a_compare_with_a_scalar_holds_as_far_as_it_says(pred, is_swapped):
 
 
 @pytest.mark.parametrize("pred", PREDICATES)
-@pytest.mark.parametrize("step", [-1, 3, 1 << 25])
+@pytest.mark.parametrize("step", [-1, pytest.param(3, marks=pytest.mark.slow), 1 << 25])
 def test_numbers_may_be_further_apart_fall_or_wrap(step, pred):
     def mask(w):
         return w.compare(pred, line(w, w["start"], step), w.broadcast(w["n"], (SIZE,)))

@@ -41,7 +41,11 @@ def operands(elem, m, k, n, seed=0):
     return [matrix(rng, elem, (m, k)), matrix(rng, elem, (k, n)), c, np.zeros_like(c)]
 
 
-SIZES = [(1, 1, 1), (16, 16, 16), (5, 7, 3), (2, 33, 48), (17, 64, 1), (1, 40, 20), (32, 31, 16)]
+RARE_SIZES = [(1, 1, 1), (16, 16, 16), (2, 33, 48), (1, 40, 20)]
+SIZES = [
+    (5, 7, 3), (17, 64, 1), (32, 31, 16),
+    *(pytest.param(*size, marks=pytest.mark.slow) for size in RARE_SIZES),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("isa", ISA_NAMES)
@@ -53,9 +57,15 @@ def test_any_size_is_summed_in_the_stated_order(isa, m, k, n, order):
         assert_same_bits(kernel, operands(elem, m, k, n), isa=isa)
 
 
+RARE_INT8 = [(1, 1, 16), (16, 64, 32)]
+
+
 @pytest.mark.parametrize("isa", ISA_NAMES)
 @pytest.mark.parametrize("turn", ["", "ab"])
-@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 16), (7, 33, 48), (16, 64, 32), (3, 2, 5)])
+@pytest.mark.parametrize(
+    ("m", "k", "n"),
+    [(7, 33, 48), (3, 2, 5), *(pytest.param(*x, marks=pytest.mark.slow) for x in RARE_INT8)],
+)
 def test_int8_is_exact_and_wraps_in_any_size(isa, turn, m, k, n):
     a, b, c, y = operands("i8", m, k, n, seed=13)
     a[0], b[:, 0] = -128, -128
@@ -64,14 +74,18 @@ def test_int8_is_exact_and_wraps_in_any_size(isa, turn, m, k, n):
 
 
 @pytest.mark.parametrize("turn", ["", "b"])
-@pytest.mark.parametrize("elem", ["fp32", "bf16", "i8", "fp64"])
+@pytest.mark.parametrize(
+    "elem", ["fp32", "i8", *(pytest.param(e, marks=pytest.mark.slow) for e in ("bf16", "fp64"))]
+)
 def test_panels_are_packed_for_many_rows(turn, elem):
     kernel = product(elem, 37, 40, 48, turn=turn)
     assert_same_bits(kernel, operands(elem, 37, 40, 48, seed=14))
 
 
 @pytest.mark.parametrize("turn", ["", "a", "b", "ab"])
-@pytest.mark.parametrize("elem", ["fp32", "fp16", "i8", "fp64"])
+@pytest.mark.parametrize(
+    "elem", ["fp32", "i8", *(pytest.param(e, marks=pytest.mark.slow) for e in ("fp16", "fp64"))]
+)
 @pytest.mark.parametrize(
     ("m", "k", "n"), [(16, 32, 16), pytest.param(3, 5, 6, marks=pytest.mark.slow)]
 )

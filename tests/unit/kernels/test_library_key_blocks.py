@@ -38,7 +38,11 @@ def computed(q, k, v, blocks, **options):
 )
 @pytest.mark.parametrize(
     ("batch", "kv_heads", "share", "dim", "tokens", "past"),
-    [(1, 1, 4, 32, 1, 200), (2, 2, 2, 24, 5, 130), (1, 2, 3, 16, 40, 0)],
+    [
+        (1, 1, 4, 32, 1, 200),
+        (2, 2, 2, 24, 5, 130),
+        pytest.param(1, 2, 3, 16, 40, 0, marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.parametrize("blocks", [KeyBlocks(4, 16, 4, 3), KeyBlocks(16, 32, 4, 8)], ids=str)
 def test_parts_of_the_keys_are_put_together(

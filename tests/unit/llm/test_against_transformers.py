@@ -122,7 +122,7 @@ CASES = {
 RARELY = (
     "deepseek v3", "deepseek v3, yarn, other pairs, one group", "qwen3, yarn",
     "deepseek v2, yarn, queries without latents",
-    "olmoe, shares that add up", "qwen2 experts",
+    "olmoe, shares that add up", "qwen2 experts", "deepseek v2", "gpt-oss",
     "mixtral", "qwen3 experts", "llama", "llama linear rope", "qwen2 tied", "qwen3 tied, bias",
 )  # fmt: skip
 OFTEN = ("llama3 rope", "mistral window")

@@ -88,10 +88,8 @@ def test_equalized_layers_compute_the_same_bits(model, windows):
     assert torch.equal(*logits)
 
 
-@pytest.mark.parametrize("name", [
-    "gptq", pytest.param("awq_gptq", marks=pytest.mark.slow),
-    pytest.param("svdquant", marks=pytest.mark.slow),
-])  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gptq", "awq_gptq", "svdquant"])
 def test_each_algorithm_loses_less_than_rounding_and_resumes_to_the_same(
     model, windows, tmp_path, name
 ):

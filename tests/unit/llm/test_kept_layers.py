@@ -81,9 +81,9 @@ MIX = Mix.everywhere(scheme("mxfp4"), 3).replaced(0, "gate_up", None).replaced(2
     [
         *(
             pytest.param(plan, marks=pytest.mark.slow)
-            for plan in ("nvfp4+h", "mxfp6", "nvfp4/same+r4")
+            for plan in ("nvfp4+h", "mxfp4+r4", "nvfp4/same+r4")
         ),
-        "mxfp4+r4",
+        "mxfp6",
         pytest.param(MIX, id="mix", marks=pytest.mark.slow),
     ],
 )

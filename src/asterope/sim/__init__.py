@@ -10,6 +10,7 @@ from asterope.sim.semaphores import num_joins
 from asterope.sim.simulate import FIDELITIES, Fidelity, simulate_launch
 from asterope.sim.snapshot import Region
 from asterope.sim.stream import own_memory_error
+from asterope.sim.totals import load_counting
 
 __all__ = [
     "FIDELITIES",
@@ -19,6 +20,7 @@ __all__ = [
     "Region",
     "Result",
     "TimeProgram",
+    "load_counting",
     "num_joins",
     "own_memory_error",
     "pinnable_bytes",

@@ -13,7 +13,7 @@ from asterope.sim.instructions import Instruction, Transfer
 from asterope.sim.macro import TimeProgram
 from asterope.sim.stream import Streams
 
-__all__ = ["Totals", "count_totals"]
+__all__ = ["Totals", "count_totals", "load_counting"]
 
 _BATCH_WORDS = 1 << 16
 
@@ -96,6 +96,12 @@ def _larger(seen: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     larger = np.zeros((4 * len(seen), 2), np.int64)
     _copy_seen(seen, larger)
     return larger
+
+
+def load_counting() -> None:
+    """Load the compiled loop and what runs compiled loops, as the first count would."""
+    none, flags = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    _count(none, 0, none, flags, flags, none, np.zeros(4, np.int64), np.zeros((1, 2), np.int64))
 
 
 def count_totals(program: TimeProgram, streams: Streams) -> Totals:

@@ -14,6 +14,7 @@ from asterope.chips import FIDELITIES, Chip, Fidelity
 from asterope.errors import ConfigError
 from asterope.llm import ExpertLoads, Layer, Linear, Model, Sharing, shard, with_scales
 from asterope.runtime import TimedLaunch, Timeline, listeners, simulate
+from asterope.triton_backend.ahead import load_ahead
 from asterope.twin.by_operator import StepShape, timed_by_operators
 from asterope.twin.exchange import Exchange
 from asterope.twin.fold import Unfolding, fold
@@ -234,6 +235,7 @@ class _Place:
             model = model.with_expert_loads(self.expert_loads, part.batch * part.new_tokens)
         exchange = Exchange(self.chip, self.sharing.tensor, self.fidelity)
         played: sim.Fidelity = "tile" if self.fidelity == "tile" else "roofline"
+        load_ahead()
         is_heard = bool(listeners())  # whoever else listens is told of every launch
         with simulate(
             self.chip, values=False, fidelity=played, max_events=self.max_events

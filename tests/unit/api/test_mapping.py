@@ -39,7 +39,10 @@ def test_the_closed_form_chooses_nearly_the_best_of_what_it_considers(m, n, k, s
         for t in found
     }  # fmt: skip
     assert len(mapped) == len(found)
-    assert {t.stationary for t in found} == ({"x", "w", "y"} if m > 1 else {"x", "y"})
+    wanted = {"x", "w", "y"} if m > 1 else {"x", "y"}
+    if (k, scheme) == (32768, BF16):  # three times 16 columns of all of K do not fit beside x
+        wanted.remove("x")
+    assert {t.stationary for t in found} == wanted
     for each in found:  # the closed form adds up: no part takes longer than the whole
         assert max(each.limits_s.values()) <= each.estimated_s + 1e-9
 

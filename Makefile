@@ -27,7 +27,7 @@ demo: $(VENV)/.demo ## quantize, run, time and price the shipped model, then pri
 	$(BIN)/asterope run --chip maia200 --format mxfp4
 	$(BIN)/asterope cost llama-3.1-70b --chip maia200 --format mxfp4 --batch 64 --context 4096
 
-test: $(VENV)/.dev ## run the default tests (under 5 minutes on 2 cores)
+test: $(VENV)/.dev ## run the default tests (6 to 9 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(JOBS) -q
 
 slow: $(VENV)/.dev ## run the tests marked slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 # Before torch is loaded: its threads, which spin a while after each operation, would take the cores
-# from the other worker and from our own threads. The suite takes half as long without.
+# from the other worker and from our own threads.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest

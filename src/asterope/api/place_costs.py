@@ -115,7 +115,8 @@ def _times_by_place(step: StepTime, num_layers: int) -> dict[str, list[int]]:
     found = {place: [0] * num_layers for place in PLACES}
     layer, before = -1, ""
     for launch in step.launches:
-        layer += launch.tag == PLACES[0] != before
+        if launch.tag == PLACES[0] and before != PLACES[0]:
+            layer += 1
         before, place = launch.tag, llm.scheme_place(launch.tag)
         if place in found:
             found[place][layer] += launch.result.time_ps

@@ -18,17 +18,17 @@ from asterope.api.progress import Progress, silent
 from asterope.api.source import resolve_scheme
 from asterope.errors import ConfigError, UnsupportedError
 from asterope.native import best_isa
-from asterope.quant import Scheme, algorithm, prepare_qat, unpack_experts
+from asterope.quant import IGNORED, Scheme, algorithm, prepare_qat, unpack_experts
 
 __all__ = ["TrainedModel", "forget_training", "from_trained", "torch_model", "train"]
 
 _HELD_OUT, _CALIBRATED = 16, 64
 _LENGTH = 512
 _START = "awq_gptq"
-_UNTRAINED = ("model.embed_tokens.weight", "lm_head.weight")
-"""Not rounded to a format: training would move rare tokens at random."""
-_ROUTERS = (".gate.weight", ".router.weight", ".shared_expert_gate.weight")
-"""Not rounded either: tokens keep going to the experts that they went to."""
+_UNTRAINED = ("embed_tokens", *IGNORED)
+"""Modules that are not rounded to a format: training would move rare tokens at random, and send
+tokens to other experts.
+"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,12 +52,11 @@ def train(
     from a model that is quantized to the format. Left out, it is `awq_gptq`, which beside a branch
     is what `svdquant` does. The loss is the divergence from the original on windows of 512 tokens
     of a text, which is as in `read_calibration`; 16 windows of it are held out, and the weights
-    that do best on them kept.
-    Projections and norms are trained, in float32; the embedding, the head and the routers of
-    experts stay as they are;
-    what is computed between is in bf16 if the original is and this CPU multiplies bf16, else in
-    float32. With `kept_in` a run that was killed goes on from that file, to the same bytes; layers
-    of what it starts from are kept beside it until then (`forget_training`).
+    that do best on them kept. Projections and norms are trained, in float32; the embedding, the
+    head and the routers of experts stay as they are; what is computed between is in bf16 if the
+    original is and this CPU multiplies bf16, else in float32. With `kept_in` a run that was killed
+    goes on from that file, to the same bytes; layers of what it starts from are kept beside it
+    until then (`forget_training`).
 
     Raises: as `LanguageModel.quantize`; ConfigError without transformers, if training diverges, or
     if it would start from another format.
@@ -80,7 +79,8 @@ def train(
     if first is not None:
         llm.start_from(student, first.model)
     for name, parameter in student.named_parameters():
-        parameter.requires_grad_(name not in _UNTRAINED and not name.endswith(_ROUTERS))
+        module = name.rpartition(".")[0].rpartition(".")[2]
+        parameter.requires_grad_(module not in _UNTRAINED)
     computed_in = _computing_type(original.model.dtype)
     teacher.to(computed_in)
     kept = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -31,23 +33,22 @@ def silu_mul(gate_up: torch.Tensor) -> torch.Tensor:
     Shapes: gate_up [M, 2 I]; result [M, I].
     Raises: ShapeError if they do not fit.
     """
-    y = _halved("silu_mul", gate_up)
-    rows, width = y.shape
+    return _gated("silu_mul", _silu_mul_kernel, gate_up)
+
+
+def _gated(name: str, kernel: Any, gate_up: torch.Tensor, *numbers: float) -> torch.Tensor:
+    """Return what a kernel makes of the two halves of each row, and some numbers."""
+    check_rows(name, gate_up=gate_up)
+    if gate_up.shape[1] % 2:
+        raise ShapeError(f"rows of {gate_up.shape[1]} have no two halves", where=name)
+    rows, width = gate_up.shape[0], gate_up.shape[1] // 2
+    y = torch.empty((rows, width), dtype=gate_up.dtype, device=gate_up.device)
     if rows and width:
         block = min(_BLOCK, triton.next_power_of_2(width))
-        _silu_mul_kernel[(rows, triton.cdiv(width, block))](
-            gate_up, y, width, gate_up.stride(0), y.stride(0), BLOCK=block
+        kernel[rows, triton.cdiv(width, block)](
+            gate_up, y, width, *numbers, gate_up.stride(0), y.stride(0), BLOCK=block
         )
     return y
-
-
-def _halved(kernel: str, gate_up: torch.Tensor) -> torch.Tensor:
-    """Return room for the result of two halves of each row."""
-    check_rows(kernel, gate_up=gate_up)
-    if gate_up.shape[1] % 2:
-        raise ShapeError(f"rows of {gate_up.shape[1]} have no two halves", where=kernel)
-    shape = (gate_up.shape[0], gate_up.shape[1] // 2)
-    return torch.empty(shape, dtype=gate_up.dtype, device=gate_up.device)
 
 
 def silu_mul_reference(gate_up: torch.Tensor) -> torch.Tensor:
@@ -80,14 +81,7 @@ def clamped_swiglu(gate_up: torch.Tensor, *, alpha: float, limit: float) -> torc
     Raises: ShapeError if they do not fit.
     Source: gpt-oss, as in transformers' `GptOssExperts`.
     """
-    y = _halved("clamped_swiglu", gate_up)
-    rows, width = y.shape
-    if rows and width:
-        block = min(_BLOCK, triton.next_power_of_2(width))
-        _clamped_swiglu_kernel[(rows, triton.cdiv(width, block))](
-            gate_up, y, width, alpha, limit, gate_up.stride(0), y.stride(0), BLOCK=block
-        )
-    return y
+    return _gated("clamped_swiglu", _clamped_swiglu_kernel, gate_up, alpha, limit)
 
 
 def clamped_swiglu_reference(gate_up: torch.Tensor, *, alpha: float, limit: float) -> torch.Tensor:

@@ -97,8 +97,7 @@ def attention(
         q, *cached.rows, sinks, *parts.targets, *cached.factors, tokens, past, window or 0,
         *k_cache.stride()[:2], out.numel(), Q_HEADS=q_heads, KV_HEADS=kv_heads, SHARE=share,
         DIM=dim, WINDOW=window is not None, SINKS=sinks is not None,
-        num_stages=parts.blocks.stages, **cached.constants,
-        **parts.constants,
+        num_stages=parts.blocks.stages, **cached.constants, **parts.constants,
     )  # fmt: skip
     parts.merge(dim)
     return out

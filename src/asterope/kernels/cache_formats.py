@@ -109,11 +109,15 @@ class CacheFormat:
 
         Raises: ShapeError if blocks do not divide these.
         """
-        if self.blocks is not None and head_dim % (2 * self.group):
+        if not self._fits(head_dim):
+            others = (name for name, fmt in CACHE_FORMATS.items() if fmt._fits(head_dim))
             raise ShapeError(
                 f"blocks of {self.group} do not divide half a head of {head_dim}",
-                where=f"KV cache in {self.name}", hint=f"use {' or '.join(CACHE_FORMATS)}",
+                where=f"KV cache in {self.name}", hint=f"use {', '.join(others)}",
             )  # fmt: skip
+
+    def _fits(self, head_dim: int) -> bool:
+        return self.blocks is None or head_dim % (2 * self.group) == 0
 
     def bits(self, computed: torch.dtype) -> float:
         """Return the bits of an element, with its part of a scale."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from asterope.errors import CheckpointError
-from asterope.llm.experts_config import ALIKE, ExpertsConfig, read_experts
+from asterope.llm.experts_config import ALIKE, DEEPSEEK, ExpertsConfig, read_experts
 from asterope.llm.fields import (
     CONTEXT,
     FLAG,
@@ -42,7 +42,6 @@ FAMILIES = (
     "deepseek_v2", "deepseek_v3", "gpt_oss", "kimi_k2", "llama", "mistral", "mixtral", "olmoe",
     "qwen2", "qwen2_moe", "qwen3", "qwen3_moe",
 )  # fmt: skip
-_LATENT = ("deepseek_v2", "deepseek_v3", "kimi_k2")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,7 +215,7 @@ class _Reader(Fields):
         if family == "gpt_oss" and not kinds:
             kinds = [_LAYER_KINDS[1 - i % 2] for i in range(layers)]
         chosen = self.get("use_sliding_window", FLAG, bool(kinds))
-        if family in ("llama", "olmoe", *_LATENT) or not self.has("sliding_window"):
+        if family in ("llama", "olmoe", *DEEPSEEK) or not self.has("sliding_window"):
             return (None,) * layers
         if family in ("mistral", "mixtral"):
             return (self.get("sliding_window", CONTEXT),) * layers
@@ -267,7 +266,7 @@ class _Reader(Fields):
 
     def latent(self, family: str) -> LatentConfig | None:
         """Read the sizes of attention over latents, None where a family has none."""
-        if family not in _LATENT:
+        if family not in DEEPSEEK:
             return None
         rope, query = self.get("qk_rope_head_dim", HEADS), 0
         if rope % 2:

@@ -17,12 +17,13 @@ from asterope.llm.fields import (
     whole,
 )
 
-__all__ = ["ALIKE", "ExpertsConfig", "read_experts"]
+__all__ = ["ALIKE", "DEEPSEEK", "ExpertsConfig", "read_experts"]
 
-_DEEPSEEK = ("deepseek_v2", "deepseek_v3", "kimi_k2")
+DEEPSEEK = ("deepseek_v2", "deepseek_v3", "kimi_k2")
+"""Families that attend over latents, and may have experts in groups."""
 ALIKE = ("gpt_oss", "mixtral", "olmoe")
 """Families that have experts in all layers, of `intermediate_size`."""
-_WITH_EXPERTS = (*ALIKE, "qwen2_moe", "qwen3_moe", *_DEEPSEEK)
+_WITH_EXPERTS = (*ALIKE, "qwen2_moe", "qwen3_moe", *DEEPSEEK)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,14 +57,14 @@ def read_experts(fields: Fields, family: str, layers: int) -> ExpertsConfig | No
 
     Raises: CheckpointError naming the field that is missing, wrong or not supported.
     """
-    if family not in _WITH_EXPERTS or (family in _DEEPSEEK and not fields.has("n_routed_experts")):
+    if family not in _WITH_EXPERTS or (family in DEEPSEEK and not fields.has("n_routed_experts")):
         return None
     names = ("n_routed_experts", "num_experts", "num_local_experts")
     field = next((name for name in names if fields.has(name)), names[-1])
     count, top_k = fields.get(field, EXPERTS), fields.get("num_experts_per_tok", EXPERTS)
     if top_k > count:
         raise fields.fail(f"{top_k} is above {field} {count}", "num_experts_per_tok")
-    if family in _DEEPSEEK:
+    if family in DEEPSEEK:
         return _deepseek(fields, family, layers, count, top_k)
     if family in ALIKE:
         normalized = family != "olmoe" or fields.get("norm_topk_prob", FLAG, False)

@@ -58,10 +58,9 @@ class Router:
 
     Which ones `routing` says, with `bias` added to the scores that they are chosen by. Where the
     linear layer has a row more than there are experts, its sigmoid is the share of what is beside
-    them. On shapes
-    without values tokens are spread as `loads` says, and experts may be on several chips: `sends`
-    is told the name of a collective, the bytes, and how many chips take part, 0 for those that
-    share the rest of the layer.
+    them. On shapes without values tokens are spread as `loads` says, and experts may be on several
+    chips: `sends` is told the name of a collective, the bytes, and how many chips take part, 0 for
+    those that share the rest of the layer.
     """
 
     linear: Linear

@@ -32,8 +32,8 @@ def trained_model(original: Model, module: nn.Module) -> tuple[Model, Scheme]:
     """Return the model that a module in training stands for, and its scheme.
 
     The module has the layers of `original` under their names in checkpoints or in transformers, and
-    `prepare_qat` made it. Codes and scales are those of its forward pass;
-    what is not quantized is rounded to the original's type.
+    `prepare_qat` made it. Codes and scales are those of its forward pass; what is not quantized is
+    rounded to the original's type.
 
     Raises: ConfigError for a layer that is not quantized, or by another scheme; CheckpointError for
     a tensor that is missing, of another shape, or not finite.
@@ -149,19 +149,20 @@ class _Trained:
             if getattr(original, place) is not None
         }
         if original.router is not None:
-            names = [self.own(f"{prefix}.{name}") for name in routers(config)]
-            found["router"] = self.router(names, original.router)
+            rows = {f"{prefix}.{name}": count for name, count in routers(config).items()}
+            found["router"] = self.router(rows, original.router)
         return dataclasses.replace(made, **found)
 
     def own(self, name: str) -> str:
         return _own_name(self.config, self.tensors, name)
 
-    def router(self, names: list[str], original: Router) -> Router:
+    def router(self, rows: dict[str, int], original: Router) -> Router:
+        """Return the router of parts that have so many rows each."""
         assert isinstance(original.linear, PlainLinear)
-        sizes = [original.num_experts, 1][: len(names)]
-        weights = torch.split(original.linear.weight, sizes)
+        weights = torch.split(original.linear.weight, list(rows.values()))
         weight = torch.cat([
-            self.tensor(f"{name}.weight", each) for name, each in zip(names, weights, strict=True)
+            self.tensor(f"{self.own(name)}.weight", each)
+            for name, each in zip(rows, weights, strict=True)
         ])  # fmt: skip
         return dataclasses.replace(
             original, linear=dataclasses.replace(original.linear, weight=weight)

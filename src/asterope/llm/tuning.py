@@ -163,8 +163,9 @@ class _TunedLayer(nn.Module):
         router, sent = self.quantized.router, self.sent
         if router is None or place not in _OF_EXPERTS:
             made: torch.Tensor = self.linears[place](x, [len(x)])
-            is_gated = place == "shared_down" and sent is not None and sent.beside.shape[1]
-            return made * sent.beside if sent is not None and is_gated else made
+            if place == "shared_down" and sent is not None and sent.beside.shape[1]:
+                return made * sent.beside
+            return made
         if place == _OF_EXPERTS[0]:
             sent = self.sent = SentRows.of(router, x)
             return self.linears[place](sent.rows, sent.counts)  # type: ignore[no-any-return]

@@ -26,7 +26,7 @@ from asterope.quant.low_rank import BranchFitting
 from asterope.quant.mix import MODULES, PLACES, Mix, Plan, mix_of
 from asterope.quant.mixed_config import parse_plan, plan_config
 from asterope.quant.nvfp4_svd import is_nvfp4_svd, nvfp4_svd_config, nvfp4_svd_tensors
-from asterope.quant.qat import FakeQuantizedLinear, prepare_qat, quantized_layers
+from asterope.quant.qat import IGNORED, FakeQuantizedLinear, prepare_qat, quantized_layers
 from asterope.quant.readers import Layout, quantization_of, read_layout
 from asterope.quant.recipes import RECIPES, Recipe, recipe
 from asterope.quant.rtn import common_amax, quantize_weight
@@ -37,6 +37,7 @@ __all__ = [
     "ACTIVATIONS",
     "ALGORITHMS",
     "CACHE_SCALES",
+    "IGNORED",
     "MODULES",
     "PLACES",
     "RECIPES",

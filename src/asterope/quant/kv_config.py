@@ -56,7 +56,8 @@ def stored_cache_format(value: Any) -> str:
     check_fields(args, (*_FIELDS, *_ABSENT, *_USUAL, *_SILENT), _WHERE)
     name, known = min(_schemes().items(), key=lambda item: len(_differing(args, item[1])))
     for field in _differing(args, known):
-        refuse(f"{_WHERE}.{field}", args.get(field), str(known[field] or "null"))
+        wanted = "null" if known[field] is None else str(known[field])
+        refuse(f"{_WHERE}.{field}", args.get(field), wanted)
     return name
 
 

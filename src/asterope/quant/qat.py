@@ -19,7 +19,7 @@ from asterope.quant.low_rank import Branch, static_input_scale
 from asterope.quant.rtn import check_weight, common_amax
 from asterope.quant.scheme import UNQUANTIZED, Scheme
 from asterope.quant.scheme import scheme as parse_scheme
-from asterope.quant.unpacked_experts import UnpackedExperts, unpack_experts
+from asterope.quant.unpacked_experts import UnpackedExperts, take_places, unpacked
 
 __all__ = ["FUSED", "IGNORED", "FakeQuantizedLinear", "prepare_qat", "quantized_layers"]
 
@@ -217,23 +217,24 @@ def prepare_qat(
 
     Parameters stay the same objects under the same names, but for those of experts that are stored
     in one tensor: each expert gets layers of its own (`unpack_experts`), and all of a layer share a
-    static scale of inputs. `ignore` names layers that stay, by their
-    whole name or its last part. Those that `fused` lists, where they are parts of one module, share
-    what NVFP4's global scale follows from. `scheme` is as in `quant.scheme`: `mxfp4/same`. One with
-    a rank adds parameters, and takes out of each weight the branch that is nearest to it; `start`
-    of each layer, or `llm.start_from`, gives it one that was fitted to inputs.
+    static scale of inputs. `ignore` names layers that stay, by their whole name or its last part.
+    Those that `fused` lists, where they are parts of one module, share what NVFP4's global scale
+    follows from. `scheme` is as in `quant.scheme`: `mxfp4/same`. One with a rank adds parameters,
+    and takes out of each weight the branch that is nearest to it; `start` of each layer, or
+    `llm.start_from`, gives it one that was fitted to inputs.
 
     Raises: FormatError for a scheme that does not exist, or whose scales are of several rows;
     ShapeError, naming the layer, if a block does not divide it; ConfigError if there is nothing to
     replace; CheckpointError for a weight that is not finite; UnsupportedError for experts that are
-    laid out in another way. No layer is then replaced.
+    laid out in another way. The model is then as it was.
     """
     plan = _trainable(scheme)
-    unpack_experts(model)
+    experts = unpacked(model)
     kept = set(ignore)
     layers = {
         name: layer
-        for name, layer in model.named_modules()
+        for prefix, module in {"": model, **experts}.items()
+        for name, layer in module.named_modules(prefix=prefix)
         # Subclasses compute something else, or are never called.
         if type(layer) is nn.Linear and kept.isdisjoint((name, name.rpartition(".")[2])) and name
     }
@@ -243,6 +244,7 @@ def prepare_qat(
             hint="give the whole model, before any other quantization",
         )  # fmt: skip
     _check_layers(layers, plan)
+    take_places(model, experts)
     made = {
         name: FakeQuantizedLinear(layer, plan, name=name, learn_scales=learn_scales)
         for name, layer in layers.items()

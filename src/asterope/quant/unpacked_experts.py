@@ -8,7 +8,7 @@ Shapes: M tokens of width H, E experts of inner width I, k of them for each toke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from torch import nn
 
 from asterope.errors import UnsupportedError
 
-__all__ = ["UnpackedExperts", "unpack_experts"]
+__all__ = ["UnpackedExperts", "take_places", "unpack_experts", "unpacked"]
 
 _Function = Callable[[torch.Tensor], torch.Tensor]
 _PACKED = ("gate_up_proj", "down_proj")
@@ -44,8 +44,6 @@ class UnpackedExperts(nn.Module):
         self._gate: _Function = getattr(
             packed, "_apply_gate", partial(_gated, cast("_Function", packed.act_fn))
         )
-        for name in _PACKED:
-            delattr(packed, name)  # which the gate may hold on to
 
     @property
     def places(self) -> tuple[list[nn.Module], list[nn.Module]]:
@@ -93,6 +91,15 @@ def unpack_experts(model: nn.Module) -> nn.Module:
     Raises: UnsupportedError, naming it, for a module with such tensors laid out in another way. The
     model is then as it was.
     """
+    take_places(model, unpacked(model))
+    return model
+
+
+def unpacked(model: nn.Module) -> dict[str, UnpackedExperts]:
+    """Return what would replace such modules, by their names, and leave the model as it is.
+
+    Raises: as `unpack_experts`.
+    """
     packed = {
         name: module
         for name, module in model.named_modules()
@@ -100,10 +107,17 @@ def unpack_experts(model: nn.Module) -> nn.Module:
     }
     for name, module in packed.items():
         _check_plain(module, name)
-    for name, module in packed.items():
+    return {name: UnpackedExperts(module) for name, module in packed.items()}
+
+
+def take_places(model: nn.Module, experts: Mapping[str, UnpackedExperts]) -> None:
+    """Put what `unpacked` returned into the model."""
+    for name, made in experts.items():
+        packed = model.get_submodule(name)
+        for tensor in _PACKED:
+            delattr(packed, tensor)  # the gate may hold on to the module
         parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, UnpackedExperts(module))
-    return model
+        setattr(model.get_submodule(parent), own, made)
 
 
 def _check_plain(module: nn.Module, name: str) -> None:

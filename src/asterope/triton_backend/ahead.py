@@ -16,7 +16,7 @@ __all__ = ["load_ahead"]
 def load_ahead() -> None:
     """Load the simulator's compiled code while Triton digests its library of 440 MB.
 
-    Each takes a third to half a second, once a process; the digest leaves the other core free.
+    Each takes a third to half a second, once a process; the digest does not hold Python's lock.
     """
     digest = threading.Thread(target=triton_key, name="asterope-digest")
     digest.start()

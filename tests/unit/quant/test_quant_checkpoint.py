@@ -304,6 +304,18 @@ def test_unquantized_scheme_has_no_configuration():
         ("quant_method", "gptq", f"{ROOT}.quant_method", "'gptq' cannot be read; compressed-"),
         ("quantization_status", "initialized", f"{ROOT}.quantization_status", "compressed or froz"),
         ("kv_cache_scheme", {"num_bits": 8}, f"{ROOT}.kv_cache_scheme.type", "float can"),
+        *(
+            (
+                "kv_cache_scheme",
+                {"num_bits": 8, "type": "float", "strategy": "tensor", field: value},
+                f"{ROOT}.kv_cache_scheme.{field}",
+                what,
+            )
+            for field, value, what in (
+                ("dynamic", True, "True cannot be read; False can"),
+                ("group_size", 16, "16 cannot be read; null can"),
+            )
+        ),
         (
             "transform_config",
             {"config_groups": {}},

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from asterope.errors import UnsupportedError
+from asterope.errors import ShapeError, UnsupportedError
 from asterope.quant import FakeQuantizedLinear, UnpackedExperts, prepare_qat, unpack_experts
 
 H, INNER, NUM, TOP_K, TOKENS = 64, 32, 4, 2, 9
@@ -74,6 +74,16 @@ def test_experts_in_training_share_a_static_scale_of_inputs():
     reached = model.get_parameter("experts.0.gate_proj.weight").grad
     assert bool(reached.abs().sum() > 0)
     assert model.get_parameter(f"experts.{NUM - 1}.gate_proj.weight").grad is None
+
+
+def test_experts_that_a_block_does_not_divide_are_named_and_left():
+    model = experts_of("mixtral", "MixtralExperts")
+    before = {name for name, _ in model.named_parameters()}
+    with pytest.raises(ShapeError, match=f"{INNER}") as caught:
+        prepare_qat(model, "mxfp4+h64")
+    assert caught.value.where == "experts.0.down_proj"
+    assert {name for name, _ in model.named_parameters()} == before
+    model.experts(*routed())
 
 
 def test_experts_that_lie_otherwise_are_named_and_left():

@@ -156,10 +156,11 @@ def read_modelopt(config: Mapping[str, Any]) -> Layout:
 
 def _cache_format(asked: Any) -> str:
     """Return the format of a cache, by its name or its bits; `auto` for what is not read."""
-    if isinstance(asked, Mapping):
-        is_float = asked.get("type") == "float"
-        return look_up(_CACHES_BY_BITS, asked.get("num_bits")) or "auto" if is_float else "auto"
-    return look_up(_CACHES, asked) or "auto"
+    if not isinstance(asked, Mapping):
+        return look_up(_CACHES, asked) or "auto"
+    if asked.get("type") != "float":
+        return "auto"
+    return look_up(_CACHES_BY_BITS, asked.get("num_bits")) or "auto"
 
 
 def _of_rank(scheme: Scheme, group: Mapping[str, Any], where: str) -> Scheme:
